@@ -44,7 +44,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<RecordBatch, String> {
     read.unwrap_or_else(|_| Err("its buffers contradict its schema".to_owned()))
 }
 
-/// Checks that each message's declared metadata length lies inside the bytes, so that the reader never allocates more.
+/// Walks the encapsulated messages (Arrow columnar format, "IPC streaming format") and checks that every length lies
+/// inside the bytes: the reader would otherwise allocate whatever a hostile header claims.
 fn check_frames(bytes: &[u8]) -> Result<(), String> {
     let word = |at: usize| {
         bytes
@@ -52,15 +53,28 @@ fn check_frames(bytes: &[u8]) -> Result<(), String> {
             .and_then(|four| four.try_into().ok())
             .map(u32::from_le_bytes)
     };
-    match word(0) {
-        Some(0xffff_ffff) => {}
-        _ => return Err("it does not start as an Arrow IPC stream".to_owned()),
-    }
-    let length = word(4).ok_or("it ends within its first frame")? as usize;
-    if length > bytes.len() {
-        return Err(format!(
-            "its schema claims {length} bytes, more than there are"
-        ));
+    let mut at = 0;
+    while at < bytes.len() {
+        if word(at) != Some(0xffff_ffff) {
+            return Err(format!("no Arrow IPC message starts at byte {at}"));
+        }
+        let length = word(at + 4).ok_or("it ends within a message")? as usize;
+        if length == 0 {
+            return Ok(());
+        }
+        let header = bytes.get(at + 8..).and_then(|rest| rest.get(..length));
+        let header = header
+            .ok_or_else(|| format!("the message at byte {at} claims more bytes than there are"))?;
+        let message = arrow_ipc::root_as_message(header)
+            .map_err(|error| format!("message at byte {at}: {error}"))?;
+        let body = usize::try_from(message.bodyLength()).unwrap_or(usize::MAX);
+        let rest = bytes.len() - (at + 8 + length);
+        if body > rest {
+            return Err(format!(
+                "the message at byte {at} claims a body of {body} bytes, and {rest} follow"
+            ));
+        }
+        at += 8 + length + body;
     }
     Ok(())
 }
