@@ -1,0 +1,172 @@
+/** The part of the gateway's HTTP and live contract that the page reads. 64-bit integers arrive as strings. */
+
+export interface Channel {
+  name: string
+  title?: string | null
+  unit: string
+  kind: string
+  resolution?: number | null
+  uncertainty?: number | null
+  low?: number | null
+  high?: number | null
+}
+
+export interface Stream {
+  stream: string
+  title?: string | null
+  channels: Channel[]
+  nominal_rate_hz?: number | null
+  max_silence_ms?: number | null
+  from?: string | null
+  to?: string | null
+}
+
+export interface DeviceGap {
+  boot_id: string
+  first: string
+  last: string
+  count: string
+  from: string | null
+  to: string | null
+  state: 'pending' | 'lost'
+  reason?: string | null
+}
+
+export interface ClockModel {
+  kind: string
+  offset_ms: number
+  offset_uncertainty_ms: number
+  drift_ppm: number
+  drift_uncertainty_ppm: number
+  asymmetry_ms: number
+}
+
+export interface Device {
+  device_id: string
+  title?: string | null
+  protocol?: string | null
+  state: 'live' | 'silent' | 'stale'
+  last_sample: string | null
+  streams: string[]
+  rate: { observed_hz: number | null; nominal_hz: number | null }
+  clock: ClockModel | null
+  gaps: DeviceGap[]
+  counters?: Record<string, string | number>
+}
+
+export interface Pair {
+  measured: string
+  output: string
+  sd: string
+  residual: string
+}
+
+export interface Graph {
+  id: string
+  model: { name: string; digest: string; version: string }
+  tick_ms: number
+  state: 'running' | 'waiting' | 'failed'
+  reason?: string | null
+  pairs: Pair[]
+}
+
+export interface Curve {
+  t: number[]
+  v: number[]
+  sd: number[]
+}
+
+export interface Forecast {
+  from_ms: number
+  assumption: string
+  channels: Record<string, Curve>
+  summary?: Record<string, { at_end: number; max: number }>
+}
+
+export interface ControlChannel {
+  device: string
+  channel: string
+  title: string
+  unit: string
+  value: number | null
+  low: number
+  high: number
+  age_s: number | null
+}
+
+export interface Interlock {
+  id: string
+  text: string
+  ok: boolean
+  margin?: string | null
+  reading?: unknown
+}
+
+export interface Control {
+  channels: ControlChannel[]
+  interlocks: Interlock[]
+  lease: { holder: string; expires_ms: number } | null
+}
+
+export interface Review {
+  review_id: string
+  expires_ms: number
+  changes: { device: string; channel: string; from: number | null; to: number }[]
+  prediction: string
+  interlocks: Interlock[]
+  allowed: boolean
+}
+
+export type CommandStatus = 'sending' | 'accepted' | 'applied' | 'refused' | 'unknown' | 'expired'
+
+export interface Command {
+  id: string
+  status: CommandStatus
+  value?: number | null
+  reason?: string | null
+}
+
+export interface WindowGap {
+  from_ms: number
+  to_ms: number
+  first: string
+  last: string
+}
+
+export interface Window {
+  stream: string
+  revision: string
+  from_ms: number
+  to_ms: number
+  bucketed: boolean
+  channels: Record<string, { t: number[]; v: (number | null)[] }>
+  gaps: WindowGap[]
+}
+
+export interface Provenance {
+  state: 'proved' | 'checking' | 'behind' | 'mismatch'
+  until_ms: number | null
+  size?: string | number
+}
+
+export interface Samples {
+  type: 'samples'
+  stream: string
+  t: number[]
+  u_ms: number[]
+  channels: Record<string, (number | null)[]>
+  seq: [string | number, string | number] | null
+  revision: string | number
+  cursor: string | null
+}
+
+export type LiveMessage =
+  | { type: 'hello'; server_ms: number; leap_expires?: string; build?: string }
+  | Samples
+  | { type: 'pong'; t0_ms: number; t1_ms: number }
+  | { type: 'devices'; devices: Device[] }
+  | ({ type: 'forecast'; graph: string } & Forecast)
+  | ({ type: 'control' } & Control)
+  | ({ type: 'provenance' } & Provenance)
+  | { type: 'invalidate'; stream: string; from_ms: number; to_ms: number; revision: string }
+  | { type: 'gap' }

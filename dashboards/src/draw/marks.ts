@@ -1,0 +1,213 @@
+/** The strokes of the instrument: one function per mark, sizes in CSS pixels as the design states them. */
+import { type Coverage, breakAfter } from '../lib/coverage'
+import { type Label, type Placed, place } from '../lib/labels'
+import type { Surface } from './plot'
+import { BOLD, FONT, withAlpha } from './theme'
+
+export interface Points {
+  t: number[]
+  v: number[]
+}
+
+/** Where a line must break: silence longer than the stream's period explains. */
+export interface Breaks {
+  periodMs: number | null
+  coverage: Coverage
+}
+
+export interface Stroke {
+  colour: string
+  width: number
+  dash?: number[]
+  steps?: boolean
+}
+
+export function ahead(s: Surface, from: number): void {
+  const x = s.x(from)
+  if (x >= s.right) return
+  s.ctx.fillStyle = s.colours.panel
+  s.ctx.fillRect(x, s.top, s.right - x, s.bottom - s.top)
+}
+
+export function eventLines(s: Surface, times: readonly number[]): void {
+  s.ctx.fillStyle = s.colours.rule
+  for (const time of times) s.ctx.fillRect(Math.round(s.x(time)), s.top, 1, s.bottom - s.top)
+}
+
+/** A 45° hatch with 6 px pitch, anchored to the page's left edge so that it runs on through every row. */
+export function hatch(s: Surface, from: number, to: number): void {
+  const { ctx, top, bottom } = s
+  const x0 = Math.max(s.left, s.x(from))
+  const x1 = Math.min(s.right, Math.max(s.x(to), s.x(from) + 2))
+  if (x1 <= x0) return
+  const height = bottom - top
+  ctx.save()
+  ctx.beginPath()
+  ctx.rect(x0, top, x1 - x0, height)
+  ctx.clip()
+  ctx.fillStyle = s.colours.plot
+  ctx.fillRect(x0, top, x1 - x0, height)
+  ctx.strokeStyle = withAlpha(s.colours.ink, 0.155)
+  ctx.lineWidth = 1
+  ctx.beginPath()
+  const pitch = 6
+  for (let x = Math.floor((x0 - height) / pitch) * pitch; x < x1; x += pitch) {
+    ctx.moveTo(x, bottom)
+    ctx.lineTo(x + height, top)
+  }
+  ctx.stroke()
+  ctx.restore()
+}
+
+/** A line through points; absent values and silences break it, nothing is interpolated across them. */
+export function line(s: Surface, points: Points, breaks: Breaks | null, stroke: Stroke): void {
+  const { ctx } = s
+  ctx.save()
+  ctx.strokeStyle = stroke.colour
+  ctx.lineWidth = stroke.width
+  ctx.setLineDash(stroke.dash ?? [])
+  ctx.lineJoin = 'round'
+  ctx.beginPath()
+  trace(s, points, breaks, stroke.steps ?? false)
+  ctx.stroke()
+  ctx.restore()
+}
+
+function trace(s: Surface, { t, v }: Points, breaks: Breaks | null, steps: boolean): void {
+  const { ctx } = s
+  let previous: number | null = null
+  let previousY = 0
+  for (let i = 0; i < t.length; i++) {
+    const time = t[i] as number
+    const value = v[i] as number
+    if (Number.isNaN(value)) {
+      previous = null
+      continue
+    }
+    const x = s.x(time)
+    const y = s.y(value)
+    const joined = previous !== null && !(breaks && breaks.periodMs !== null && time - previous > breakAfter(breaks.periodMs, breaks.coverage, previous))
+    if (!joined) ctx.moveTo(x, y)
+    else {
+      if (steps) ctx.lineTo(x, previousY)
+      ctx.lineTo(x, y)
+    }
+    previous = time
+    previousY = y
+  }
+}
+
+/** The 95 % band: a tint without an edge, as wide as the model says at every point. */
+export function band(s: Surface, t: readonly number[], centre: readonly number[], half: readonly number[], breaks: Breaks | null): void {
+  const { ctx } = s
+  ctx.fillStyle = s.colours.band
+  let start = 0
+  const flush = (end: number) => {
+    if (end - start < 2) return
+    ctx.beginPath()
+    for (let i = start; i < end; i++) ctx.lineTo(s.x(t[i] as number), s.y((centre[i] as number) + (half[i] as number)))
+    for (let i = end - 1; i >= start; i--) ctx.lineTo(s.x(t[i] as number), s.y((centre[i] as number) - (half[i] as number)))
+    ctx.closePath()
+    ctx.fill()
+  }
+  for (let i = 0; i < t.length; i++) {
+    const absent = Number.isNaN(centre[i]) || Number.isNaN(half[i])
+    const torn = i > start && breaks && breaks.periodMs !== null && (t[i] as number) - (t[i - 1] as number) > breakAfter(breaks.periodMs, breaks.coverage, t[i - 1] as number)
+    if (absent || torn) {
+      flush(i)
+      start = absent ? i + 1 : i
+    }
+  }
+  flush(t.length)
+}
+
+export function limitLine(s: Surface, value: number): void {
+  line(s, { t: [s.from, s.to], v: [value, value] }, null, { colour: s.colours.ink2, width: 1, dash: [1.5, 4] })
+}
+
+export function dot(s: Surface, time: number, value: number): void {
+  s.ctx.fillStyle = s.colours.ink
+  s.ctx.beginPath()
+  s.ctx.arc(s.x(time), s.y(value), 3, 0, 7)
+  s.ctx.fill()
+}
+
+/** Time uncertainty at the cursor: a horizontal bar of ± one standard uncertainty. */
+export function timeBar(s: Surface, time: number, uncertainty: number, value: number): void {
+  line(s, { t: [time - uncertainty, time + uncertainty], v: [value, value] }, null, { colour: s.colours.ink, width: 1 })
+  for (const end of [time - uncertainty, time + uncertainty]) {
+    s.ctx.fillStyle = s.colours.ink
+    s.ctx.fillRect(Math.round(s.x(end)), s.y(value) - 3, 1, 7)
+  }
+}
+
+export const LINE_HEIGHT = 14
+
+/** A text label that `place` can put down; `style` is "bold? colour". */
+export function label(s: Surface, rank: number, lines: string[], colour: string, bold: boolean, at: { x: number; y: number }[]): Label {
+  s.ctx.font = bold ? BOLD : FONT
+  const w = Math.max(...lines.map((text) => s.ctx.measureText(text).width)) + 2
+  return { rank, lines, w, h: lines.length * LINE_HEIGHT, at, style: `${bold ? 'b' : 'n'}${colour}` }
+}
+
+/** Candidate corners for a label beside x: on the right first, then on the left. */
+export function beside(x: number, y: number, w: number): { x: number; y: number }[] {
+  return [
+    { x: x + 6, y },
+    { x: x - 6 - w, y },
+  ]
+}
+
+export function drawLabels(s: Surface, labels: Label[], lines: Points[], aheadFrom: number): Placed[] {
+  const cover = lines.map((points) => columnCover(s, points))
+  const bounds = { x: s.left + 1, y: s.top + 1, w: s.right - s.left - 2, h: s.bottom - s.top - 2 }
+  const placed = place(labels, bounds, (box) => cover.some((c) => c(box.x - 2, box.x + box.w + 2, box.y, box.y + box.h)))
+  const { ctx } = s
+  ctx.textBaseline = 'alphabetic'
+  ctx.lineJoin = 'round'
+  const edge = s.x(aheadFrom)
+  for (const { x, y, label: { style, lines: texts } } of placed) {
+    ctx.font = style.startsWith('b') ? BOLD : FONT
+    texts.forEach((text, i) => {
+      const baseline = y + 11 + i * LINE_HEIGHT
+      ctx.strokeStyle = x >= edge ? s.colours.panel : s.colours.plot
+      ctx.lineWidth = 4
+      ctx.strokeText(text, x, baseline)
+      ctx.fillStyle = style.slice(1)
+      ctx.fillText(text, x, baseline)
+    })
+  }
+  return placed
+}
+
+/** Per pixel column, how high and low a line runs: tells whether a box would hide it. */
+function columnCover(s: Surface, { t, v }: Points): (x0: number, x1: number, y0: number, y1: number) => boolean {
+  const width = Math.ceil(s.right) + 2
+  const min = new Float32Array(width).fill(Infinity)
+  const max = new Float32Array(width).fill(-Infinity)
+  let lastX = NaN
+  let lastY = NaN
+  for (let i = 0; i < t.length; i++) {
+    const x = s.x(t[i] as number)
+    const y = s.y(v[i] as number)
+    if (Number.isNaN(y)) {
+      lastX = NaN
+      continue
+    }
+    const start = Number.isNaN(lastX) || x - lastX > 60 ? x : lastX
+    for (let column = Math.max(0, Math.floor(start)); column <= Math.min(width - 1, x); column++) {
+      const part = x > start ? (column - start) / (x - start) : 1
+      const here = start === x ? y : lastY + (y - lastY) * Math.min(1, Math.max(0, part))
+      min[column] = Math.min(min[column] as number, here)
+      max[column] = Math.max(max[column] as number, here)
+    }
+    lastX = x
+    lastY = y
+  }
+  return (x0, x1, y0, y1) => {
+    for (let column = Math.max(0, Math.floor(x0)); column <= Math.min(width - 1, x1); column++) {
+      if ((min[column] as number) <= y1 && (max[column] as number) >= y0) return true
+    }
+    return false
+  }
+}

@@ -1,0 +1,201 @@
+/** Paints every plot of the stack for one instant, with shared scales for quantities of one unit. */
+import type { CommandRow, PairRow, Row, SignalRow } from '../lib/rows'
+import { HeldScale, type Range } from '../lib/scale'
+import { moments, type Moment } from '../state/events'
+import { rig, TIMELINE_MS } from '../state/rig.svelte'
+import * as pair from './pair'
+import { Plot } from './plot'
+import * as signal from './signal'
+
+export const AXIS_WIDTH = 40
+
+type Part = 'main' | 'residual'
+
+interface Slot {
+  host: HTMLElement
+  plot: Plot | null
+  width: number
+  height: number
+}
+
+class Stack {
+  private slots = new Map<string, Slot>()
+  private scales = new Map<string, HeldScale>()
+  private stop: (() => void) | null = null
+  private lastWindow = 0
+  private eventsAt = 0
+  /** Moments of the whole timeline, refreshed once a second. */
+  events: Moment[] = []
+
+  /** A plot of `row` lives in `host` from now until the returned function is called. */
+  attach(row: string, part: Part, host: HTMLElement): () => void {
+    const key = `${row}#${part}`
+    const slot: Slot = { host, plot: null, width: 0, height: 0 }
+    this.slots.set(key, slot)
+    const observer = new ResizeObserver(() => {
+      slot.width = host.clientWidth
+      slot.height = host.clientHeight
+      rig.invalidate()
+    })
+    observer.observe(host)
+    this.stop ??= rig.addPainter(() => this.paint())
+    return () => {
+      observer.disconnect()
+      slot.plot?.destroy()
+      if (this.slots.get(key) === slot) this.slots.delete(key)
+    }
+  }
+
+  private paint(): void {
+    const width = this.plotWidth()
+    if (width <= 0) return
+    const instant = this.instant(width)
+    this.refreshEvents()
+    if (rig.view.windowMs !== this.lastWindow) {
+      if (!rig.dragging) for (const scale of this.scales.values()) scale.reset()
+      this.lastWindow = rig.view.windowMs
+    }
+    instant.eventTimes = this.events
+      .filter((e) => e.kind === 'step' && e.at > instant.from && e.at <= instant.playhead)
+      .map((e) => e.at)
+    this.paintPairs(instant)
+    for (const row of rig.rows) {
+      if (row.kind === 'signal') this.paintSignal(row, instant)
+      else if (row.kind === 'commands') this.paintCommands(row, instant)
+    }
+  }
+
+  private plotWidth(): number {
+    for (const slot of this.slots.values()) if (slot.width > 0) return slot.width - AXIS_WIDTH
+    return 0
+  }
+
+  private instant(columns: number): pair.Instant {
+    const { from, to, playhead, view, now, cursor, aheadMs, forecast, whatIf } = rig
+    // Whole pixels while live: a column then keeps its minimum and maximum as it moves left.
+    const pixel = (to - from) / columns
+    const shift = view.mode === 'live' ? from - Math.floor(from / pixel) * pixel : 0
+    return {
+      from: from - shift,
+      to: to - shift,
+      playhead,
+      now,
+      replay: view.mode === 'replay',
+      cursor,
+      aheadMs,
+      columns,
+      eventTimes: [],
+      forecast: view.mode === 'live' ? forecast : null,
+      whatIf: view.mode === 'live' ? whatIf : null,
+    }
+  }
+
+  private refreshEvents(): void {
+    if (Math.abs(rig.now - this.eventsAt) < 1000) return
+    this.eventsAt = rig.now
+    const start = Math.min(rig.timelineEnd - TIMELINE_MS, rig.from)
+    this.events = moments(rig.history, rig.rows, start, rig.now)
+  }
+
+  private paintPairs(i: pair.Instant): void {
+    const rows = rig.rows.filter((row): row is PairRow => row.kind === 'pair')
+    const all = rows.map((row) => {
+      const points = pair.pairPoints(rig.history, row, i)
+      return { row, points, need: need(row, points, i) }
+    })
+    let residualNeed = 0
+    for (const { points } of all) residualNeed = Math.max(residualNeed, residualExtent(points))
+    all.forEach(({ row, points, need: [low, high] }, k) => {
+      const span = Math.max(...all.filter((other) => other.row.unit === row.unit).map((o) => o.need[1] - o.need[0]))
+      const frozen = rig.dragging
+      const main = this.slot(row, 'main')
+      if (main) {
+        const range = this.scale(`${row.id}#main`).update(low, high, span, main.height, rig.now, frozen)
+        main.plot?.paint(i.from, i.to, range, (s) => pair.drawUnder(s, points, i), (s) => pair.drawPair(s, row, points, i, k === 0))
+      }
+      const strip = this.slot(row, 'residual')
+      if (strip) {
+        const range = this.scale(`${row.id}#residual`).update(-residualNeed, residualNeed, 0, strip.height, rig.now, frozen, 15)
+        strip.plot?.paint(i.from, i.to, range, (s) => pair.drawUnder(s, points, i), (s) => pair.drawResidual(s, row, points, i))
+      }
+    })
+  }
+
+  private paintSignal(row: SignalRow, i: pair.Instant): void {
+    const slot = this.slot(row, 'main')
+    if (!slot) return
+    const points = signal.signalPoints(rig.history, row.channel, i)
+    const [low, high] = signalExtent(points, row)
+    const range = this.scale(row.id).update(low, high, 0, slot.height, rig.now, rig.dragging, 18)
+    slot.plot?.paint(i.from, i.to, range, (s) => signal.drawSignalUnder(s, points, i), (s) => signal.drawSignal(s, row, points, i))
+  }
+
+  private paintCommands(row: CommandRow, i: pair.Instant): void {
+    const slot = this.slot(row, 'main')
+    const all = row.channels.map((ref) => signal.signalPoints(rig.history, ref, i))
+    const [first] = all
+    if (!slot || !first) return
+    slot.plot?.paint(i.from, i.to, commandRange(row), (s) => signal.drawSignalUnder(s, first, i), (s) => signal.drawCommands(s, row, all, i, this.events))
+  }
+
+  private slot(row: Row, part: Part): Slot | null {
+    const slot = this.slots.get(`${row.id}#${part}`)
+    if (!slot || slot.width <= AXIS_WIDTH || slot.height < 10) return null
+    slot.plot ??= new Plot(slot.host, slot.width, slot.height, AXIS_WIDTH)
+    slot.plot.resize(slot.width, slot.height)
+    return slot
+  }
+
+  private scale(key: string): HeldScale {
+    let scale = this.scales.get(key)
+    if (!scale) this.scales.set(key, (scale = new HeldScale()))
+    return scale
+  }
+}
+
+/** What the main plot must hold: data with air around it, and the limit where it is near enough to matter. */
+function need(row: PairRow, points: pair.PairPoints, i: pair.Instant): [number, number] {
+  const [low, high] = pair.extent(points, row, i) ?? [0, 1]
+  const least = 25 * (row.measured.channel.uncertainty ?? 0.04)
+  const middle = (low + high) / 2
+  const half = Math.max(high - low, least) / 2
+  const air = half * 0.2
+  const top = row.limit !== null && row.limit >= high && row.limit - high <= (high - low) * 0.8 ? row.limit + air : middle + half + air
+  return [middle - half - air, Math.max(top, middle + half + air)]
+}
+
+function residualExtent(points: pair.PairPoints): number {
+  let most = 0.5
+  for (const value of points.residual.v) most = Math.max(most, Math.abs(value) || 0)
+  for (const half of points.residualHalf.half) most = Math.max(most, half || 0)
+  return most * 1.2
+}
+
+function signalExtent(p: signal.SignalPoints, row: SignalRow): [number, number] {
+  let low = Infinity
+  let high = -Infinity
+  for (const value of [...p.points.v, ...p.later.v]) {
+    if (value < low) low = value
+    if (value > high) high = value
+  }
+  if (low > high) return [0, 1]
+  const least = 4 * (row.channel.channel.uncertainty ?? row.channel.channel.resolution ?? Math.max(1e-6, Math.abs(high) * 0.002))
+  const half = Math.max(high - low, least) / 2
+  const middle = (low + high) / 2
+  return [middle - half * 1.25, middle + half * 1.25]
+}
+
+function commandRange(row: CommandRow): Range {
+  const top = row.unit === '%' ? 100 : (row.limit ?? 1) * 1.25
+  const air = (top - row.low) * 0.14
+  return { min: row.low - air, max: top + air, step: (top - row.low) / 2 }
+}
+
+export const stack = new Stack()
+
+/** The event before or after `at`, for the transport's skip buttons. */
+export function neighbour(at: number, direction: 1 | -1): number | null {
+  const times = stack.events.map((event) => event.at)
+  const found = direction > 0 ? times.find((t) => t > at + 500) : times.findLast((t) => t < at - 500)
+  return found ?? null
+}

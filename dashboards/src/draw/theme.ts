@@ -1,0 +1,55 @@
+/** The tokens as a canvas needs them: read once per theme from the same CSS variables the page uses. */
+
+export interface Colours {
+  plot: string
+  panel: string
+  well: string
+  rule: string
+  rule2: string
+  edge: string
+  ink: string
+  ink2: string
+  ink3: string
+  twin: string
+  band: string
+  warn: string
+}
+
+let cached: Colours | null = null
+
+export function colours(): Colours {
+  return (cached ??= read())
+}
+
+export function forgetColours(): void {
+  cached = null
+}
+
+function read(): Colours {
+  const style = getComputedStyle(document.documentElement)
+  const token = (name: string) => style.getPropertyValue(`--${name}`).trim()
+  const dark = document.documentElement.dataset.theme === 'dark'
+  return {
+    plot: token('plot'),
+    panel: token('panel'),
+    well: token('well'),
+    rule: token('rule'),
+    rule2: token('rule-2'),
+    edge: token('edge'),
+    ink: token('ink'),
+    ink2: token('ink-2'),
+    ink3: token('ink-3'),
+    twin: token('twin'),
+    band: withAlpha(token('twin'), dark ? 0.27 : 0.19),
+    warn: token('warn'),
+  }
+}
+
+/** "#rrggbb" with an alpha. */
+export function withAlpha(hex: string, alpha: number): string {
+  const value = parseInt(hex.slice(1), 16)
+  return `rgb(${value >> 16} ${(value >> 8) & 255} ${value & 255} / ${alpha})`
+}
+
+export const FONT = '11px B612, system-ui, sans-serif'
+export const BOLD = '700 11px B612, system-ui, sans-serif'

@@ -1,0 +1,89 @@
+/** Which past the page holds, and how finely: decides what to fetch and how far apart two joined points may be. */
+
+interface Piece {
+  from: number
+  to: number
+  /** Width of the server's column in ms; 0 where every sample is here. */
+  resolution: number
+}
+
+export class Coverage {
+  private pieces: Piece[] = []
+
+  /** Records a fetched window; it supersedes what it overlaps. */
+  add(from: number, to: number, resolution: number): void {
+    if (!(to > from)) return
+    const next: Piece[] = []
+    for (const piece of this.pieces) {
+      if (piece.to <= from || piece.from >= to) next.push(piece)
+      else {
+        if (piece.from < from) next.push({ ...piece, to: from })
+        if (piece.to > to) next.push({ ...piece, from: to })
+      }
+    }
+    next.push({ from, to, resolution })
+    next.sort((a, b) => a.from - b.from)
+    this.pieces = next.reduce<Piece[]>((merged, piece) => {
+      const last = merged.at(-1)
+      if (last && last.to >= piece.from && last.resolution === piece.resolution) last.to = piece.to
+      else merged.push({ ...piece })
+      return merged
+    }, [])
+  }
+
+  /** Live data extends the end: every sample after the last fetch is here. */
+  extend(from: number, to: number): void {
+    const last = this.pieces.at(-1)
+    if (last && last.resolution === 0 && last.to >= from) last.to = Math.max(last.to, to)
+    else this.add(Math.max(from, last?.to ?? from), to, 0)
+  }
+
+  /** Late data or a reconnect: this window must be fetched again. */
+  forget(from: number, to: number): void {
+    this.add(from, to, Infinity)
+    this.pieces = this.pieces.filter((piece) => piece.resolution !== Infinity)
+  }
+
+  covers(from: number, to: number, resolution: number): boolean {
+    let at = from
+    for (const piece of this.pieces) {
+      if (piece.to <= at || piece.resolution > resolution) continue
+      if (piece.from > at) return false
+      at = piece.to
+      if (at >= to) return true
+    }
+    return at >= to
+  }
+
+  resolutionAt(at: number): number {
+    for (const piece of this.pieces) if (at >= piece.from && at <= piece.to) return piece.resolution
+    return 0
+  }
+}
+
+export interface Hole {
+  from: number
+  to: number
+}
+
+/**
+ * Where a regular stream is silent for longer than its period and the page's resolution can explain.
+ * `t` are drawn points with their values; an irregular stream (no period) has no holes of its own.
+ */
+export function holes(t: readonly number[], periodMs: number | null, coverage: Coverage, v?: readonly number[]): Hole[] {
+  if (periodMs === null) return []
+  const out: Hole[] = []
+  let previous: number | null = null
+  for (let i = 0; i < t.length; i++) {
+    if (v && Number.isNaN(v[i])) continue
+    const at = t[i] as number
+    if (previous !== null && at - previous > breakAfter(periodMs, coverage, previous)) out.push({ from: previous, to: at })
+    previous = at
+  }
+  return out
+}
+
+/** Two points further apart than this are not joined. */
+export function breakAfter(periodMs: number, coverage: Coverage, at: number): number {
+  return 2.6 * Math.max(periodMs, coverage.resolutionAt(at)) + 400
+}

@@ -1,0 +1,169 @@
+/** Which rows the page draws: from the graphs' pairs, the control channels and whatever else is streaming. */
+import type { Channel, Control, Graph, Pair, Stream } from '../api/types'
+import { unit } from './number'
+
+export interface ChannelRef {
+  /** "tclab-01/board.t1" */
+  id: string
+  stream: string
+  channel: Channel
+  periodMs: number | null
+  maxSilenceMs: number | null
+}
+
+interface Base {
+  id: string
+  title: string
+  subtitle: string
+  unit: string
+}
+
+export interface PairRow extends Base {
+  kind: 'pair'
+  graph: string
+  measured: ChannelRef
+  pair: Pair
+  /** The forecast's name for this output. */
+  output: string
+  limit: number | null
+}
+
+export interface CommandRow extends Base {
+  kind: 'commands'
+  channels: ChannelRef[]
+  limit: number | null
+  low: number
+}
+
+export interface SignalRow extends Base {
+  kind: 'signal'
+  channel: ChannelRef
+  steps: boolean
+}
+
+export type Row = PairRow | CommandRow | SignalRow
+
+/** Names of the demo's own signals, in the order of the bench. Any other stream is named by its descriptor. */
+const KNOWN: Record<string, { title: string; subtitle: string; unit?: string }> = {
+  'power-meter/supply.power': { title: 'Supply', subtitle: 'power' },
+  'chamber-ctl/air.temperature': { title: 'Chamber', subtitle: 'air' },
+  'room-sensor/room.humidity': { title: 'Room', subtitle: 'humidity', unit: '% RH' },
+  'room-sensor/room.temperature': { title: 'Room', subtitle: 'air' },
+}
+
+/** A signal slower than this is drawn as steps: between two samples nothing is known. */
+const STEPS_BELOW_HZ = 2
+
+export function splitId(id: string): { stream: string; channel: string } {
+  const dot = id.indexOf('.', id.indexOf('/'))
+  return { stream: id.slice(0, dot), channel: id.slice(dot + 1) }
+}
+
+export function arrange(streams: Stream[], graphs: Graph[], control: Control | null): Row[] {
+  const refs = new Map<string, ChannelRef>()
+  for (const stream of streams) for (const channel of stream.channels) refs.set(`${stream.stream}.${channel.name}`, ref(stream, channel))
+
+  const computed = new Set(graphs.flatMap((graph) => graph.pairs.map((pair) => splitId(pair.output).stream)))
+  const used = new Set<string>()
+  const rows: Row[] = []
+  for (const graph of graphs) {
+    for (const pair of graph.pairs) {
+      const measured = refs.get(pair.measured)
+      if (!measured || used.has(pair.measured)) continue
+      used.add(pair.measured)
+      rows.push(pairRow(graph, pair, measured))
+    }
+  }
+  for (const row of commandRows(control, refs)) {
+    for (const channel of row.channels) used.add(channel.id)
+    rows.push(row)
+  }
+  const rest = [...refs.values()].filter(
+    (r) => !used.has(r.id) && !computed.has(r.stream) && r.channel.kind.toLowerCase() !== 'utf8',
+  )
+  const order = Object.keys(KNOWN)
+  rest.sort((a, b) => rank(order, a.id) - rank(order, b.id))
+  for (const r of rest) rows.push(signalRow(r))
+  return rows
+}
+
+function rank(order: string[], id: string): number {
+  const index = order.indexOf(id)
+  return index < 0 ? order.length : index
+}
+
+function ref(stream: Stream, channel: Channel): ChannelRef {
+  const hz = stream.nominal_rate_hz
+  return {
+    id: `${stream.stream}.${channel.name}`,
+    stream: stream.stream,
+    channel,
+    periodMs: hz && hz > 0 ? 1000 / hz : null,
+    maxSilenceMs: stream.max_silence_ms ?? null,
+  }
+}
+
+function pairRow(graph: Graph, pair: Pair, measured: ChannelRef): PairRow {
+  return {
+    kind: 'pair',
+    id: measured.id,
+    title: shortName(measured.channel.name),
+    subtitle: measured.channel.title ?? measured.stream,
+    unit: unit(measured.channel.unit),
+    graph: graph.id,
+    measured,
+    pair,
+    output: splitId(pair.output).channel,
+    limit: measured.channel.high ?? null,
+  }
+}
+
+function commandRows(control: Control | null, refs: Map<string, ChannelRef>): CommandRow[] {
+  const byDevice = new Map<string, CommandRow>()
+  for (const channel of control?.channels ?? []) {
+    const feedback = [...refs.values()].find((r) => r.stream.split('/')[0] === channel.device && r.channel.name === channel.channel)
+    if (!feedback) continue
+    const row = byDevice.get(channel.device)
+    if (row) {
+      row.channels.push(feedback)
+      row.limit = row.limit === null ? null : Math.max(row.limit, channel.high)
+      row.low = Math.min(row.low, channel.low)
+    } else {
+      byDevice.set(channel.device, {
+        kind: 'commands',
+        id: `${channel.device}/commands`,
+        title: 'Heaters',
+        subtitle: 'power',
+        unit: unit(channel.unit),
+        channels: [feedback],
+        limit: channel.high,
+        low: channel.low,
+      })
+    }
+  }
+  return [...byDevice.values()]
+}
+
+function signalRow(r: ChannelRef): SignalRow {
+  const known = KNOWN[r.id]
+  const hz = r.periodMs === null ? null : 1000 / r.periodMs
+  return {
+    kind: 'signal',
+    id: r.id,
+    title: known?.title ?? sentence(r.channel.title ?? r.channel.name),
+    subtitle: known?.subtitle ?? r.stream,
+    unit: known?.unit ?? unit(r.channel.unit),
+    channel: r,
+    steps: hz === null || hz < STEPS_BELOW_HZ,
+  }
+}
+
+/** "t1" → "T1"; longer names stay words. */
+export function shortName(name: string): string {
+  return name.length <= 3 ? name.toUpperCase() : sentence(name)
+}
+
+function sentence(text: string): string {
+  const words = text.replaceAll('_', ' ')
+  return words.charAt(0).toUpperCase() + words.slice(1)
+}

@@ -1,0 +1,178 @@
+/** Commands: staged, reviewed by the server, sent, and followed until the device's own read-back. Nothing is optimistic. */
+import { get, post } from '../api/http'
+import { pageClock } from '../api/live'
+import type { Command, CommandStatus, ControlChannel, Forecast, Review } from '../api/types'
+import { fixed, unit } from '../lib/number'
+import { shortName } from '../lib/rows'
+import { rig } from './rig.svelte'
+
+const POLL_MS = 300
+const POLL_LIMIT_MS = 15_000
+const WHAT_IF_DELAY_MS = 120
+const WHAT_IF_HORIZON_S = 90
+
+export interface Sent {
+  title: string
+  unit: string
+  value: number
+  status: CommandStatus
+  reason: string | null
+}
+
+export function key(channel: { device: string; channel: string }): string {
+  return `${channel.device}/${channel.channel}`
+}
+
+class Commands {
+  staged = $state.raw<Record<string, number>>({})
+  review = $state.raw<Review | null>(null)
+  sent = $state.raw<Sent[]>([])
+  offStatus = $state<string | null>(null)
+  problem = $state<string | null>(null)
+  busy = $state(false)
+  private holder = $state<string | null>(sessionStorage.getItem('orrery.holder'))
+  private whatIfTimer = 0
+
+  holds = $derived.by(() => {
+    const lease = rig.control?.lease
+    return !!lease && lease.holder === this.holder && lease.expires_ms > rig.now
+  })
+  /** Why commands cannot be staged now; null when they can. */
+  locked = $derived(rig.locked ?? (this.holds ? null : 'take control first'))
+
+  async takeControl(): Promise<void> {
+    await this.attempt(async () => {
+      const lease = await post<{ holder: string; expires_ms: number }>('/control/lease', {})
+      this.holder = lease.holder
+      sessionStorage.setItem('orrery.holder', lease.holder)
+      if (rig.control) rig.control = { ...rig.control, lease }
+    })
+  }
+
+  stage(channel: ControlChannel, value: number): void {
+    const clamped = Math.min(channel.high, Math.max(channel.low, Math.round(value * 10) / 10))
+    const staged = { ...this.staged }
+    if (clamped === channel.value) delete staged[key(channel)]
+    else staged[key(channel)] = clamped
+    this.staged = staged
+    this.review = null
+    this.problem = null
+    this.sent = []
+    this.askWhatIf()
+  }
+
+  discard(): void {
+    this.staged = {}
+    this.review = null
+    this.problem = null
+    rig.whatIf = null
+    clearTimeout(this.whatIfTimer)
+    rig.invalidate()
+  }
+
+  get changes(): { device: string; channel: string; value: number }[] {
+    return Object.entries(this.staged).map(([id, value]) => {
+      const [device = '', channel = ''] = id.split('/')
+      return { device, channel, value }
+    })
+  }
+
+  async askReview(): Promise<void> {
+    await this.attempt(async () => {
+      this.review = await post<Review>('/control/review', { changes: this.changes })
+    })
+  }
+
+  async send(): Promise<void> {
+    const { review } = this
+    if (!review) return
+    await this.attempt(async () => {
+      this.sent = review.changes.map((change) => ({ ...this.describe(change), value: change.to, status: 'sending' as const, reason: null }))
+      const { commands } = await post<{ commands: Command[] }>('/control/send', { review_id: review.review_id })
+      this.discard()
+      await Promise.all(commands.map((command, index) => this.follow(command, index)))
+    })
+  }
+
+  async off(): Promise<void> {
+    this.discard()
+    this.offStatus = 'Sending'
+    try {
+      await post('/control/off', {})
+      this.offStatus = 'Sent. The bars show what the board reads back.'
+    } catch (error) {
+      this.offStatus = `Not sent. ${message(error)} Use the switch on the rig.`
+    }
+    window.setTimeout(() => (this.offStatus = null), 10_000)
+  }
+
+  private describe(change: { device: string; channel: string }): { title: string; unit: string } {
+    const channel = rig.control?.channels.find((c) => key(c) === key(change))
+    return { title: shortName(change.channel), unit: unit(channel?.unit ?? '') }
+  }
+
+  private async follow(first: Command, index: number): Promise<void> {
+    const started = pageClock()
+    let command = first
+    for (;;) {
+      this.sent = this.sent.map((sent, k) => (k === index ? { ...sent, status: command.status, reason: command.reason ?? null } : sent))
+      if (!['sending', 'accepted'].includes(command.status)) return
+      if (pageClock() - started > POLL_LIMIT_MS) return
+      await new Promise((resolve) => window.setTimeout(resolve, POLL_MS))
+      command = await get<Command>(`/control/commands/${encodeURIComponent(first.id)}`)
+    }
+  }
+
+  /** The twin's answer to what is staged, as a curve and in words. */
+  private askWhatIf(): void {
+    clearTimeout(this.whatIfTimer)
+    if (this.changes.length === 0) {
+      rig.whatIf = null
+      rig.invalidate()
+      return
+    }
+    this.whatIfTimer = window.setTimeout(() => void this.fetchWhatIf(), WHAT_IF_DELAY_MS)
+  }
+
+  private async fetchWhatIf(): Promise<void> {
+    const [graph] = rig.graphs
+    const asked = this.staged
+    if (!graph) return
+    try {
+      const set = Object.fromEntries(this.changes.map((change) => [change.channel, change.value]))
+      const answer = await post<Forecast>(`/graphs/${encodeURIComponent(graph.id)}/what-if`, { set, horizon_s: WHAT_IF_HORIZON_S })
+      if (this.staged === asked) rig.whatIf = answer
+    } catch (error) {
+      if (this.staged === asked) this.problem = message(error)
+    }
+    rig.invalidate()
+  }
+
+  private async attempt(action: () => Promise<void>): Promise<void> {
+    this.busy = true
+    this.problem = null
+    try {
+      await action()
+    } catch (error) {
+      this.problem = message(error)
+      this.sent = this.sent.filter((sent) => sent.status !== 'sending')
+    } finally {
+      this.busy = false
+    }
+  }
+}
+
+function message(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}
+
+/** "T1 47.1 °C in 90 s", from a what-if's end. */
+export function answerInWords(forecast: Forecast): string {
+  const parts = Object.entries(forecast.channels).map(([name, curve]) => {
+    const end = curve.v.at(-1)
+    return end === undefined ? '' : `${shortName(name)} ${fixed(end, 1)} °C`
+  })
+  return `${parts.filter(Boolean).join(', ')} in ${WHAT_IF_HORIZON_S} s`
+}
+
+export const commands = new Commands()

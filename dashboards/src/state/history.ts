@@ -1,0 +1,149 @@
+/** The points behind every plot: windows fetched from the store, live samples on top. Not reactive: plots read it per frame. */
+import { get } from '../api/http'
+import type { Samples, Stream, Window, WindowGap } from '../api/types'
+import { Coverage } from '../lib/coverage'
+import { splitId } from '../lib/rows'
+import { Series } from '../lib/series'
+
+const MAX_REQUESTS = 4
+/** The same window is not asked for again sooner than this: it may simply hold no data. */
+const RETRY_MS = 1500
+
+export class StreamData {
+  readonly coverage = new Coverage()
+  readonly series = new Map<string, Series>()
+  gaps: WindowGap[] = []
+  revision: string | null = null
+  /** Standard uncertainty of the newest sample's time, ms. */
+  uncertaintyMs = 0
+  version = 0
+  lastAsked = { key: '', at: 0 }
+
+  channel(name: string): Series {
+    let series = this.series.get(name)
+    if (!series) this.series.set(name, (series = new Series()))
+    return series
+  }
+
+  get lastTime(): number | null {
+    let last: number | null = null
+    for (const series of this.series.values()) {
+      const time = series.lastTime
+      if (time !== null && (last === null || time > last)) last = time
+    }
+    return last
+  }
+}
+
+interface Request {
+  stream: string
+  from: number
+  to: number
+  columns: number
+  priority: number
+}
+
+export class History {
+  private readonly streams = new Map<string, StreamData>()
+  private queue: Request[] = []
+  private running = 0
+  /** The last error of a stream's window, for its own row. */
+  readonly errors = new Map<string, string>()
+
+  constructor(private readonly changed: () => void) {}
+
+  stream(name: string): StreamData {
+    let data = this.streams.get(name)
+    if (!data) this.streams.set(name, (data = new StreamData()))
+    return data
+  }
+
+  channel(id: string): Series {
+    const { stream, channel } = splitId(id)
+    return this.stream(stream).channel(channel)
+  }
+
+  get loading(): boolean {
+    return this.running > 0
+  }
+
+  /** Appends live samples and returns the times that are newer than all before. */
+  ingest(message: Samples): number[] {
+    const data = this.stream(message.stream)
+    const before = data.lastTime ?? -Infinity
+    for (const [name, values] of Object.entries(message.channels)) data.channel(name).append(message.t, values)
+    data.version++
+    data.uncertaintyMs = message.u_ms.at(-1) ?? data.uncertaintyMs
+    data.revision = String(message.revision)
+    const first = message.t[0]
+    const last = message.t.at(-1)
+    if (first !== undefined && last !== undefined) data.coverage.extend(Math.max(first, Math.min(before, last)), last)
+    return message.t.filter((time) => time > before)
+  }
+
+  invalidate(stream: string, from: number, to: number): void {
+    const data = this.stream(stream)
+    data.coverage.forget(from, to)
+    data.lastAsked.key = ''
+  }
+
+  forgetAll(streams: Stream[], from: number, to: number): void {
+    for (const { stream } of streams) this.invalidate(stream, from, to)
+  }
+
+  /** Makes sure that [from, to] is here at one point group per column; coarser data stays visible meanwhile. */
+  ensure(names: string[], from: number, to: number, columns: number, now: number, priority: number): void {
+    for (const stream of names) {
+      const data = this.stream(stream)
+      const resolution = ((to - from) / columns) * 1.05
+      // The newest seconds come over the live stream; asking for them would race it.
+      if (data.coverage.covers(from, Math.min(to, now - 4000), resolution)) continue
+      const key = `${Math.round(from / 1000)}:${Math.round(to / 1000)}:${columns}`
+      if (data.lastAsked.key === key && now - data.lastAsked.at < RETRY_MS) continue
+      if (now - data.lastAsked.at < 100 && priority > 0) continue
+      data.lastAsked = { key, at: now }
+      this.queue = this.queue.filter((request) => request.stream !== stream || request.priority !== priority)
+      this.queue.push({ stream, from, to, columns, priority })
+    }
+    this.pump()
+  }
+
+  private pump(): void {
+    this.queue.sort((a, b) => b.priority - a.priority)
+    while (this.running < MAX_REQUESTS) {
+      const request = this.queue.shift()
+      if (!request) return
+      this.running++
+      void this.fetch(request).finally(() => {
+        this.running--
+        this.changed()
+        this.pump()
+      })
+    }
+  }
+
+  private async fetch({ stream, from, to, columns }: Request): Promise<void> {
+    const data = this.stream(stream)
+    const path = `/streams/${stream.split('/').map(encodeURIComponent).join('/')}/window`
+    try {
+      const window = await get<Window>(path, { from_ms: from, to_ms: to, columns })
+      this.errors.delete(stream)
+      this.apply(data, window, from, to, columns)
+    } catch (error) {
+      this.errors.set(stream, error instanceof Error ? error.message : String(error))
+    }
+  }
+
+  private apply(data: StreamData, window: Window, from: number, to: number, columns: number): void {
+    let last = -Infinity
+    for (const points of Object.values(window.channels)) last = Math.max(last, points.t.at(-1) ?? -Infinity)
+    // Live samples may already be newer than what the store answered with: keep those.
+    const end = (data.lastTime ?? -Infinity) > last ? Math.min(to, Math.max(last, from)) : to
+    for (const [name, points] of Object.entries(window.channels)) data.channel(name).replace(from, end, points.t, points.v)
+    data.coverage.add(from, end < to && to - end > 5000 ? to : end, window.bucketed ? (to - from) / columns : 0)
+    const outside = data.gaps.filter((gap) => gap.to_ms < from || gap.from_ms > to)
+    data.gaps = [...outside, ...window.gaps].sort((a, b) => a.from_ms - b.from_ms)
+    data.revision = String(window.revision)
+    data.version++
+  }
+}
