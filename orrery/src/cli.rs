@@ -1,0 +1,316 @@
+//! The command line's grammar.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use orrery_bus::BusUrl;
+
+/// Live models in step with laboratory rigs.
+#[derive(Debug, Parser)]
+#[command(name = "orrery", version, about, max_term_width = 100, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run everything in one process on embedded defaults.
+    Up(Up),
+    /// Run only the services named, over Kafka.
+    Serve(Serve),
+    /// Answer a question in SQL over the replay store.
+    Query(Query),
+    /// Print what was measured in a window, in the one order, with its digest.
+    Replay(Replay),
+    /// Print the last sample of each stream at or before a time.
+    Seek(Seek),
+    /// Streams and their channels.
+    #[command(subcommand)]
+    Stream(Stream),
+    /// Set a channel of a device, such as a heater.
+    Control(Control),
+    /// Run a graph over a recorded window and print what it computes.
+    Run(Run),
+    /// The log of what happened.
+    #[command(subcommand)]
+    Provenance(Provenance),
+    /// Models.
+    #[command(subcommand)]
+    Model(Model),
+    /// The configuration.
+    #[command(subcommand)]
+    Config(Config),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Where the data of an instance lies.
+#[derive(Debug, Clone, Args)]
+pub struct Data {
+    /// The data folder.
+    #[arg(long, value_name = "DIR", env = "ORRERY_DATA", default_value_os_t = default_data())]
+    pub data: PathBuf,
+}
+
+/// Which instance to talk to.
+#[derive(Debug, Clone, Args)]
+pub struct Target {
+    /// Where the data folder is.
+    #[command(flatten)]
+    pub data: Data,
+    /// A running instance elsewhere, instead of the one that owns the data folder.
+    #[arg(long, value_name = "URL", requires = "token")]
+    pub url: Option<String>,
+    /// The token for --url.
+    #[arg(long, value_name = "TOKEN", env = "ORRERY_TOKEN", hide_env_values = true, requires = "url")]
+    pub token: Option<String>,
+}
+
+/// `orrery up`.
+#[derive(Debug, Args)]
+pub struct Up {
+    /// Where the data folder is.
+    #[command(flatten)]
+    pub data: Data,
+    /// Start the simulated bench (or the recording of --play) and its twin as well.
+    #[arg(long)]
+    pub demo: bool,
+    /// Address and port of the page and the API; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Where messages go between the services.
+    #[arg(long, value_name = "journal|kafka://HOST:PORT")]
+    pub bus: Option<BusUrl>,
+    /// Makes the simulated bench repeatable.
+    #[arg(long, value_name = "N", requires = "demo")]
+    pub seed: Option<u64>,
+    /// Play this recording (CSV) through the simulated board instead of its physics.
+    #[arg(long, value_name = "CSV", requires = "demo")]
+    pub play: Option<PathBuf>,
+    /// Run all clocks this many times as fast.
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    pub speed: f64,
+    /// A configuration file instead of `config.toml` in the data folder.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// `orrery serve`.
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// The services to run in this process.
+    #[arg(required = true, value_name = "SERVICE")]
+    pub services: Vec<Service>,
+    /// Where the data folder is.
+    #[command(flatten)]
+    pub data: Data,
+    /// Address and port; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// The Kafka brokers that the services share.
+    #[arg(long, value_name = "kafka://HOST:PORT")]
+    pub bus: Option<BusUrl>,
+    /// A configuration file instead of `config.toml` in the data folder.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// A service that can run apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Service {
+    /// Verifies, aligns, archives, answers SQL.
+    Aligner,
+    /// Runs graphs, sends commands.
+    Runtime,
+    /// Keeps the Merkle log.
+    Provenance,
+    /// The front door.
+    Gateway,
+}
+
+/// How to print rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// One JSON array.
+    Json,
+    /// One JSON object a line.
+    Ndjson,
+    /// Comma-separated values with a header.
+    Csv,
+    /// An Arrow IPC stream.
+    Arrow,
+}
+
+impl Format {
+    /// The name the API uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Table => "table",
+            Self::Json => "json",
+            Self::Ndjson => "ndjson",
+            Self::Csv => "csv",
+            Self::Arrow => "arrow",
+        }
+    }
+}
+
+/// `orrery query`.
+#[derive(Debug, Args)]
+pub struct Query {
+    /// Which instance.
+    #[command(flatten)]
+    pub target: Target,
+    /// How to print.
+    #[arg(short = 'o', long = "output", value_name = "FORMAT", default_value = "table")]
+    pub output: Format,
+    /// The statement, such as `SELECT * FROM aligned."tclab-01/board" LIMIT 5`; `-` reads it from standard input.
+    pub sql: String,
+}
+
+/// `orrery replay`.
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// Which instance.
+    #[command(flatten)]
+    pub target: Target,
+    /// From this time on (RFC 3339).
+    #[arg(long, value_name = "TIME")]
+    pub from: String,
+    /// Up to and without this time (RFC 3339).
+    #[arg(long, value_name = "TIME")]
+    pub to: String,
+    /// Only these streams.
+    #[arg(long, value_name = "STREAM", value_delimiter = ',')]
+    pub streams: Vec<String>,
+    /// As of this catalog revision; the newest when not given.
+    #[arg(long, value_name = "N")]
+    pub revision: Option<u64>,
+    /// How to print: ndjson, csv or arrow.
+    #[arg(short = 'o', long = "output", value_name = "FORMAT", default_value = "ndjson")]
+    pub output: Format,
+    /// Print the digest alone.
+    #[arg(long)]
+    pub digest: bool,
+}
+
+/// `orrery seek`.
+#[derive(Debug, Args)]
+pub struct Seek {
+    /// Which instance.
+    #[command(flatten)]
+    pub target: Target,
+    /// The time (RFC 3339).
+    pub time: String,
+    /// Only these streams.
+    #[arg(long, value_name = "STREAM", value_delimiter = ',')]
+    pub streams: Vec<String>,
+}
+
+/// `orrery stream`.
+#[derive(Debug, Subcommand)]
+pub enum Stream {
+    /// List the streams with their channels, rows and times.
+    List {
+        /// Which instance.
+        #[command(flatten)]
+        target: Target,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `orrery control`.
+#[derive(Debug, Args)]
+pub struct Control {
+    /// Which instance.
+    #[command(flatten)]
+    pub target: Target,
+    /// The device, such as tclab-01.
+    pub device: String,
+    /// What to set, such as q1=58; or `off` for the safe value of every channel.
+    #[arg(required = true, value_name = "CHANNEL=VALUE|off")]
+    pub settings: Vec<String>,
+}
+
+/// `orrery run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Where the data folder is.
+    #[command(flatten)]
+    pub data: Data,
+    /// The graph file.
+    #[arg(long, value_name = "FILE")]
+    pub graph: PathBuf,
+    /// From this time on (RFC 3339).
+    #[arg(long, value_name = "TIME")]
+    pub from: String,
+    /// Up to and without this time (RFC 3339).
+    #[arg(long, value_name = "TIME")]
+    pub to: String,
+    /// Print the digest alone.
+    #[arg(long)]
+    pub digest: bool,
+    /// How to print: ndjson or csv.
+    #[arg(short = 'o', long = "output", value_name = "FORMAT", default_value = "ndjson")]
+    pub output: Format,
+}
+
+/// `orrery provenance`.
+#[derive(Debug, Subcommand)]
+pub enum Provenance {
+    /// Check every record of the log and its checkpoint, offline.
+    Verify {
+        /// Where the data folder is.
+        #[command(flatten)]
+        data: Data,
+    },
+}
+
+/// `orrery model`.
+#[derive(Debug, Subcommand)]
+pub enum Model {
+    /// Check a Modelica file; one diagnostic per error.
+    Check {
+        /// The file.
+        file: PathBuf,
+        /// Print diagnostics as JSON, for editors.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `orrery config`.
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Check a configuration file.
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Print the configuration in force: defaults, file and environment together.
+    Show {
+        /// Where the data folder is.
+        #[command(flatten)]
+        data: Data,
+        /// A configuration file instead of `config.toml` in the data folder.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+}
+
+/// `$XDG_DATA_HOME/orrery`, or `~/.local/share/orrery`.
+fn default_data() -> PathBuf {
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
+    let base = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).or_else(home).unwrap_or_default();
+    base.join("orrery")
+}

@@ -1,0 +1,67 @@
+//! `orrery control`: set a channel of a device and wait for what the device read back.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::cli::Control;
+use crate::client::{Client, Source};
+use crate::error::{Exit, Failure};
+
+/// How often and how long to ask what became of a command: longer than any command may take to be applied.
+const ASK_EVERY: Duration = Duration::from_millis(100);
+const ASK_TIMES: u32 = 150;
+
+/// Sends the set-points one after the other; the first refusal ends it.
+pub async fn control(arguments: &Control) -> Result<(), Failure> {
+    let client = Source::running(&arguments.target)?;
+    if arguments.settings == ["off"] {
+        let answer = client.post("/control/off", &json!({})).await?;
+        return follow(&client, &answer).await;
+    }
+    let mut wanted = Vec::new();
+    for setting in &arguments.settings {
+        let parsed = setting.split_once('=').and_then(|(channel, value)| Some((channel, value.parse::<f64>().ok()?)));
+        let (channel, value) = parsed.filter(|(_, value)| value.is_finite()).ok_or_else(|| {
+            Failure::new(Exit::Usage, format!("`{setting}` is not CHANNEL=VALUE, such as q1=58, nor `off`"))
+        })?;
+        wanted.push((channel, value));
+    }
+    for (channel, value) in wanted {
+        let body = json!({"device": arguments.device, "channel": channel, "value": value});
+        let answer = client.post("/control/set", &body).await?;
+        follow(&client, &answer).await?;
+    }
+    Ok(())
+}
+
+async fn follow(client: &Client, answer: &Value) -> Result<(), Failure> {
+    let commands = answer["commands"].as_array().cloned().unwrap_or_default();
+    for command in commands {
+        let id = command["id"].as_str().unwrap_or_default();
+        let mut state = command.clone();
+        for _ in 0..ASK_TIMES {
+            state = client.get(&format!("/control/commands/{id}"), &[]).await?;
+            if !matches!(state["status"].as_str(), Some("sending" | "accepted")) {
+                break;
+            }
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+        report(&state)?;
+    }
+    Ok(())
+}
+
+fn report(state: &Value) -> Result<(), Failure> {
+    let name = format!("{}/{}", state["device"].as_str().unwrap_or("?"), state["channel"].as_str().unwrap_or("?"));
+    let reason = state["reason"].as_str().unwrap_or("the device gave no reason");
+    match state["status"].as_str() {
+        Some("applied") => {
+            println!("{name} applied, reads back {}", state["value"]);
+            Ok(())
+        }
+        Some("refused") => Err(Failure::new(Exit::Conflict, format!("{name} refused: {reason}"))),
+        Some("expired") => Err(Failure::new(Exit::Failure, format!("{name} expired before the device acted"))),
+        other => Err(Failure::new(Exit::Failure, format!("{name}: {}: {reason}", other.unwrap_or("unknown")))),
+    }
+}

@@ -1,0 +1,36 @@
+//! `orrery stream list`.
+
+use serde_json::{Value, json};
+
+use super::local;
+use crate::cli::Stream;
+use crate::client::Source;
+use crate::error::Failure;
+
+/// Lists the streams.
+pub async fn stream(arguments: &Stream) -> Result<(), Failure> {
+    let Stream::List { target, json } = arguments;
+    let answer = match Source::find(target)? {
+        Source::Running(client) => client.get("/streams", &[]).await?,
+        Source::Stopped(folder) => json!({ "streams": local::store(&folder).await?.stream_infos() }),
+    };
+    if *json {
+        println!("{}", serde_json::to_string_pretty(&answer).map_err(Failure::from_error)?);
+        return Ok(());
+    }
+    println!("{:<28} {:>10}  {:<31} channels", "stream", "rows", "last sample");
+    for stream in answer["streams"].as_array().into_iter().flatten() {
+        let text = |key: &str| match &stream[key] {
+            Value::String(text) => text.clone(),
+            Value::Null => "–".to_owned(),
+            other => other.to_string(),
+        };
+        let descriptor = if stream["descriptor"].is_object() { &stream["descriptor"] } else { stream };
+        let channels = descriptor["channels"].as_array().into_iter().flatten().map(|channel| {
+            format!("{} [{}]", channel["name"].as_str().unwrap_or("?"), channel["unit"].as_str().unwrap_or("1"))
+        });
+        let channels: Vec<String> = channels.collect();
+        println!("{:<28} {:>10}  {:<31} {}", text("stream"), text("rows"), text("to"), channels.join(", "));
+    }
+    Ok(())
+}

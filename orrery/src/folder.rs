@@ -1,0 +1,216 @@
+//! The data folder: one process owns it, and tells others of its user where it answers.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use orrery_protocol::SealKey;
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Exit, Failure};
+
+/// A data folder that this process owns until the value is dropped.
+#[derive(Debug)]
+pub struct Folder {
+    root: PathBuf,
+    // Held for its lock.
+    _lock: File,
+}
+
+/// How to reach the process that owns a folder; the file is readable by its user alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// The address of the page and the API.
+    pub url: String,
+    /// The operator's token.
+    pub token: String,
+    /// The process.
+    pub pid: u32,
+}
+
+/// What stands at a data folder right now.
+pub enum State {
+    /// A process owns it and answers here.
+    Running(Endpoint),
+    /// Nobody owns it: it is this process's to read until the value is dropped.
+    Stopped(Folder),
+}
+
+impl Folder {
+    /// Takes the folder, making it when it is not there.
+    ///
+    /// # Errors
+    /// `Conflict` when another process owns it, with the process and its address.
+    pub fn own(root: &Path) -> Result<Self, Failure> {
+        private_dir(root)?;
+        match Self::lock(root)? {
+            Some(folder) => Ok(folder),
+            None => {
+                let who = read_endpoint(root)
+                    .map_or_else(String::new, |owner| format!(" (process {}, at {})", owner.pid, owner.url));
+                let message = format!(
+                    "{} belongs to a running Orrery{who}: stop that one, or give another folder with --data",
+                    root.display()
+                );
+                Err(Failure::new(Exit::Conflict, message))
+            }
+        }
+    }
+
+    /// Finds the owner of an existing folder, or takes the folder when there is none.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such data folder, `Unreachable` when its owner has not said where it answers.
+    pub fn find(root: &Path) -> Result<State, Failure> {
+        if !root.join(LOCK).exists() {
+            let message = format!(
+                "{} is not a data folder of Orrery: start one with `orrery up --data {}`, or name another with --data",
+                root.display(),
+                root.display()
+            );
+            return Err(Failure::new(Exit::NotFound, message));
+        }
+        if let Some(folder) = Self::lock(root)? {
+            return Ok(State::Stopped(folder));
+        }
+        let endpoint = read_endpoint(root).ok_or_else(|| {
+            let message = format!("an Orrery owns {} and has not opened its address yet: try again", root.display());
+            Failure::new(Exit::Unreachable, message)
+        })?;
+        Ok(State::Running(endpoint))
+    }
+
+    fn lock(root: &Path) -> Result<Option<Self>, Failure> {
+        let path = root.join(LOCK);
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| cannot("open", &path, &error))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Self { root: root.to_owned(), _lock: file })),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(cannot("lock", &path, &error.into())),
+        }
+    }
+
+    /// A place inside the folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Tells other processes of this user where this one answers.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn announce(&self, endpoint: &Endpoint) -> Result<(), Failure> {
+        let bytes = serde_json::to_vec(endpoint).map_err(Failure::from_error)?;
+        write_private(&self.path(ENDPOINT), &bytes)
+    }
+
+    /// Withdraws the announcement.
+    pub fn withdraw(&self) {
+        let _ = fs::remove_file(self.path(ENDPOINT));
+    }
+
+    /// A signing key kept in `keys/<name>.key`, made from the system's randomness on first use.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written, or is not 32 bytes in hexadecimal.
+    pub fn key(&self, name: &str) -> Result<SealKey, Failure> {
+        private_dir(&self.path("keys"))?;
+        let path = self.path("keys").join(format!("{name}.key"));
+        match fs::read_to_string(&path) {
+            Ok(text) => {
+                let seed = hex::decode(text.trim()).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+                let seed = seed.ok_or_else(|| {
+                    let message = format!(
+                        "{} is not a key of 64 hexadecimal digits: restore it from a backup, or remove it to get a new \
+                         key under which nothing earlier verifies",
+                        path.display()
+                    );
+                    Failure::new(Exit::Failure, message)
+                })?;
+                Ok(SealKey::from_seed(&seed))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let mut seed = [0u8; 32];
+                getrandom::fill(&mut seed).map_err(Failure::from_error)?;
+                write_private(&path, hex::encode(seed).as_bytes())?;
+                Ok(SealKey::from_seed(&seed))
+            }
+            Err(error) => Err(cannot("read", &path, &error)),
+        }
+    }
+}
+
+const LOCK: &str = "owner.lock";
+const ENDPOINT: &str = "endpoint.json";
+
+fn read_endpoint(root: &Path) -> Option<Endpoint> {
+    serde_json::from_slice(&fs::read(root.join(ENDPOINT)).ok()?).ok()
+}
+
+/// Makes a folder that only its user may enter, with its parents.
+pub fn private_dir(path: &Path) -> Result<(), Failure> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| cannot("make", path, &error))
+}
+
+/// Writes a file that only its user may read, durably and in one step.
+fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let temporary = path.with_extension("new");
+    let write = || -> std::io::Result<()> {
+        let mut file =
+            OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+    };
+    write().map_err(|error| cannot("write", path, &error))
+}
+
+fn cannot(verb: &str, path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(Exit::Failure, format!("cannot {verb} {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_process_owns_a_folder_and_others_find_it() {
+        let temporary = tempfile::tempdir().unwrap();
+        let root = temporary.path().join("data");
+        assert_eq!(Folder::find(&root).err().unwrap().exit, Exit::NotFound);
+        let folder = Folder::own(&root).unwrap();
+        assert_eq!(Folder::find(&root).err().unwrap().exit, Exit::Unreachable);
+        let endpoint = Endpoint { url: "http://127.0.0.1:1".to_owned(), token: "t".to_owned(), pid: 7 };
+        folder.announce(&endpoint).unwrap();
+        let conflict = Folder::own(&root).err().unwrap();
+        assert_eq!(conflict.exit, Exit::Conflict);
+        assert!(conflict.message.contains("process 7"), "{conflict}");
+        assert!(matches!(Folder::find(&root).unwrap(), State::Running(found) if found == endpoint));
+        drop(folder);
+        assert!(matches!(Folder::find(&root).unwrap(), State::Stopped(_)));
+    }
+
+    #[test]
+    fn a_key_is_made_once_and_a_damaged_one_is_named() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = Folder::own(temporary.path()).unwrap();
+        let key = folder.key("control").unwrap();
+        assert_eq!(folder.key("control").unwrap().public(), key.public());
+        fs::write(folder.path("keys/control.key"), "zz").unwrap();
+        assert!(folder.key("control").err().unwrap().message.contains("control.key is not a key"));
+    }
+}
