@@ -129,7 +129,7 @@ export class Live {
     this.publish({ state: 'open', lastFrame: receivedAt, retryAt: null })
     if (message.type === 'pong') this.handlers.probe(message.t0_ms, message.t1_ms, receivedAt)
     else {
-      if (message.type === 'samples' && message.cursor) this.cursor = message.cursor
+      if ('cursor' in message && message.cursor) this.cursor = message.cursor
       this.handlers.message(message, receivedAt)
     }
   }

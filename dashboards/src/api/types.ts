@@ -169,4 +169,5 @@ export type LiveMessage =
   | ({ type: 'control' } & Control)
   | ({ type: 'provenance' } & Provenance)
   | { type: 'invalidate'; stream: string; from_ms: number; to_ms: number; revision: string }
-  | { type: 'gap' }
+  | { type: 'watermark'; stream: string }
+  | { type: 'gap'; streams?: Record<string, { from_ms: number; to_ms: number }> }

@@ -1,6 +1,6 @@
 /** The strokes of the instrument: one function per mark, sizes in CSS pixels as the design states them. */
 import { type Coverage, breakAfter } from '../lib/coverage'
-import { type Label, type Placed, place } from '../lib/labels'
+import { type Box, type Label, type Placed, place, RANK } from '../lib/labels'
 import type { Surface } from './plot'
 import { BOLD, FONT, withAlpha } from './theme'
 
@@ -34,43 +34,113 @@ export function eventLines(s: Surface, times: readonly number[]): void {
   for (const time of times) s.ctx.fillRect(Math.round(s.x(time)), s.top, 1, s.bottom - s.top)
 }
 
-/** A 45° hatch with 6 px pitch, anchored to the page's left edge so that it runs on through every row. */
+/** A 45° hatch with 6 px pitch, anchored to the canvas so that it runs on without a seam. */
 export function hatch(s: Surface, from: number, to: number): void {
   const { ctx, top, bottom } = s
   const x0 = Math.max(s.left, s.x(from))
   const x1 = Math.min(s.right, Math.max(s.x(to), s.x(from) + 2))
   if (x1 <= x0) return
-  const height = bottom - top
-  ctx.save()
-  ctx.beginPath()
-  ctx.rect(x0, top, x1 - x0, height)
-  ctx.clip()
   ctx.fillStyle = s.colours.plot
-  ctx.fillRect(x0, top, x1 - x0, height)
-  ctx.strokeStyle = withAlpha(s.colours.ink, 0.155)
-  ctx.lineWidth = 1
-  ctx.beginPath()
-  const pitch = 6
-  for (let x = Math.floor((x0 - height) / pitch) * pitch; x < x1; x += pitch) {
-    ctx.moveTo(x, bottom)
-    ctx.lineTo(x + height, top)
+  ctx.fillRect(x0, top, x1 - x0, bottom - top)
+  ctx.fillStyle = hatchPattern(ctx, s.colours.ink)
+  ctx.fillRect(x0, top, x1 - x0, bottom - top)
+}
+
+const PITCH = 6
+let pattern: { ink: string; ratio: number; fill: CanvasPattern } | null = null
+
+function hatchPattern(ctx: CanvasRenderingContext2D, ink: string): CanvasPattern | string {
+  const ratio = window.devicePixelRatio
+  if (pattern?.ink === ink && pattern.ratio === ratio) return pattern.fill
+  const tile = document.createElement('canvas')
+  tile.width = tile.height = Math.round(PITCH * ratio)
+  const pen = tile.getContext('2d')
+  if (!pen) return 'transparent'
+  pen.scale(ratio, ratio)
+  pen.strokeStyle = withAlpha(ink, 0.155)
+  for (const shift of [-PITCH, 0, PITCH]) {
+    pen.moveTo(shift - 1, PITCH + 1)
+    pen.lineTo(shift + PITCH + 1, -1)
   }
-  ctx.stroke()
-  ctx.restore()
+  pen.stroke()
+  const fill = ctx.createPattern(tile, 'repeat')
+  if (!fill) return 'transparent'
+  fill.setTransform(new DOMMatrix().scale(1 / ratio))
+  pattern = { ink, ratio, fill }
+  return fill
 }
 
 /** A line through points; absent values and silences break it, nothing is interpolated across them. */
 export function line(s: Surface, points: Points, breaks: Breaks | null, stroke: Stroke): void {
   const { ctx } = s
+  if (!stroke.dash && !stroke.steps && points.t.length > 1.5 * (s.right - s.left)) return dense(s, points, breaks, stroke)
   ctx.save()
   ctx.strokeStyle = stroke.colour
   ctx.lineWidth = stroke.width
   ctx.setLineDash(stroke.dash ?? [])
-  ctx.lineJoin = 'round'
+  ctx.lineJoin = 'bevel'
   ctx.beginPath()
   trace(s, points, breaks, stroke.steps ?? false)
   ctx.stroke()
   ctx.restore()
+}
+
+/**
+ * The same line where several points share a pixel column: one upright bar per column, from its minimum to its
+ * maximum and on to where the column before ended. A stroke of thousands of segments costs ten times as much.
+ */
+function dense(s: Surface, { t, v }: Points, breaks: Breaks | null, { colour, width }: Stroke): void {
+  const { ctx } = s
+  ctx.fillStyle = colour
+  const pixel = 1 / window.devicePixelRatio
+  let previous: number | null = null
+  let last = NaN
+  let column = NaN
+  let low = 0
+  let high = 0
+  const flush = () => {
+    if (!Number.isNaN(column)) ctx.fillRect(column * pixel, low - width / 2, pixel, high - low + width)
+    column = NaN
+  }
+  for (let i = 0; i < t.length; i++) {
+    const time = t[i] as number
+    const value = v[i] as number
+    if (Number.isNaN(value)) {
+      previous = null
+      continue
+    }
+    const y = s.y(value)
+    const here = Math.floor(s.x(time) / pixel)
+    const joined = previous !== null && !torn(breaks, previous, time)
+    if (here !== column) {
+      const before = column
+      flush()
+      if (joined && here - before > 1) bridge(ctx, before, here, last, y, pixel, width)
+      column = here
+      low = high = y
+      if (joined && here - before <= 1) {
+        low = Math.min(y, last)
+        high = Math.max(y, last)
+      }
+    } else {
+      low = Math.min(low, y)
+      high = Math.max(high, y)
+    }
+    previous = time
+    last = y
+  }
+  flush()
+}
+
+function bridge(ctx: CanvasRenderingContext2D, from: number, to: number, y0: number, y1: number, pixel: number, width: number): void {
+  for (let column = from + 1; column < to; column++) {
+    const y = y0 + ((y1 - y0) * (column - from)) / (to - from)
+    ctx.fillRect(column * pixel, y - width / 2, pixel, width)
+  }
+}
+
+function torn(breaks: Breaks | null, previous: number, time: number): boolean {
+  return breaks !== null && breaks.periodMs !== null && time - previous > breakAfter(breaks.periodMs, breaks.coverage, previous)
 }
 
 function trace(s: Surface, { t, v }: Points, breaks: Breaks | null, steps: boolean): void {
@@ -86,7 +156,7 @@ function trace(s: Surface, { t, v }: Points, breaks: Breaks | null, steps: boole
     }
     const x = s.x(time)
     const y = s.y(value)
-    const joined = previous !== null && !(breaks && breaks.periodMs !== null && time - previous > breakAfter(breaks.periodMs, breaks.coverage, previous))
+    const joined = previous !== null && !torn(breaks, previous, time)
     if (!joined) ctx.moveTo(x, y)
     else {
       if (steps) ctx.lineTo(x, previousY)
@@ -101,28 +171,39 @@ function trace(s: Surface, { t, v }: Points, breaks: Breaks | null, steps: boole
 export function band(s: Surface, t: readonly number[], centre: readonly number[], half: readonly number[], breaks: Breaks | null): void {
   const { ctx } = s
   ctx.fillStyle = s.colours.band
-  let start = 0
-  const flush = (end: number) => {
-    if (end - start < 2) return
-    ctx.beginPath()
-    for (let i = start; i < end; i++) ctx.lineTo(s.x(t[i] as number), s.y((centre[i] as number) + (half[i] as number)))
-    for (let i = end - 1; i >= start; i--) ctx.lineTo(s.x(t[i] as number), s.y((centre[i] as number) - (half[i] as number)))
-    ctx.closePath()
-    ctx.fill()
+  // A band is smooth: one point per two pixels is all the eye and the raster need.
+  const stride = Math.max(1, Math.floor((2 * t.length) / (s.right - s.left)))
+  let piece: { x: number; top: number; bottom: number }[] = []
+  const flush = () => {
+    if (piece.length > 1) {
+      ctx.beginPath()
+      for (const { x, top } of piece) ctx.lineTo(x, top)
+      for (const { x, bottom } of piece.reverse()) ctx.lineTo(x, bottom)
+      ctx.fill()
+    }
+    piece = []
   }
   for (let i = 0; i < t.length; i++) {
-    const absent = Number.isNaN(centre[i]) || Number.isNaN(half[i])
-    const torn = i > start && breaks && breaks.periodMs !== null && (t[i] as number) - (t[i - 1] as number) > breakAfter(breaks.periodMs, breaks.coverage, t[i - 1] as number)
-    if (absent || torn) {
-      flush(i)
-      start = absent ? i + 1 : i
-    }
+    const c = centre[i] as number
+    const h = half[i] as number
+    const time = t[i] as number
+    const broken = i > 0 && torn(breaks, t[i - 1] as number, time)
+    if (Number.isNaN(c) || Number.isNaN(h) || broken) flush()
+    if (Number.isNaN(c) || Number.isNaN(h)) continue
+    if (piece.length > 0 && i % stride !== 0 && i < t.length - 1) continue
+    piece.push({ x: s.x(time), top: s.y(c + h), bottom: s.y(c - h) })
   }
-  flush(t.length)
+  flush()
 }
 
 export function limitLine(s: Surface, value: number): void {
   line(s, { t: [s.from, s.to], v: [value, value] }, null, { colour: s.colours.ink2, width: 1, dash: [1.5, 4] })
+}
+
+/** A level as points, so that labels keep clear of it. */
+export function flat(s: Surface, value: number): Points {
+  const t = Array.from({ length: 60 }, (_, k) => s.from + ((s.to - s.from) * k) / 59)
+  return { t, v: t.map(() => value) }
 }
 
 export function dot(s: Surface, time: number, value: number): void {
@@ -161,9 +242,11 @@ export function beside(x: number, y: number, w: number): { x: number; y: number 
 export function drawLabels(s: Surface, labels: Label[], lines: Points[], aheadFrom: number): Placed[] {
   const cover = lines.map((points) => columnCover(s, points))
   const bounds = { x: s.left + 1, y: s.top + 1, w: s.right - s.left - 2, h: s.bottom - s.top - 2 }
-  const placed = place(labels, bounds, (box) => cover.some((c) => c(box.x - 2, box.x + box.w + 2, box.y, box.y + box.h)))
+  const hides = (box: Box) => cover.some((c) => c(box.x - 2, box.x + box.w + 2, box.y, box.y + box.h))
+  const placed = place(labels, bounds, (box, { rank }) => rank !== RANK.limit && hides(box))
   const { ctx } = s
   ctx.textBaseline = 'alphabetic'
+  ctx.textAlign = 'left'
   ctx.lineJoin = 'round'
   const edge = s.x(aheadFrom)
   for (const { x, y, label: { style, lines: texts } } of placed) {

@@ -2,7 +2,7 @@
 import type { Forecast } from '../api/types'
 import { holes, type Hole } from '../lib/coverage'
 import { type Label, RANK } from '../lib/labels'
-import type { PairRow } from '../lib/rows'
+import { type PairRow, splitId } from '../lib/rows'
 import type { Series } from '../lib/series'
 import { clock, duration } from '../lib/time'
 import type { History, StreamData } from '../state/history'
@@ -41,7 +41,7 @@ export interface PairPoints {
 /** The points of a pair at an instant; computed once for both of its plots and their scales. */
 export function pairPoints(history: History, row: PairRow, i: Instant): PairPoints {
   const data = history.stream(row.measured.stream)
-  const twinData = history.stream(row.pair.output.slice(0, row.pair.output.indexOf('.', row.pair.output.indexOf('/'))))
+  const twinData = history.stream(splitId(row.pair.output).stream)
   const series = history.channel(row.measured.id)
   const all = series.points(i.from, i.replay ? i.to : i.now, i.columns)
   const [measured, later] = split(all, i.playhead)
@@ -130,7 +130,7 @@ export function drawPair(s: Surface, row: PairRow, points: PairPoints, i: Instan
   if (last >= 0 && !points.stale) marks.dot(s, i.playhead, points.measured.v[last] as number)
   cursorBar(s, points, i)
 
-  const lines = [points.measured, points.twin, ...(future ? [future] : []), ...(i.replay ? [points.later] : []), ...(whatIf ? [whatIf] : [])]
+  const lines = [points.measured, points.twin, ...(row.limit === null ? [] : [marks.flat(s, row.limit)]), ...(future ? [future] : []), ...(i.replay ? [points.later] : []), ...(whatIf ? [whatIf] : [])]
   marks.drawLabels(s, pairLabels(s, row, points, i, labelled, future, whatIf), lines, i.playhead)
 }
 
@@ -174,7 +174,7 @@ function pairLabels(s: Surface, row: PairRow, points: PairPoints, i: Instant, la
     const y = s.y(row.limit)
     add(RANK.limit, [`limit ${row.limit}`], colours.ink2, false, (w) => [{ x: s.right - w - 6, y: y - 7 }])
   }
-  for (const gap of points.gaps) out.push(...gapLabel(s, points, gap))
+  if (labelled) for (const gap of points.gaps) out.push(...gapLabel(s, points, gap))
   if (points.stale) {
     const text = `no sample for ${duration(points.stale.to - points.stale.from)}`
     add(RANK.gap, [text], colours.ink2, false, (w) => [{ x: s.x(points.stale?.from ?? 0) - w - 6, y: s.top + 4 }])
@@ -227,8 +227,9 @@ function seriesLabels(s: Surface, points: PairPoints, nowX: number): Label[] {
   for (let part = 0.1; part <= 0.9; part += 0.05) {
     const x = s.left + (nowX - s.left) * part
     const time = s.from + ((x - s.left) / (s.right - s.left)) * (s.to - s.from)
-    const m = valueNear(measured, time)
-    const w = valueNear(twin, time)
+    const within = (4 * (s.to - s.from)) / (s.right - s.left)
+    const m = valueNear(measured, time, within)
+    const w = valueNear(twin, time, within)
     if (m !== null) spots.push({ x, m: s.y(m), w: w === null ? NaN : s.y(w) })
   }
   const twinFirst = [...spots].sort((a, b) => Math.abs(b.m - b.w) - Math.abs(a.m - a.w))
@@ -246,9 +247,10 @@ function sides(x: number, y: number, w: number, side: 1 | -1): { x: number; y: n
   return [10, 16, 24].map((gap) => ({ x: x - w / 2, y: side > 0 ? y + gap : y - gap - marks.LINE_HEIGHT }))
 }
 
-function valueNear({ t, v }: Points, time: number): number | null {
+/** The value drawn at `time`; null inside a gap. */
+function valueNear({ t, v }: Points, time: number, within: number): number | null {
   const index = t.findIndex((at) => at >= time)
-  const value = index < 0 ? NaN : (v[index] as number)
+  const value = index < 0 || (t[index] as number) - time > within ? NaN : (v[index] as number)
   return Number.isNaN(value) ? null : value
 }
 

@@ -25,6 +25,7 @@ export class Plot {
   private to = 1
   private under: (surface: Surface) => void = () => {}
   private over: (surface: Surface) => void = () => {}
+  private painted = ''
 
   constructor(host: HTMLElement, private width: number, private height: number, axisWidth: number) {
     this.u = new uPlot(
@@ -75,8 +76,11 @@ export class Plot {
     this.u.setSize({ width, height })
   }
 
-  /** Draws one instant. `under` goes below the grid, `over` above it. */
-  paint(from: number, to: number, range: Range, under: (s: Surface) => void, over: (s: Surface) => void): void {
+  /** Draws one instant unless `key` says it is drawn already. `under` goes below the grid, `over` above it. */
+  paint(key: string, from: number, to: number, range: Range, under: (s: Surface) => void, over: (s: Surface) => void): void {
+    const now = `${key} ${from} ${to} ${range.min} ${range.max} ${this.width} ${this.height}`
+    if (now === this.painted) return
+    this.painted = now
     this.from = from
     this.to = to
     this.range = range

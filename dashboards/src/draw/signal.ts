@@ -49,7 +49,9 @@ export function drawSignal(s: Surface, row: SignalRow, p: SignalPoints, i: Insta
   if (p.stale) {
     const made = marks.label(s, RANK.gap, [`no sample for ${duration(p.stale.to - p.stale.from)}`], s.colours.ink2, false, [])
     const x = s.x(p.stale.from)
-    labels.push({ ...made, at: [s.top + 6, s.bottom - 18].flatMap((y) => [{ x: x - made.w - 6, y }, { x: x + 6, y }]) })
+    const heights = [s.top + 6, s.bottom - 18, s.top + 1]
+    const inside = made.w + 12 < s.x(p.stale.to) - x ? heights.map((y) => ({ x: x + 6, y })) : []
+    labels.push({ ...made, at: [...heights.map((y) => ({ x: x - made.w - 6, y })), ...inside] })
   }
   for (const gap of p.gaps) {
     if (s.x(gap.to) - s.x(gap.from) < 3) continue
@@ -98,5 +100,7 @@ export function drawCommands(s: Surface, row: CommandRow, all: SignalPoints[], i
     const y = s.y(event.value)
     labels.push({ ...made, at: [y - 17, y + 4, s.bottom - 16, s.top + 3].flatMap((top) => marks.beside(s.x(event.at), top, made.w)) })
   }
-  marks.drawLabels(s, labels, all.map((p) => p.points), i.playhead)
+  const lines = all.map((p) => p.points)
+  if (row.limit !== null) lines.push(marks.flat(s, row.limit))
+  marks.drawLabels(s, labels, lines, i.playhead)
 }

@@ -1,10 +1,11 @@
 /** Paints every plot of the stack for one instant, with shared scales for quantities of one unit. */
 import type { CommandRow, PairRow, Row, SignalRow } from '../lib/rows'
-import { HeldScale, type Range } from '../lib/scale'
+import { HeldScale, HeldSpan, type Range } from '../lib/scale'
 import { moments, type Moment } from '../state/events'
 import { rig, TIMELINE_MS } from '../state/rig.svelte'
 import * as pair from './pair'
 import { Plot } from './plot'
+import { themeVersion } from './theme'
 import * as signal from './signal'
 
 export const AXIS_WIDTH = 40
@@ -21,6 +22,7 @@ interface Slot {
 class Stack {
   private slots = new Map<string, Slot>()
   private scales = new Map<string, HeldScale>()
+  private spans = new Map<string, HeldSpan>()
   private stop: (() => void) | null = null
   private lastWindow = 0
   private eventsAt = 0
@@ -34,7 +36,8 @@ class Stack {
     this.slots.set(key, slot)
     const observer = new ResizeObserver(() => {
       slot.width = host.clientWidth
-      slot.height = host.clientHeight
+      // Up to the whole pixel: a canvas a fraction too short leaves a seam between two plots of one row.
+      slot.height = Math.ceil(host.getBoundingClientRect().height)
       rig.invalidate()
     })
     observer.observe(host)
@@ -52,7 +55,7 @@ class Stack {
     const instant = this.instant(width)
     this.refreshEvents()
     if (rig.view.windowMs !== this.lastWindow) {
-      if (!rig.dragging) for (const scale of this.scales.values()) scale.reset()
+      if (!rig.dragging) for (const scale of [...this.scales.values(), ...this.spans.values()]) scale.reset()
       this.lastWindow = rig.view.windowMs
     }
     instant.eventTimes = this.events
@@ -105,18 +108,21 @@ class Stack {
     })
     let residualNeed = 0
     for (const { points } of all) residualNeed = Math.max(residualNeed, residualExtent(points))
+    const residualHeld = this.span('residuals').update(residualNeed, rig.now)
     all.forEach(({ row, points, need: [low, high] }, k) => {
-      const span = Math.max(...all.filter((other) => other.row.unit === row.unit).map((o) => o.need[1] - o.need[0]))
+      const alike = all.filter((other) => other.row.unit === row.unit).map((o) => o.need[1] - o.need[0])
+      const span = this.span(`pairs ${row.unit}`).update(Math.max(...alike), rig.now)
       const frozen = rig.dragging
+      const key = `${this.epoch(i)} ${points.data.version} ${points.twinData.version} ${second(points.stale)}`
       const main = this.slot(row, 'main')
       if (main) {
         const range = this.scale(`${row.id}#main`).update(low, high, span, main.height, rig.now, frozen)
-        main.plot?.paint(i.from, i.to, range, (s) => pair.drawUnder(s, points, i), (s) => pair.drawPair(s, row, points, i, k === 0))
+        main.plot?.paint(key, i.from, i.to, range, (s) => pair.drawUnder(s, points, i), (s) => pair.drawPair(s, row, points, i, k === 0))
       }
       const strip = this.slot(row, 'residual')
       if (strip) {
-        const range = this.scale(`${row.id}#residual`).update(-residualNeed, residualNeed, 0, strip.height, rig.now, frozen, 15)
-        strip.plot?.paint(i.from, i.to, range, (s) => pair.drawUnder(s, points, i), (s) => pair.drawResidual(s, row, points, i))
+        const range = this.scale(`${row.id}#residual`).update(-residualHeld, residualHeld, 2 * residualHeld, strip.height, rig.now, frozen, 15)
+        strip.plot?.paint(key, i.from, i.to, range, (s) => pair.drawUnder(s, points, i), (s) => pair.drawResidual(s, row, points, i))
       }
     })
   }
@@ -126,8 +132,10 @@ class Stack {
     if (!slot) return
     const points = signal.signalPoints(rig.history, row.channel, i)
     const [low, high] = signalExtent(points, row)
-    const range = this.scale(row.id).update(low, high, 0, slot.height, rig.now, rig.dragging, 18)
-    slot.plot?.paint(i.from, i.to, range, (s) => signal.drawSignalUnder(s, points, i), (s) => signal.drawSignal(s, row, points, i))
+    const span = this.span(row.id).update(high - low, rig.now)
+    const range = this.scale(row.id).update(low, high, span, slot.height, rig.now, rig.dragging, 18)
+    const key = `${this.epoch(i)} ${points.data.version} ${second(points.stale)}`
+    slot.plot?.paint(key, i.from, i.to, range, (s) => signal.drawSignalUnder(s, points, i), (s) => signal.drawSignal(s, row, points, i))
   }
 
   private paintCommands(row: CommandRow, i: pair.Instant): void {
@@ -135,7 +143,15 @@ class Stack {
     const all = row.channels.map((ref) => signal.signalPoints(rig.history, ref, i))
     const [first] = all
     if (!slot || !first) return
-    slot.plot?.paint(i.from, i.to, commandRange(row), (s) => signal.drawSignalUnder(s, first, i), (s) => signal.drawCommands(s, row, all, i, this.events))
+    const key = `${this.epoch(i)} ${all.map((p) => p.data.version).join()} ${second(first.stale)}`
+    slot.plot?.paint(key, i.from, i.to, commandRange(row), (s) => signal.drawSignalUnder(s, first, i), (s) => signal.drawCommands(s, row, all, i, this.events))
+  }
+
+  /** What every plot depends on besides its data: a row whose key stands still is not painted again. */
+  private epoch(i: pair.Instant): string {
+    const pixel = (i.to - i.from) / i.columns
+    const { forecast, whatIf } = i
+    return `${Math.round(i.playhead / pixel)} ${i.replay} ${i.cursor} ${i.eventTimes.length} ${this.events.at(-1)?.at} ${forecast?.from_ms} ${whatIf?.from_ms} ${themeVersion()}`
   }
 
   private slot(row: Row, part: Part): Slot | null {
@@ -146,11 +162,21 @@ class Stack {
     return slot
   }
 
+  private span(key: string): HeldSpan {
+    let span = this.spans.get(key)
+    if (!span) this.spans.set(key, (span = new HeldSpan()))
+    return span
+  }
+
   private scale(key: string): HeldScale {
     let scale = this.scales.get(key)
     if (!scale) this.scales.set(key, (scale = new HeldScale()))
     return scale
   }
+}
+
+function second(stale: { from: number; to: number } | null): number {
+  return stale ? Math.floor((stale.to - stale.from) / 1000) : -1
 }
 
 /** What the main plot must hold: data with air around it, and the limit where it is near enough to matter. */

@@ -16,6 +16,12 @@ export interface Colours {
 }
 
 let cached: Colours | null = null
+let version = 0
+
+/** Rises whenever plots must be drawn again in other colours or with a font that has just loaded. */
+export function themeVersion(): number {
+  return version
+}
 
 export function colours(): Colours {
   return (cached ??= read())
@@ -23,6 +29,7 @@ export function colours(): Colours {
 
 export function forgetColours(): void {
   cached = null
+  version++
 }
 
 function read(): Colours {

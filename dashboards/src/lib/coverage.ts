@@ -45,14 +45,21 @@ export class Coverage {
   }
 
   covers(from: number, to: number, resolution: number): boolean {
+    return this.missing(from, to, resolution).length === 0
+  }
+
+  /** The parts of [from, to] that are not here at least as finely as `resolution`. */
+  missing(from: number, to: number, resolution: number): Hole[] {
+    const out: Hole[] = []
     let at = from
     for (const piece of this.pieces) {
       if (piece.to <= at || piece.resolution > resolution) continue
-      if (piece.from > at) return false
+      if (piece.from >= to) break
+      if (piece.from > at) out.push({ from: at, to: piece.from })
       at = piece.to
-      if (at >= to) return true
     }
-    return at >= to
+    if (at < to) out.push({ from: at, to })
+    return out
   }
 
   resolutionAt(at: number): number {

@@ -16,18 +16,21 @@ export function niceStep(span: number, pixels: number, minPixels: number): numbe
   return factor * decade
 }
 
-/** A range of `span` or more on half steps that holds [low, high], as centred as the half steps allow. */
+/** The step and size that any data of this span fits into, wherever it lies: half a step is left to align it. */
+function sizeFor(span: number, pixels: number, minPixels: number): { step: number; size: number } {
+  const step = niceStep(span, pixels, minPixels)
+  return { step, size: (Math.ceil((2 * span) / step - 1e-9) + 1) * (step / 2) }
+}
+
+/** A range on half steps that holds [low, high]. Its size depends on `span` alone, so equal spans share a scale. */
 export function roundRange(low: number, high: number, span: number, pixels: number, minPixels = 44): Range {
-  const step = niceStep(Math.max(span, high - low), pixels, minPixels)
+  const { step, size } = sizeFor(Math.max(span, high - low), pixels, minPixels)
   const half = step / 2
-  let size = Math.max(1, Math.ceil(Math.max(span, high - low) / half - 1e-9)) * half
-  for (let attempt = 0; attempt < 3; attempt++, size += half) {
-    const start = Math.round(((low + high - size) / 2) / half) * half
-    for (const min of [start, start - half, start + half]) {
-      if (min <= low + 1e-9 && min + size >= high - 1e-9) return { min, max: min + size, step }
-    }
-  }
-  return { min: low, max: high, step }
+  const centred = Math.round((low + high - size) / 2 / half) * half
+  const least = Math.ceil((high - size) / half - 1e-9) * half
+  const most = Math.floor(low / half + 1e-9) * half
+  const min = Math.min(most, Math.max(least, centred))
+  return { min, max: min + size, step }
 }
 
 /** Grid lines inside a range. */
@@ -37,10 +40,33 @@ export function gridLines(range: Range): number[] {
   return out
 }
 
-/** Grows at once so that no point is ever cut off; shrinks only after the smaller range sufficed for ten seconds. */
+/** A span that grows at once and shrinks only after a smaller one sufficed for ten seconds. */
+export class HeldSpan {
+  private held = 0
+  private needlessSince: number | null = null
+
+  update(span: number, now: number): number {
+    if (span > this.held || this.held === 0) this.take(span)
+    else if (span > this.held * 0.8) this.needlessSince = null
+    else if (this.needlessSince === null || now < this.needlessSince) this.needlessSince = now
+    else if (now - this.needlessSince >= HOLD_MS) this.take(span)
+    return this.held
+  }
+
+  reset(): void {
+    this.held = 0
+  }
+
+  private take(span: number): void {
+    this.held = span
+    this.needlessSince = null
+  }
+}
+
+/** Keeps a range of a given span while the data stays inside, and moves it to the middle after ten seconds. */
 export class HeldScale {
   private held: Range | null = null
-  private tooWideSince: number | null = null
+  private offCentreSince: number | null = null
   private pixels = 0
 
   update(low: number, high: number, span: number, pixels: number, now: number, frozen: boolean, minPixels = 44): Range {
@@ -48,11 +74,11 @@ export class HeldScale {
     const held = this.held
     if (held === null || pixels !== this.pixels) return this.take(wanted, pixels)
     if (frozen) return held
-    const holds = held.min <= low && held.max >= high && held.max - held.min >= span - 1e-9
-    if (!holds) return this.take(wanted, pixels)
-    if (same(held, wanted)) this.tooWideSince = null
-    else if (this.tooWideSince === null || now < this.tooWideSince) this.tooWideSince = now
-    else if (now - this.tooWideSince >= HOLD_MS) return this.take(wanted, pixels)
+    const sameScale = Math.abs(held.max - held.min - (wanted.max - wanted.min)) < 1e-9 && held.step === wanted.step
+    if (!sameScale || held.min > low || held.max < high) return this.take(wanted, pixels)
+    if (Math.abs(held.min - wanted.min) < 1e-9) this.offCentreSince = null
+    else if (this.offCentreSince === null || now < this.offCentreSince) this.offCentreSince = now
+    else if (now - this.offCentreSince >= HOLD_MS) return this.take(wanted, pixels)
     return held
   }
 
@@ -64,11 +90,7 @@ export class HeldScale {
   private take(range: Range, pixels: number): Range {
     this.held = range
     this.pixels = pixels
-    this.tooWideSince = null
+    this.offCentreSince = null
     return range
   }
-}
-
-function same(a: Range, b: Range): boolean {
-  return a.min === b.min && a.max === b.max
 }

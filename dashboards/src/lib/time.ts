@@ -27,6 +27,13 @@ export function duration(ms: number): string {
   return `${Math.floor(ms / DAY)} days`
 }
 
+/** Only the largest unit: "47 s", "3 min", "2 h", for places with room for one number. */
+export function durationShort(ms: number): string {
+  if (ms < MINUTE) return duration(ms)
+  if (ms < HOUR) return `${Math.floor(ms / MINUTE)} min`
+  return ms < 2 * DAY ? `${Math.floor(ms / HOUR)} h` : `${Math.floor(ms / DAY)} days`
+}
+
 function join(major: number, majorUnit: string, minor: number, minorUnit: string): string {
   return minor === 0 ? `${major} ${majorUnit}` : `${major} ${majorUnit} ${minor} ${minorUnit}`
 }

@@ -35,6 +35,18 @@ export class StreamData {
   }
 }
 
+function within(points: { t: number[]; v: (number | null)[] }, from: number, to: number): [number[], (number | null)[]] {
+  let start = points.t.findIndex((time) => time >= from)
+  if (start < 0) start = points.t.length
+  const end = points.t.findLastIndex((time) => time <= to) + 1
+  return [points.t.slice(start, end), points.v.slice(start, end).map(asNumber)]
+}
+
+/** What a plot can draw of a value: booleans as 0 and 1, text as absent. */
+function asNumber(value: unknown): number | null {
+  return typeof value === 'number' ? value : typeof value === 'boolean' ? Number(value) : null
+}
+
 interface Request {
   stream: string
   from: number
@@ -71,7 +83,7 @@ export class History {
   ingest(message: Samples): number[] {
     const data = this.stream(message.stream)
     const before = data.lastTime ?? -Infinity
-    for (const [name, values] of Object.entries(message.channels)) data.channel(name).append(message.t, values)
+    for (const [name, values] of Object.entries(message.channels)) data.channel(name).append(message.t, values.map(asNumber))
     data.version++
     data.uncertaintyMs = message.u_ms.at(-1) ?? data.uncertaintyMs
     data.revision = String(message.revision)
@@ -139,8 +151,16 @@ export class History {
     for (const points of Object.values(window.channels)) last = Math.max(last, points.t.at(-1) ?? -Infinity)
     // Live samples may already be newer than what the store answered with: keep those.
     const end = (data.lastTime ?? -Infinity) > last ? Math.min(to, Math.max(last, from)) : to
-    for (const [name, points] of Object.entries(window.channels)) data.channel(name).replace(from, end, points.t, points.v)
-    data.coverage.add(from, end < to && to - end > 5000 ? to : end, window.bucketed ? (to - from) / columns : 0)
+    const resolution = window.bucketed ? (to - from) / columns : 0
+    const covered = end < to && to - end > 5000 ? to : end
+    // A coarse window never takes the place of finer points that are here already.
+    for (const part of data.coverage.missing(from, covered, resolution)) {
+      for (const [name, points] of Object.entries(window.channels)) {
+        const [t, v] = within(points, part.from, Math.min(part.to, end))
+        data.channel(name).replace(part.from, Math.min(part.to, end), t, v)
+      }
+      data.coverage.add(part.from, part.to, resolution)
+    }
     const outside = data.gaps.filter((gap) => gap.to_ms < from || gap.from_ms > to)
     data.gaps = [...outside, ...window.gaps].sort((a, b) => a.from_ms - b.from_ms)
     data.revision = String(window.revision)

@@ -232,6 +232,10 @@ class Rig {
       case 'invalidate':
         this.history.invalidate(message.stream, message.from_ms, message.to_ms)
         break
+      case 'gap':
+        // This page was too slow for the stream: what it missed is in the store.
+        for (const [stream, gap] of Object.entries(message.streams ?? {})) this.history.invalidate(stream, gap.from_ms, gap.to_ms)
+        break
     }
     this.invalidate()
   }

@@ -1,6 +1,6 @@
 /** A plot as a table: the newest samples of its window first, with the twin beside the measurement. */
 import { decimalsByMagnitude, decimalsFor, fixed, signed } from '../lib/number'
-import { type ChannelRef, type Row, shortName } from '../lib/rows'
+import { type ChannelRef, type Row, shortName, splitId } from '../lib/rows'
 import { clock, dateTime } from '../lib/time'
 import type { Series } from '../lib/series'
 import type { History } from './history'
@@ -32,6 +32,14 @@ export function tableOf(history: History, row: Row, from: number, to: number): T
     times.push(time)
   }
   return { title: `${row.title} ${row.subtitle}`, columns, rows, times }
+}
+
+/** A table shows samples, not the plot's minima and maxima: fetch the newest ones one by one. */
+export function wantSamples(history: History, row: Row, to: number, now: number): void {
+  const ref = row.kind === 'pair' ? row.measured : row.kind === 'signal' ? row.channel : row.channels[0]
+  if (!ref) return
+  const streams = row.kind === 'pair' ? [ref.stream, splitId(row.pair.output).stream] : [ref.stream]
+  history.ensure(streams, to - LIMIT * (ref.periodMs ?? 1000), Math.min(to, now), LIMIT * 20, now, 2)
 }
 
 function cell(series: Series, ref: ChannelRef, time: number): string {
