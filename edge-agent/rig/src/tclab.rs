@@ -209,9 +209,9 @@ impl Playing {
 
     fn follow(&self, now: MonoNanos) {
         let mut bench = self.bench.at(now);
-        for index in 0..2 {
+        for (index, limit) in DEFAULT_PWM_LIMITS.into_iter().enumerate() {
             let (_, percent) = self.player.power(index);
-            let pwm = percent * f64::from(DEFAULT_PWM_LIMITS[index]) / 100.0;
+            let pwm = percent * f64::from(limit) / 100.0;
             bench.set_pwm(index, pwm.clamp(0.0, f64::from(PWM_FULL_SCALE)) as u8);
         }
     }

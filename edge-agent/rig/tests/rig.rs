@@ -1,5 +1,10 @@
 //! The rig against the programs that users bring: the `tclab` package, an OPC UA client, mosquitto.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on stops here, with the line"
+)]
+
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
