@@ -23,7 +23,7 @@ pub struct SerialPort {
     board: AsyncFd<OwnedFd>,
     path: PathBuf,
     /// Keeps the line in raw mode, and the board's end readable, while no client has it open.
-    _line: OwnedFd,
+    line: OwnedFd,
 }
 
 impl SerialPort {
@@ -73,6 +73,11 @@ impl SerialPort {
             if let Ok(read) =
                 ready.try_io(|board| Ok(rustix::io::read(board.get_ref(), &mut *buffer)?))
             {
+                // A client may have claimed the line for itself (TIOCEXCL) and be killed before it lets go. Since we hold the
+                // line open, that claim would outlive it and lock its successor out.
+                if let Err(error) = rustix::termios::ioctl_tiocnxcl(&self.line) {
+                    tracing::debug!(%error, "could not lift a client's claim on the serial line");
+                }
                 return read;
             }
         }
