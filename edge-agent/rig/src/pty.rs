@@ -54,7 +54,7 @@ impl SerialPort {
         Ok(Self {
             board: watched(board)?,
             path,
-            _line: line,
+            line,
         })
     }
 
