@@ -15,17 +15,9 @@ export async function get<T>(path: string, query: Record<string, string | number
   return (await request('GET', withQuery(path, query), undefined, signal)).json() as Promise<T>
 }
 
-export async function getText(path: string, query: Record<string, string | number>, signal?: AbortSignal): Promise<string> {
-  return (await request('GET', withQuery(path, query), undefined, signal)).text()
-}
-
 export async function post<T>(path: string, body: unknown, signal?: AbortSignal): Promise<T> {
   const response = await request('POST', path, body, signal)
   return (response.status === 204 ? {} : await response.json()) as T
-}
-
-export async function del(path: string): Promise<void> {
-  await request('DELETE', path)
 }
 
 function withQuery(path: string, query: Record<string, string | number>): string {

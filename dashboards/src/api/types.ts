@@ -63,8 +63,9 @@ export interface Pair {
 
 export interface Graph {
   id: string
-  model: { name: string; digest: string; version: string }
-  tick_ms: number
+  title?: string | null
+  model?: { name: string; digest: string; version: string } | null
+  tick_ms: number | null
   state: 'running' | 'waiting' | 'failed'
   reason?: string | null
   pairs: Pair[]
@@ -99,7 +100,12 @@ export interface Interlock {
   text: string
   ok: boolean
   margin?: string | null
-  reading?: unknown
+  reading?: number | null
+  /** Why it does not hold. */
+  reason?: string | null
+  /** What it watches and the level it keeps it below; drawn as the plot's limit. */
+  channels?: string[]
+  limit?: number | null
 }
 
 export interface Control {

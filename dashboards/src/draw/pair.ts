@@ -2,11 +2,11 @@
 import type { Forecast } from '../api/types'
 import { holes, type Hole } from '../lib/coverage'
 import { type Label, RANK } from '../lib/labels'
-import { type PairRow, splitId } from '../lib/rows'
+import { type PairRow, splitId, Z95 } from '../lib/rows'
 import type { Series } from '../lib/series'
 import { clock, duration } from '../lib/time'
 import type { History, StreamData } from '../state/history'
-import { staleAfter, Z95 } from '../state/readout'
+import { staleAfter } from '../state/readout'
 import * as marks from './marks'
 import type { Points } from './marks'
 import type { Surface } from './plot'
@@ -15,7 +15,6 @@ export interface Instant {
   from: number
   to: number
   playhead: number
-  now: number
   replay: boolean
   cursor: number | null
   aheadMs: number
@@ -43,7 +42,7 @@ export function pairPoints(history: History, row: PairRow, i: Instant): PairPoin
   const data = history.stream(row.measured.stream)
   const twinData = history.stream(splitId(row.pair.output).stream)
   const series = history.channel(row.measured.id)
-  const all = series.points(i.from, i.replay ? i.to : i.now, i.columns)
+  const all = series.points(i.from, i.replay ? i.to : i.playhead, i.columns)
   const [measured, later] = split(all, i.playhead)
   const twin = history.channel(row.pair.output).points(i.from, i.replay ? i.to : i.playhead, i.columns)
   const sd = history.channel(row.pair.sd)

@@ -24,7 +24,7 @@ export interface SignalPoints {
 export function signalPoints(history: History, ref: ChannelRef, i: Instant): SignalPoints {
   const data = history.stream(ref.stream)
   const series = history.channel(ref.id)
-  const all = series.points(i.from, i.replay ? i.to : i.now, i.columns)
+  const all = series.points(i.from, i.replay ? i.to : i.playhead, i.columns)
   const [points, later] = split(all, i.playhead)
   const gaps = holes(all.t, ref.periodMs, data.coverage, all.v)
   return { ref, points, later, gaps, stale: staleTail(series, i, staleAfter(ref)), data }

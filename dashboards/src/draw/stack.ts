@@ -74,7 +74,7 @@ class Stack {
   }
 
   private instant(columns: number): pair.Instant {
-    const { from, to, playhead, view, now, cursor, aheadMs, forecast, whatIf } = rig
+    const { from, to, playhead, view, cursor, aheadMs, shownForecast, whatIf } = rig
     // Whole pixels while live: a column then keeps its minimum and maximum as it moves left.
     const pixel = (to - from) / columns
     const shift = view.mode === 'live' ? from - Math.floor(from / pixel) * pixel : 0
@@ -82,13 +82,12 @@ class Stack {
       from: from - shift,
       to: to - shift,
       playhead,
-      now,
       replay: view.mode === 'replay',
       cursor,
       aheadMs,
       columns,
       eventTimes: [],
-      forecast: view.mode === 'live' ? forecast : null,
+      forecast: shownForecast,
       whatIf: view.mode === 'live' ? whatIf : null,
     }
   }
@@ -182,7 +181,7 @@ function second(stale: { from: number; to: number } | null): number {
 /** What the main plot must hold: data with air around it, and the limit where it is near enough to matter. */
 function need(row: PairRow, points: pair.PairPoints, i: pair.Instant): [number, number] {
   const [low, high] = pair.extent(points, row, i) ?? [0, 1]
-  const least = 25 * (row.measured.channel.uncertainty ?? 0.04)
+  const least = 25 * (row.measured.half ?? 0.04)
   const middle = (low + high) / 2
   const half = Math.max(high - low, least) / 2
   const air = half * 0.2
@@ -205,7 +204,7 @@ function signalExtent(p: signal.SignalPoints, row: SignalRow): [number, number] 
     if (value > high) high = value
   }
   if (low > high) return [0, 1]
-  const least = 4 * (row.channel.channel.uncertainty ?? row.channel.channel.resolution ?? Math.max(1e-6, Math.abs(high) * 0.002))
+  const least = 4 * (row.channel.half ?? row.channel.channel.resolution ?? Math.max(1e-6, Math.abs(high) * 0.002))
   const half = Math.max(high - low, least) / 2
   const middle = (low + high) / 2
   return [middle - half * 1.25, middle + half * 1.25]

@@ -1,8 +1,7 @@
 /** The hour at a glance: residual in units of its band, a presence lane per device, marks where something happened. */
-import { type PairRow, type Row } from '../lib/rows'
+import { type PairRow, type Row, Z95 } from '../lib/rows'
 import type { Moment } from '../state/events'
 import type { History } from '../state/history'
-import { Z95 } from '../state/readout'
 import type { Colours } from './theme'
 
 export interface TimelineFrame {

@@ -8,7 +8,7 @@ const streams: Stream[] = [
   { stream: 'twin/board', nominal_rate_hz: 10, channels: [channel('t1', 'Cel'), channel('t1_sd', 'Cel'), channel('t1_residual', 'Cel')] },
   { stream: 'mine/loop', channels: [channel('line_pressure', 'kPa'), { name: 'note', unit: '1', kind: 'Utf8' }] },
   { stream: 'power-meter/supply', nominal_rate_hz: 5, channels: [channel('power', 'W')] },
-  { stream: 'tclab-01/board', nominal_rate_hz: 10, channels: [channel('t1', 'Cel', { title: 'heater 1 plate', high: 60 }), channel('q1', '%')] },
+  { stream: 'tclab-01/board', nominal_rate_hz: 10, channels: [channel('t1', 'Cel', { title: 'heater 1 plate', uncertainty: 0.1 }), channel('q1', '%')] },
 ]
 const graphs: Graph[] = [
   {
@@ -21,7 +21,7 @@ const graphs: Graph[] = [
 ]
 const control: Control = {
   channels: [{ device: 'tclab-01', channel: 'q1', title: 'Q1', unit: '%', value: 45, low: 0, high: 80, age_s: 0.1 }],
-  interlocks: [],
+  interlocks: [{ id: 'hot', text: 'T1 below 60 °C', ok: true, channels: ['tclab-01/board.t1'], limit: 60 }],
   lease: null,
 }
 

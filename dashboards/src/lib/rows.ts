@@ -2,11 +2,16 @@
 import type { Channel, Control, Graph, Pair, Stream } from '../api/types'
 import { unit } from './number'
 
+/** Half-width of a 95 % interval in standard uncertainties. Every ± on the page is one. */
+export const Z95 = 1.96
+
 export interface ChannelRef {
   /** "tclab-01/board.t1" */
   id: string
   stream: string
   channel: Channel
+  /** Half the 95 % interval of a value, in the channel's unit; null where nobody stated it. */
+  half: number | null
   periodMs: number | null
   maxSilenceMs: number | null
 }
@@ -71,7 +76,7 @@ export function arrange(streams: Stream[], graphs: Graph[], control: Control | n
       const measured = refs.get(pair.measured)
       if (!measured || used.has(pair.measured)) continue
       used.add(pair.measured)
-      rows.push(pairRow(graph, pair, measured))
+      rows.push(pairRow(graph, pair, measured, limitOf(control, pair.measured)))
     }
   }
   for (const row of commandRows(control, refs)) {
@@ -98,12 +103,19 @@ function ref(stream: Stream, channel: Channel): ChannelRef {
     id: `${stream.stream}.${channel.name}`,
     stream: stream.stream,
     channel,
+    half: channel.uncertainty ? channel.uncertainty * Z95 : null,
     periodMs: hz && hz > 0 ? 1000 / hz : null,
     maxSilenceMs: stream.max_silence_ms ?? null,
   }
 }
 
-function pairRow(graph: Graph, pair: Pair, measured: ChannelRef): PairRow {
+/** The level an interlock keeps this quantity below. */
+function limitOf(control: Control | null, id: string): number | null {
+  const lock = control?.interlocks.find((interlock) => interlock.limit != null && interlock.channels?.includes(id))
+  return lock?.limit ?? null
+}
+
+function pairRow(graph: Graph, pair: Pair, measured: ChannelRef, limit: number | null): PairRow {
   return {
     kind: 'pair',
     id: measured.id,
@@ -114,7 +126,7 @@ function pairRow(graph: Graph, pair: Pair, measured: ChannelRef): PairRow {
     measured,
     pair,
     output: splitId(pair.output).channel,
-    limit: measured.channel.high ?? null,
+    limit,
   }
 }
 

@@ -1,5 +1,5 @@
 /** In replay: the digest of what is shown, read from the store twice. Two equal reads are what "matches" means here. */
-import { getText } from '../api/http'
+import { get } from '../api/http'
 import { rig } from './rig.svelte'
 
 const SETTLE_MS = 600
@@ -30,21 +30,21 @@ export function watchDigest(): () => void {
   return () => clearInterval(timer)
 }
 
+interface Digest {
+  digest: string
+  revision: string
+}
+
 async function read(from: number, to: number, streams: string[], current: () => boolean): Promise<void> {
   const query = { from: new Date(from).toISOString(), to: new Date(to).toISOString(), streams: streams.join(','), format: 'digest' }
   try {
-    const first = parse(await getText('/replay', query))
+    const first = await get<Digest>('/replay', query)
     if (!current()) return
-    rig.digest = { text: first, agrees: null }
-    const second = parse(await getText('/replay', query))
-    if (current()) rig.digest = { text: first, agrees: first === second }
+    const shown = { text: first.digest, revision: first.revision }
+    rig.digest = { ...shown, agrees: null }
+    const second = await get<Digest>('/replay', { ...query, revision: first.revision })
+    if (current()) rig.digest = { ...shown, agrees: first.digest === second.digest }
   } catch {
     if (current()) rig.digest = null
   }
-}
-
-/** The digest alone, or a JSON object that holds it. */
-function parse(text: string): string {
-  const match = /[0-9a-f]{64}/.exec(text)
-  return match ? match[0] : text.trim()
 }

@@ -1,12 +1,9 @@
 /** What the gutters say: the value at an instant, its twin, its residual and how old it is. */
 import type { Forecast } from '../api/types'
-import type { ChannelRef, PairRow } from '../lib/rows'
+import { type ChannelRef, type PairRow, Z95 } from '../lib/rows'
 import type { Series } from '../lib/series'
 import { MINUTE, SECOND } from '../lib/time'
 import type { History } from './history'
-
-/** Half-width of a 95 % band in standard deviations. */
-export const Z95 = 1.96
 
 export interface Reading {
   /** null: never known. */

@@ -3,7 +3,7 @@ import { ApiError, get } from '../api/http'
 import { Live, type LinkStatus, pageClock } from '../api/live'
 import type { Control, Device, Forecast, Graph, LiveMessage, Provenance, Samples, Stream } from '../api/types'
 import { ClockProbe, type LatencySummary, LatencyWindow } from '../lib/latency'
-import { arrange, type Row, splitId } from '../lib/rows'
+import { arrange, type Row, splitId, Z95 } from '../lib/rows'
 import { HOUR, MINUTE, parseTime, SECOND } from '../lib/time'
 import * as views from '../lib/view'
 import { History } from './history'
@@ -42,11 +42,12 @@ class Rig {
   error = $state<string | null>(null)
   loaded = $state(false)
   samplesSince = $state(0)
-  digest = $state.raw<{ text: string; agrees: boolean | null } | null>(null)
+  digest = $state.raw<{ text: string; revision: string | null; agrees: boolean | null } | null>(null)
   phone = $state(false)
   dragging = $state(false)
 
   readonly history = new History(() => this.invalidate())
+  private pausedForecast = $state.raw<Forecast | null>(null)
   private readonly probe = new ClockProbe()
   private readonly latency = new LatencyWindow(600)
   private readonly seeks = new LatencyWindow(100)
@@ -67,6 +68,8 @@ class Rig {
   })
 
   rows: Row[] = $derived(arrange(this.streams, this.graphs, this.control))
+  /** The forecast of the instant shown: the newest while live, the one of the pause while paused, none in the past. */
+  shownForecast = $derived(this.view.mode === 'live' ? this.forecast : this.view.mode === 'paused' ? this.pausedForecast : null)
   playhead = $derived(views.playhead(this.view, this.now))
   aheadMs = $derived(
     this.forecast || this.view.mode === 'replay'
@@ -125,7 +128,10 @@ class Rig {
   // What the operator does with time.
 
   private setView(view: views.View): void {
-    if (view.mode !== 'live' && this.view.mode === 'live') this.samplesSince = 0
+    if (view.mode !== 'live' && this.view.mode === 'live') {
+      this.samplesSince = 0
+      this.pausedForecast = this.forecast
+    }
     if (view.mode !== 'replay') this.digest = null
     this.view = view
     this.invalidate()
@@ -181,16 +187,13 @@ class Rig {
   private async load(): Promise<void> {
     this.loadedAt = pageClock()
     try {
-      const [streams, devices, graphs, control] = await Promise.all([
-        get<{ streams: Stream[] }>('/streams'),
-        get<{ devices: Device[] }>('/devices'),
-        get<{ graphs: Graph[] }>('/graphs'),
-        get<Control>('/control'),
-      ])
+      const [streams, devices] = await Promise.all([get<{ streams: Stream[] }>('/streams'), get<{ devices: Device[] }>('/devices')])
       this.streams = streams.streams
       this.devices = devices.devices
-      this.graphs = graphs.graphs
-      this.control = control
+      // Without a twin or a way to command, the measurements still stand.
+      const [graphs, control] = await Promise.allSettled([get<{ graphs: Graph[] }>('/graphs'), get<Control>('/control')])
+      if (graphs.status === 'fulfilled') this.graphs = graphs.value.graphs
+      if (control.status === 'fulfilled') this.control = control.value
       this.loaded = true
       this.error = null
       this.live.subscribe(streams.streams.map((s) => s.stream))
@@ -319,7 +322,7 @@ class Rig {
   private painted(): void {
     const at = this.serverNow()
     for (const { times, uncertainty } of this.pending) {
-      for (const time of times) this.latency.add(at - time, Math.hypot(uncertainty, this.clockUncertainty ?? 0))
+      for (const time of times) this.latency.add(at - time, Math.hypot(uncertainty * Z95, this.clockUncertainty ?? 0))
     }
     this.pending = []
     if (document.hidden) this.latency.clear()

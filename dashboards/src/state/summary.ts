@@ -19,7 +19,7 @@ export function summary(history: History, row: Row, at: number, control: Control
   const now = reading(history, ref, at)
   const name = `${row.title}, ${row.subtitle}`
   if (now.value === null) return `${name}: no data.`
-  const decimals = decimalsFor(ref.channel.uncertainty) ?? decimalsByMagnitude(now.value)
+  const decimals = decimalsFor(ref.half) ?? decimalsByMagnitude(now.value)
   const parts = [`${name}: ${fixed(now.value, decimals)} ${row.unit}`]
   if (now.stale) parts.push(`stale ${duration(now.age)}`)
   if (row.kind === 'pair') {

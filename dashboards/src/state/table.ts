@@ -1,10 +1,9 @@
 /** A plot as a table: the newest samples of its window first, with the twin beside the measurement. */
 import { decimalsByMagnitude, decimalsFor, fixed, signed } from '../lib/number'
-import { type ChannelRef, type Row, shortName, splitId } from '../lib/rows'
+import { type ChannelRef, type Row, shortName, splitId, Z95 } from '../lib/rows'
 import { clock, dateTime } from '../lib/time'
 import type { Series } from '../lib/series'
 import type { History } from './history'
-import { Z95 } from './readout'
 
 export interface TableData {
   title: string
@@ -45,7 +44,7 @@ export function wantSamples(history: History, row: Row, to: number, now: number)
 function cell(series: Series, ref: ChannelRef, time: number): string {
   const value = at(series, time)
   if (value === null) return 'no data'
-  return fixed(value, (decimalsFor(ref.channel.uncertainty) ?? decimalsByMagnitude(value)) + 1)
+  return fixed(value, (decimalsFor(ref.half) ?? decimalsByMagnitude(value)) + 1)
 }
 
 function twinCells(history: History, pair: { output: string; sd: string; residual: string }, time: number): string[] {
