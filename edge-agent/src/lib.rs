@@ -1,1 +1,40 @@
-//! Placeholder.
+//! The edge agent: beside instruments, signing telemetry and never losing it.
+//!
+//! ```text
+//! connector ─▶ device ─▶ spool ─▶ sink
+//!  readings    batch,    journal,  bus or gateway,
+//!  probes      sign      fsync     in order, again until taken
+//! ```
+//!
+//! - [`connector`]: how to talk to an instrument, and how to write the next connector
+//! - [`device`]: one device's chain: batches, seals, heartbeats, clock evidence
+//! - [`spool`]: store and forward on the bus's journal
+//! - [`sink`]: the bus of this process, or a gateway over HTTPS
+//! - [`probe`]: clock probes of the gateway
+//! - [`command`]: set-points, from a verified command to its acknowledgement
+//! - [`service`]: starts all of it and stops it in order
+//! - [`strict`]: configuration texts that refuse what they do not know
+//! - [`clock`]: the only place in Orrery that reads the system's clocks
+
+pub mod clock;
+pub mod command;
+pub mod config;
+pub mod connector;
+pub mod device;
+pub mod discover;
+pub mod error;
+mod files;
+pub mod gateway;
+pub mod keys;
+pub mod probe;
+pub mod service;
+pub mod sink;
+pub mod spool;
+pub mod status;
+pub mod strict;
+
+pub use clock::SystemClock;
+pub use config::Config;
+pub use error::{ConfigError, Error};
+pub use service::{Deps, run};
+pub use status::Status;

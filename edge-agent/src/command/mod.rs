@@ -1,0 +1,348 @@
+//! Commands to devices: who may, in which order, until when, and what became of them.
+//!
+//! [`Ledger`] decides and is pure; [`run`] is one device's loop: it writes its intent durably, acts, reads back, and acknowledges in the
+//! device's own chain. If the loop dies the agent ends, and the next start recovers from the intent.
+
+mod ledger;
+mod source;
+
+pub use ledger::{Action, ChannelRules, Decision, Ledger, Now};
+pub use source::{BusCommands, CommandSource, GatewayCommands, Routed, route};
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use orrery_protocol::{
+    AckPayload, AckStatus, Clock, Command, DeviceId, EventPayload, MonoNanos, PayloadType,
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::DeviceConfig;
+use crate::connector::{Control, ControlError};
+use crate::device::SealRequest;
+use crate::error::Error;
+use crate::files;
+use crate::probe::ReferenceTime;
+use crate::status::DeviceStatus;
+
+/// The control of a device's present connector; another one after the connector was started anew.
+pub type ControlSlot = Arc<Mutex<Option<Arc<dyn Control>>>>;
+
+/// What one device's command loop needs.
+pub struct CommandDeps {
+    /// The agent's clocks.
+    pub clock: Arc<dyn Clock>,
+    /// Reference time, as far as it is known.
+    pub time: Arc<ReferenceTime>,
+    /// The device's counters.
+    pub status: Arc<DeviceStatus>,
+    /// The device's handle.
+    pub control: ControlSlot,
+    /// Into the device's chain.
+    pub seal: mpsc::Sender<SealRequest>,
+    /// Verified commands for this device.
+    pub commands: mpsc::Receiver<Routed>,
+}
+
+/// The channels of a device that can be commanded.
+pub fn rules(device: &DeviceConfig) -> BTreeMap<String, ChannelRules> {
+    let channels = device.streams.iter().flat_map(|stream| &stream.channels);
+    channels
+        .filter_map(|channel| {
+            let config = channel.command?;
+            Some((
+                channel.name.clone(),
+                ChannelRules {
+                    source: channel.source().to_owned(),
+                    config,
+                },
+            ))
+        })
+        .collect()
+}
+
+/// Where a device's intents are kept.
+pub fn ledger_file(folder: &Path, device: &DeviceId) -> PathBuf {
+    folder.join("commands").join(format!("{device}.json"))
+}
+
+/// Runs one device's commands until `stop`.
+///
+/// # Errors
+/// When an intent cannot be read or written: acting without it would be unsafe.
+pub async fn run(
+    folder: PathBuf,
+    device: DeviceConfig,
+    deps: CommandDeps,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let file = ledger_file(&folder, &device.id);
+    files::make_folder(&folder.join("commands"))?;
+    let remedy = "remove it after making sure that the device is in a safe state";
+    let ledger: Ledger = files::read_json(&file, remedy)?.unwrap_or_default();
+    let started = deps.clock.monotonic();
+    let mut commander = Commander {
+        rules: rules(&device),
+        file,
+        ledger,
+        started,
+        deps,
+    };
+    let mut tick = tokio::time::interval(commander.deps.clock.real(Duration::from_millis(200)));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            routed = commander.deps.commands.recv() => match routed {
+                Some(routed) => commander.take(routed).await?,
+                None => return Ok(()),
+            },
+            _ = tick.tick() => commander.act_on_due().await?,
+        }
+    }
+}
+
+struct Commander {
+    rules: BTreeMap<String, ChannelRules>,
+    file: PathBuf,
+    ledger: Ledger,
+    started: MonoNanos,
+    deps: CommandDeps,
+}
+
+impl Commander {
+    async fn take(&mut self, routed: Routed) -> Result<(), Error> {
+        let Routed { command, taken } = routed;
+        match self
+            .ledger
+            .decide(&command, self.rules.get(&command.channel), self.now())
+        {
+            Decision::Repeat => {
+                let _ = taken.send(());
+            }
+            Decision::Refuse(reason) => {
+                self.ledger.remember(&command);
+                self.save()?;
+                let _ = taken.send(());
+                self.acknowledge(&command, AckStatus::Refused, None, Some(reason))
+                    .await;
+            }
+            Decision::Apply => {
+                self.ledger.intend(&command);
+                // Durable before anything is done: after a crash the next start knows what may have been set.
+                self.save()?;
+                let _ = taken.send(());
+                self.apply(&command).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the value, again while the device is away and the command still in time.
+    async fn apply(&mut self, command: &Command) -> Result<(), Error> {
+        let Some(rule) = self.rules.get(&command.channel).cloned() else {
+            return Ok(());
+        };
+        let outcome = loop {
+            let outcome = self.set(&rule.source, command.value).await;
+            let may_wait = matches!(outcome, Err(ControlError::NotConnected(_)))
+                && matches!(self.now(), Now::Known(now) if now < command.apply_by);
+            if !may_wait {
+                break outcome;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        };
+        match outcome {
+            Ok(value) => {
+                self.ledger.applied(&command.channel);
+                self.save()?;
+                let is_as_asked = (value - command.value).abs() <= rule.config.tolerance;
+                let reason = (!is_as_asked)
+                    .then(|| format!("the device took {value} instead of {}", command.value));
+                self.acknowledge(command, AckStatus::Applied, Some(value), reason)
+                    .await;
+            }
+            Err(ControlError::Unknown(reason)) => {
+                // What the device does is not known: the loop reads back as after a crash.
+                self.acknowledge(command, AckStatus::Unknown, None, Some(reason))
+                    .await;
+            }
+            Err(error @ (ControlError::Refused(_) | ControlError::NotConnected(_))) => {
+                self.ledger.settle(&command.channel);
+                self.save()?;
+                self.acknowledge(command, AckStatus::Refused, None, Some(error.to_string()))
+                    .await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn act_on_due(&mut self) -> Result<(), Error> {
+        let is_grace_over =
+            self.deps.clock.monotonic().since(self.started) > Duration::from_secs(10);
+        for (channel, action) in self.ledger.due(self.now(), is_grace_over) {
+            match action {
+                Action::GoSafe(why) => self.go_safe(&channel, &why).await?,
+                Action::Recover(command) => self.recover(&channel, &command).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn go_safe(&mut self, channel: &str, why: &str) -> Result<(), Error> {
+        let Some(rule) = self.rules.get(channel).cloned() else {
+            self.ledger.settle(channel);
+            return self.save();
+        };
+        if self.ledger.going_safe(channel) {
+            self.save()?;
+        }
+        // A device that is away is tried again with every tick.
+        if let Ok(value) = self.set(&rule.source, rule.config.safe).await {
+            self.ledger.settle(channel);
+            self.save()?;
+            tracing::warn!(device = %self.file.display(), channel, value, "safe value set: {why}");
+            let event = EventPayload {
+                name: "safe_value".to_owned(),
+                text: format!("{channel} set to its safe value {value}: {why}"),
+                at: self.deps.clock.monotonic(),
+                clock_id: self.deps.clock.clock_id().clone(),
+            };
+            self.seal(PayloadType::Event, event.encode()).await;
+        }
+        Ok(())
+    }
+
+    /// After a crash: what does the device do, and is that still wanted?
+    async fn recover(&mut self, channel: &str, command: &Command) -> Result<(), Error> {
+        let Some(rule) = self.rules.get(channel).cloned() else {
+            self.ledger.settle(channel);
+            return self.save();
+        };
+        let Ok(value) = self.read_back(&rule.source).await else {
+            return Ok(());
+        };
+        let is_current = matches!(self.now(), Now::Known(now)
+            if command.hold_until.is_none_or(|until| now < until));
+        if (value - command.value).abs() <= rule.config.tolerance && is_current {
+            self.ledger.applied(channel);
+            self.save()?;
+            self.acknowledge(
+                command,
+                AckStatus::Applied,
+                Some(value),
+                Some("found applied after a restart".to_owned()),
+            )
+            .await;
+            return Ok(());
+        }
+        let is_in_time = matches!(self.now(), Now::Known(now) if now < command.apply_by);
+        if is_current && is_in_time {
+            return self.apply(command).await;
+        }
+        self.acknowledge(
+            command,
+            AckStatus::Refused,
+            Some(value),
+            Some("the agent restarted and the time was over".to_owned()),
+        )
+        .await;
+        self.go_safe(
+            channel,
+            "the agent restarted while setting it and its time is over",
+        )
+        .await
+    }
+
+    async fn set(&self, source: &str, value: f64) -> Result<f64, ControlError> {
+        match self.control() {
+            Some(control) => control.set(source, value).await,
+            None => Err(ControlError::NotConnected(
+                "its connector takes no commands".to_owned(),
+            )),
+        }
+    }
+
+    async fn read_back(&self, source: &str) -> Result<f64, ControlError> {
+        match self.control() {
+            Some(control) => control.read_back(source).await,
+            None => Err(ControlError::NotConnected(
+                "its connector takes no commands".to_owned(),
+            )),
+        }
+    }
+
+    fn control(&self) -> Option<Arc<dyn Control>> {
+        self.deps
+            .control
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn now(&self) -> Now {
+        match self.deps.time.at(self.deps.clock.monotonic()) {
+            Some((reference, uncertainty)) if uncertainty <= Duration::from_secs(1) => {
+                Now::Known(reference)
+            }
+            Some((_, uncertainty)) => Now::Uncertain(uncertainty),
+            None => Now::Unknown,
+        }
+    }
+
+    async fn acknowledge(
+        &self,
+        command: &Command,
+        status: AckStatus,
+        value: Option<f64>,
+        reason: Option<String>,
+    ) {
+        match status {
+            AckStatus::Applied => self.deps.status.commands_applied.increment(),
+            AckStatus::Refused | AckStatus::Unknown => {
+                self.deps.status.commands_refused.increment()
+            }
+        }
+        tracing::info!(
+            device = %command.device, channel = command.channel, value = command.value, status = status.as_str(),
+            reason = reason.as_deref().unwrap_or_default(), "command {}", command.id
+        );
+        let ack = AckPayload {
+            command_id: command.id.clone(),
+            channel: command.channel.clone(),
+            status,
+            value,
+            reason,
+            issuer_epoch: command.issuer_epoch,
+            issuer_sequence: command.issuer_sequence,
+            at: self.deps.clock.monotonic(),
+            clock_id: self.deps.clock.clock_id().clone(),
+        };
+        self.seal(PayloadType::Ack, ack.encode()).await;
+    }
+
+    async fn seal(&self, kind: PayloadType, payload: Vec<u8>) {
+        let (durable, receiver) = oneshot::channel();
+        // The chain's owner ends only when the agent does.
+        if self
+            .deps
+            .seal
+            .send(SealRequest {
+                kind,
+                payload,
+                durable,
+            })
+            .await
+            .is_ok()
+        {
+            drop(receiver.await);
+        }
+    }
+
+    fn save(&self) -> Result<(), Error> {
+        files::write_json(&self.file, &self.ledger)
+    }
+}

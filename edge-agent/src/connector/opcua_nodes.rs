@@ -1,0 +1,208 @@
+//! Finding variables of an OPC UA server: by node id, by browse path, or all of them.
+
+use std::collections::{HashSet, VecDeque};
+
+use opcua::client::Session;
+use opcua::types::{
+    AttributeId, BrowseDescription, BrowseDirection, BrowseResult, NodeClass, NodeId, ReadValueId,
+    ReferenceDescription, ReferenceTypeId, TimestampsToReturn,
+};
+
+/// A variable that a server offers.
+#[derive(Debug, Clone)]
+pub struct FoundVariable {
+    /// The browse path from the Objects folder.
+    pub path: String,
+    /// The node id as text: what `source` takes.
+    pub node: String,
+    /// Its value now, short.
+    pub value: String,
+    /// Whether the value is a number.
+    pub is_number: bool,
+}
+
+const OBJECTS: u32 = 85;
+const SERVER: u32 = 2253;
+
+/// The node that `source` names: `ns=2;s=Temp`, or a browse path such as `Chamber/Air/Temperature`, whose
+/// parts may carry their namespace (`2:Chamber`).
+///
+/// # Errors
+/// Names the part of the path that does not exist and what exists beside it.
+pub async fn resolve(session: &Session, source: &str) -> Result<NodeId, String> {
+    if is_node_id(source) {
+        return source
+            .parse()
+            .map_err(|_| format!("`{source}` is not a node id; write ns=2;s=Name or ns=2;i=1234"));
+    }
+    let mut at = NodeId::new(0, OBJECTS);
+    let mut walked = String::new();
+    let parts = source.split('/').filter(|part| !part.is_empty());
+    for part in
+        parts.skip_while(|part| matches!(*part, "Root" | "Objects" | "0:Root" | "0:Objects"))
+    {
+        let children = children(session, &at).await?;
+        let found = children.iter().find(|child| is_called(child, part));
+        let Some(found) = found else {
+            let names: Vec<_> = children.iter().take(12).map(name).collect();
+            let place = if walked.is_empty() {
+                "the Objects folder"
+            } else {
+                &walked
+            };
+            return Err(format!(
+                "{place} has no `{part}`; it has {}",
+                names.join(", ")
+            ));
+        };
+        walked = format!("{walked}/{part}");
+        at = found.node_id.node_id.clone();
+    }
+    Ok(at)
+}
+
+/// Whether the text is a node id rather than a path.
+pub fn is_node_id(source: &str) -> bool {
+    let body = match source.strip_prefix("ns=") {
+        Some(rest) => rest.split_once(';').map_or("", |(_, body)| body),
+        None => source,
+    };
+    ["i=", "s=", "g=", "b="]
+        .iter()
+        .any(|kind| body.starts_with(kind))
+}
+
+/// Every variable below the Objects folder, without the server's own, up to `limit`.
+///
+/// # Errors
+/// Says what the server answered.
+pub async fn browse_variables(
+    session: &Session,
+    limit: usize,
+) -> Result<Vec<FoundVariable>, String> {
+    const DEEPEST: usize = 10;
+    let mut seen = HashSet::from([NodeId::new(0, OBJECTS), NodeId::new(0, SERVER)]);
+    let mut queue = VecDeque::from([(NodeId::new(0, OBJECTS), String::new(), 0)]);
+    let mut found = Vec::new();
+    while let Some((node, path, depth)) = queue.pop_front() {
+        for child in children(session, &node).await? {
+            let id = child.node_id.node_id.clone();
+            if child.node_id.server_index != 0 || !seen.insert(id.clone()) {
+                continue;
+            }
+            let path = format!("{path}/{}", name(&child));
+            if child.node_class == NodeClass::Variable {
+                found.push((path.clone(), id.clone()));
+                if found.len() >= limit {
+                    return describe(session, found).await;
+                }
+            }
+            if depth < DEEPEST {
+                queue.push_back((id, path, depth + 1));
+            }
+        }
+    }
+    describe(session, found).await
+}
+
+async fn describe(
+    session: &Session,
+    found: Vec<(String, NodeId)>,
+) -> Result<Vec<FoundVariable>, String> {
+    let mut variables = Vec::with_capacity(found.len());
+    for chunk in found.chunks(100) {
+        let reads: Vec<_> = chunk
+            .iter()
+            .map(|(_, node)| ReadValueId::new(node.clone(), AttributeId::Value))
+            .collect();
+        let values = session
+            .read(&reads, TimestampsToReturn::Neither, 0.0)
+            .await
+            .map_err(|error| format!("the server does not let us read values: {error}"))?;
+        for ((path, node), value) in chunk.iter().zip(values) {
+            let text = value
+                .value
+                .as_ref()
+                .map_or_else(|| "no value".to_owned(), |value| format!("{value:?}"));
+            let is_number = value.value.as_ref().is_some_and(|value| value.is_numeric());
+            let value = text.chars().take(60).collect();
+            variables.push(FoundVariable {
+                path: path.trim_start_matches('/').to_owned(),
+                node: node.to_string(),
+                value,
+                is_number,
+            });
+        }
+    }
+    Ok(variables)
+}
+
+async fn children(session: &Session, node: &NodeId) -> Result<Vec<ReferenceDescription>, String> {
+    let wrong = |error: String| format!("the server does not let us browse {node}: {error}");
+    let description = BrowseDescription {
+        node_id: node.clone(),
+        browse_direction: BrowseDirection::Forward,
+        reference_type_id: ReferenceTypeId::HierarchicalReferences.into(),
+        include_subtypes: true,
+        node_class_mask: 0,
+        result_mask: 0x3f,
+    };
+    let mut results = session
+        .browse(&[description], 1_000, None)
+        .await
+        .map_err(|error| wrong(error.to_string()))?;
+    let mut references = Vec::new();
+    while let Some(BrowseResult {
+        status_code,
+        continuation_point,
+        references: page,
+    }) = results.pop()
+    {
+        if status_code.is_bad() {
+            return Err(wrong(status_code.to_string()));
+        }
+        references.extend(page.unwrap_or_default());
+        if !continuation_point.is_null_or_empty() {
+            results = session
+                .browse_next(false, &[continuation_point])
+                .await
+                .map_err(|error| wrong(error.to_string()))?;
+        }
+    }
+    Ok(references)
+}
+
+fn is_called(reference: &ReferenceDescription, part: &str) -> bool {
+    let browse_name = &reference.browse_name;
+    match part.split_once(':') {
+        Some((namespace, name)) if namespace.parse::<u16>().is_ok() => {
+            namespace.parse() == Ok(browse_name.namespace_index)
+                && browse_name.name.as_ref() == name
+        }
+        _ => browse_name.name.as_ref() == part || reference.display_name.text.as_ref() == part,
+    }
+}
+
+fn name(reference: &ReferenceDescription) -> String {
+    reference.browse_name.name.as_ref().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_node_id;
+
+    #[test]
+    fn node_ids_are_told_from_paths() {
+        for id in [
+            "ns=2;s=Temp",
+            "i=2258",
+            "ns=3;g=09087e75-8e5e-499b-954f-f2a9603db28a",
+            "s=a/b",
+        ] {
+            assert!(is_node_id(id), "{id}");
+        }
+        for path in ["Chamber/Temperature", "/Objects/2:Chamber", "", "ns=2"] {
+            assert!(!is_node_id(path), "{path}");
+        }
+    }
+}
