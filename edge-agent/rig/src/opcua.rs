@@ -1,5 +1,8 @@
 //! The chamber controller: an OPC UA server whose every stamp, and whose `Server/ServerStatus/CurrentTime`, come from its own
 //! erroneous clock.
+//!
+//! Its readings come in steps of 0.01 °C, so that one may equal the one before. As OPC UA has it, a subscription hears of such
+//! a sample only if it asks for the trigger `StatusValueTimestamp`.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -36,7 +36,9 @@ async def main():
         seen["current_time_type"] = (await clock.read_node_class()).name
         handler = Handler()
         subscription = await client.create_subscription(50, handler)
-        await subscription.subscribe_data_change(air, queuesize=100)
+        # Without this trigger a sample that repeats the value before it is no news, and is not sent.
+        every_sample = ua.DataChangeFilter(Trigger=ua.DataChangeTrigger.StatusValueTimestamp)
+        await subscription._subscribe(air, mfilter=every_sample, queuesize=100)
         seen["values"] = [await asyncio.wait_for(handler.values.get(), 10) for _ in range(wanted)]
         await subscription.delete()
         print(json.dumps(seen))
