@@ -44,6 +44,7 @@ export class Live {
   private failedSockets = 0
   private retryTimer = 0
   private timers: number[] = []
+  private watchedAt = 0
   private taiOffset: number | null = null
   private current: LinkStatus = { state: 'connecting', transport: 'websocket', lastFrame: null, retryAt: null }
 
@@ -158,16 +159,22 @@ export class Live {
 
   private watch(): void {
     const { state, lastFrame } = this.current
+    const late = pageClock() - this.watchedAt > 1000
+    this.watchedAt = pageClock()
+    // A page that was itself held up has frames waiting: read those before judging the link.
+    if (late) return
     if (state === 'open' && lastFrame !== null && pageClock() - lastFrame > SILENCE_MS) {
-      this.close()
-      this.retry()
+      if (this.socket || this.events) this.retry()
+      this.publish({ state: 'lost' })
     } else if (state === 'lost') this.publish({})
   }
 
+  /** A socket that closed is not yet a lost link: two seconds without a frame are. */
   private retry(): void {
     this.close()
-    const silentFor = pageClock() - (this.current.lastFrame ?? 0)
-    const state = this.current.state === 'open' && silentFor < SILENCE_MS ? 'open' : 'lost'
+    const { lastFrame } = this.current
+    const silent = lastFrame !== null && pageClock() - lastFrame >= SILENCE_MS
+    const state = silent || (lastFrame === null && this.attempt >= TRIES_BEFORE_FALLBACK) ? 'lost' : this.current.state
     const wait = backoffMs(this.attempt++, Math.random())
     this.publish({ state, retryAt: pageClock() + wait })
     clearTimeout(this.retryTimer)
@@ -184,9 +191,6 @@ export class Live {
 
   private publish(change: Partial<LinkStatus>): void {
     this.current = { ...this.current, ...change }
-    if (this.current.state === 'open' && this.current.lastFrame !== null && pageClock() - this.current.lastFrame > SILENCE_MS) {
-      this.current.state = 'lost'
-    }
     this.handlers.status(this.current)
   }
 }

@@ -249,8 +249,13 @@ export function drawLabels(s: Surface, labels: Label[], lines: Points[], aheadFr
   ctx.textAlign = 'left'
   ctx.lineJoin = 'round'
   const edge = s.x(aheadFrom)
-  for (const { x, y, label: { style, lines: texts } } of placed) {
+  for (const { x, y, w, h, label: { rank, style, lines: texts } } of placed) {
     ctx.font = style.startsWith('b') ? BOLD : FONT
+    if (rank === RANK.limit) {
+      // The limit's number stands in its own line.
+      ctx.fillStyle = x >= edge ? s.colours.panel : s.colours.plot
+      ctx.fillRect(x - 3, y + 2, w + 4, h - 4)
+    }
     texts.forEach((text, i) => {
       const baseline = y + 11 + i * LINE_HEIGHT
       ctx.strokeStyle = x >= edge ? s.colours.panel : s.colours.plot

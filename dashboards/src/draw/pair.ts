@@ -167,7 +167,9 @@ function pairLabels(s: Surface, row: PairRow, points: PairPoints, i: Instant, la
   const out: Label[] = []
   const add = (rank: number, lines: string[], colour: string, bold: boolean, at: (w: number, h: number) => { x: number; y: number }[]) => {
     const made = marks.label(s, rank, lines, colour, bold, [])
-    out.push({ ...made, at: at(made.w, made.h) })
+    const corners = at(made.w, made.h)
+    // What speaks of the future stands in the future.
+    out.push({ ...made, at: rank >= RANK.band ? corners.filter(({ x }) => x > nowX + 3) : corners })
   }
   if (row.limit !== null) {
     const y = s.y(row.limit)

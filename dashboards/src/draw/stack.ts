@@ -96,7 +96,8 @@ class Stack {
     if (Math.abs(rig.now - this.eventsAt) < 1000) return
     this.eventsAt = rig.now
     const start = Math.min(rig.timelineEnd - TIMELINE_MS, rig.from)
-    this.events = moments(rig.history, rig.rows, start, rig.now)
+    const late = rig.late.filter((moment) => moment.at >= start)
+    this.events = [...moments(rig.history, rig.rows, start, rig.now), ...late].sort((a, b) => a.at - b.at)
   }
 
   private paintPairs(i: pair.Instant): void {

@@ -1,4 +1,4 @@
-/** Moments worth a mark on the timeline: a set-point that changed, a gap that began. */
+/** Moments worth a mark on the timeline: a set-point that changed, a gap that began, data that came late. */
 import type { CommandRow, Row } from '../lib/rows'
 import { shortName } from '../lib/rows'
 import { fixed } from '../lib/number'
@@ -6,7 +6,7 @@ import type { History } from './history'
 
 export interface Moment {
   at: number
-  kind: 'step' | 'gap'
+  kind: 'step' | 'gap' | 'late'
   row: string
   text: string
   value: number

@@ -4,8 +4,9 @@ import { Live, type LinkStatus, pageClock } from '../api/live'
 import type { Control, Device, Forecast, Graph, LiveMessage, Provenance, Samples, Stream } from '../api/types'
 import { ClockProbe, type LatencySummary, LatencyWindow } from '../lib/latency'
 import { arrange, type Row, splitId, Z95 } from '../lib/rows'
-import { HOUR, MINUTE, parseTime, SECOND } from '../lib/time'
+import { clock, HOUR, MINUTE, parseTime, SECOND } from '../lib/time'
 import * as views from '../lib/view'
+import type { Moment } from './events'
 import { History } from './history'
 import { outage, type Outage } from './outage'
 
@@ -41,10 +42,14 @@ class Rig {
   notice = $state.raw<Outage | null>(null)
   error = $state<string | null>(null)
   loaded = $state(false)
+  /** What is being fetched, once that takes long enough to say so. */
+  loadingNote = $state<string | null>(null)
   samplesSince = $state(0)
   digest = $state.raw<{ text: string; revision: string | null; agrees: boolean | null } | null>(null)
   phone = $state(false)
   dragging = $state(false)
+
+  late: Moment[] = []
 
   readonly history = new History(() => this.invalidate())
   private pausedForecast = $state.raw<Forecast | null>(null)
@@ -60,6 +65,7 @@ class Rig {
   private lostAt: number | null = null
   private offset = 0
   private loadedAt = 0
+  private loadingSince: number | null = null
   private readonly afterPaint = new MessageChannel()
   private readonly live = new Live({
     message: (message) => this.receive(message),
@@ -72,7 +78,7 @@ class Rig {
   shownForecast = $derived(this.view.mode === 'live' ? this.forecast : this.view.mode === 'paused' ? this.pausedForecast : null)
   playhead = $derived(views.playhead(this.view, this.now))
   aheadMs = $derived(
-    this.forecast || this.view.mode === 'replay'
+    this.graphs.length > 0 || this.view.mode === 'replay'
       ? views.aheadMs(this.view.windowMs, this.phone ? 60 * SECOND : HORIZON_MS, this.phone ? 0.2 : 0.15)
       : 0,
   )
@@ -234,6 +240,7 @@ class Rig {
         break
       case 'invalidate':
         this.history.invalidate(message.stream, message.from_ms, message.to_ms)
+        this.noteLate(message)
         break
       case 'gap':
         // This page was too slow for the stream: what it missed is in the store.
@@ -241,6 +248,13 @@ class Rig {
         break
     }
     this.invalidate()
+  }
+
+  /** Late data fills its gap in place and leaves a mark; marks of one minute are one. */
+  private noteLate({ stream, from_ms: at, revision }: { stream: string; from_ms: number; revision: string }): void {
+    this.late = this.late.filter((moment) => moment.row !== stream || Math.abs(moment.at - at) > MINUTE)
+    this.late.push({ at, kind: 'late', row: stream, text: `late, revision ${revision}`, value: 0 })
+    if (this.late.length > 100) this.late.shift()
   }
 
   private sampled(message: Samples): void {
@@ -312,10 +326,18 @@ class Rig {
     if (moved !== this.view) this.setView(moved)
     this.moveTimeline()
     this.fetchVisible()
+    this.noteLoading(at)
     for (const paint of this.painters) paint()
     this.frame++
     if (this.pending.length > 0 || this.seekStarted !== null) this.afterPaint.port2.postMessage(null)
     if (this.view.playing) this.invalidate()
+  }
+
+  private noteLoading(at: number): void {
+    if (!this.history.loading) this.loadingSince = null
+    else this.loadingSince ??= at
+    const slow = this.loadingSince !== null && at - this.loadingSince > 400
+    this.loadingNote = slow ? `Loading ${clock(this.from).slice(0, 5)} to ${clock(this.playhead).slice(0, 5)}` : null
   }
 
   /** Runs after the browser has painted the frame that showed the pending samples. */
