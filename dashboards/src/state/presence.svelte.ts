@@ -15,7 +15,7 @@ class Presence {
   private lanesAt = 0
 
   start(): () => void {
-    const timer = window.setInterval(() => void this.refresh(), 2 * SECOND)
+    const timer = window.setInterval(() => void this.refresh(), 5 * SECOND)
     void this.refresh()
     return () => clearInterval(timer)
   }
