@@ -151,8 +151,9 @@ export interface Window {
 
 export interface Provenance {
   state: 'proved' | 'checking' | 'behind' | 'mismatch'
-  until_ms: number | null
-  size?: string | number
+  /** Everything published before this is in the log. */
+  until: string | null
+  why?: string | null
 }
 
 export interface Samples {

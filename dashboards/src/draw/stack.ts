@@ -133,7 +133,7 @@ class Stack {
     const points = signal.signalPoints(rig.history, row.channel, i)
     const [low, high] = signalExtent(points, row)
     const span = this.span(row.id).update(high - low, rig.now)
-    const range = this.scale(row.id).update(low, high, span, slot.height, rig.now, rig.dragging, 18)
+    const range = this.scale(row.id).update(low, high, span, slot.height, rig.now, rig.dragging, 13)
     const key = `${this.epoch(i)} ${points.data.version} ${second(points.stale)}`
     slot.plot?.paint(key, i.from, i.to, range, (s) => signal.drawSignalUnder(s, points, i), (s) => signal.drawSignal(s, row, points, i))
   }

@@ -59,6 +59,11 @@ const KNOWN: Record<string, { title: string; subtitle: string; unit?: string }> 
 /** A signal slower than this is drawn as steps: between two samples nothing is known. */
 const STEPS_BELOW_HZ = 2
 
+/** Acknowledgements, logs and events travel as streams too; they are no signals. */
+export function isInternal(stream: string): boolean {
+  return /\/(acks|log|events)$/.test(stream)
+}
+
 export function splitId(id: string): { stream: string; channel: string } {
   const dot = id.indexOf('.', id.indexOf('/'))
   return { stream: id.slice(0, dot), channel: id.slice(dot + 1) }

@@ -106,7 +106,8 @@ class Commands {
     window.setTimeout(() => (this.offStatus = null), 10_000)
   }
 
-  private describe(change: { device: string; channel: string }): { title: string; unit: string } {
+  /** How a channel is called and in what unit. */
+  describe(change: { device: string; channel: string }): { title: string; unit: string } {
     const channel = rig.control?.channels.find((c) => key(c) === key(change))
     return { title: shortName(change.channel), unit: unit(channel?.unit ?? '') }
   }
@@ -166,13 +167,13 @@ function message(error: unknown): string {
   return error instanceof Error ? error.message : String(error)
 }
 
-/** "T1 47.1 °C in 90 s", from a what-if's end. */
+/** "T1 47.1 °C, T2 35.9 °C in 90 s", from a what-if's end. */
 export function answerInWords(forecast: Forecast): string {
-  const parts = Object.entries(forecast.channels).map(([name, curve]) => {
-    const end = curve.v.at(-1)
-    return end === undefined ? '' : `${shortName(name)} ${fixed(end, 1)} °C`
+  const parts = rig.rows.flatMap((row) => {
+    const end = row.kind === 'pair' ? forecast.channels[row.output]?.v.at(-1) : undefined
+    return end === undefined ? [] : [`${row.title} ${fixed(end, 1)} ${row.unit}`]
   })
-  return `${parts.filter(Boolean).join(', ')} in ${WHAT_IF_HORIZON_S} s`
+  return `${parts.join(', ')} in ${WHAT_IF_HORIZON_S} s`
 }
 
 export const commands = new Commands()

@@ -1,5 +1,6 @@
 /** Who was there when: the tapes of the device list and the lanes of the timeline, from the store every few seconds. */
 import { get } from '../api/http'
+import { bridge } from '../lib/tape'
 import { MINUTE, SECOND } from '../lib/time'
 import { rig, TIMELINE_MS } from './rig.svelte'
 
@@ -15,7 +16,7 @@ class Presence {
   private lanesAt = 0
 
   start(): () => void {
-    const timer = window.setInterval(() => void this.refresh(), 5 * SECOND)
+    const timer = window.setInterval(() => void this.refresh(), 10 * SECOND)
     void this.refresh()
     return () => clearInterval(timer)
   }
@@ -39,7 +40,15 @@ class Presence {
 }
 
 async function ask(from: number, to: number, columns: number): Promise<Tapes> {
-  return (await get<{ devices: Tapes }>('/presence', { from_ms: from, to_ms: to, columns })).devices
+  const { devices } = await get<{ devices: Tapes }>('/presence', { from_ms: from, to_ms: to, columns })
+  const width = (to - from) / columns
+  return Object.fromEntries(Object.entries(devices).map(([name, tape]) => [name, bridge(tape, width, periodOf(name))]))
 }
 
 export const presence = new Presence()
+
+/** The longest period among a device's streams. */
+function periodOf(device: string): number {
+  const rates = rig.streams.filter((s) => s.stream.startsWith(`${device}/`)).map((s) => s.nominal_rate_hz ?? 1)
+  return 1000 / Math.min(...rates, 1000)
+}

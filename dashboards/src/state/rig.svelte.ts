@@ -3,7 +3,7 @@ import { ApiError, get } from '../api/http'
 import { Live, type LinkStatus, pageClock } from '../api/live'
 import type { Control, Device, Forecast, Graph, LiveMessage, Provenance, Samples, Stream } from '../api/types'
 import { ClockProbe, type LatencySummary, LatencyWindow } from '../lib/latency'
-import { arrange, type Row, splitId, Z95 } from '../lib/rows'
+import { arrange, isInternal, type Row, splitId, Z95 } from '../lib/rows'
 import { clock, HOUR, MINUTE, parseTime, SECOND } from '../lib/time'
 import * as views from '../lib/view'
 import type { Moment } from './events'
@@ -194,7 +194,7 @@ class Rig {
     this.loadedAt = pageClock()
     try {
       const [streams, devices] = await Promise.all([get<{ streams: Stream[] }>('/streams'), get<{ devices: Device[] }>('/devices')])
-      this.streams = streams.streams
+      this.streams = streams.streams.filter((s) => !isInternal(s.stream)).map((s) => ({ ...s, channels: s.channels ?? [] }))
       this.devices = devices.devices
       // Without a twin or a way to command, the measurements still stand.
       const [graphs, control] = await Promise.allSettled([get<{ graphs: Graph[] }>('/graphs'), get<Control>('/control')])
@@ -202,7 +202,7 @@ class Rig {
       if (control.status === 'fulfilled') this.control = control.value
       this.loaded = true
       this.error = null
-      this.live.subscribe(streams.streams.map((s) => s.stream))
+      this.live.subscribe(this.streams.map((s) => s.stream))
     } catch (error) {
       this.error =
         error instanceof ApiError && error.status === 401
@@ -270,7 +270,7 @@ class Rig {
   /** A device nobody has seen before brings streams: fetch their descriptors and subscribe. */
   private noticeStreams(devices: Device[]): void {
     const known = new Set(this.streams.map((s) => s.stream))
-    if (devices.some((device) => device.streams.some((stream) => !known.has(stream)))) this.reload()
+    if (devices.some((device) => device.streams.some((stream) => !known.has(stream) && !isInternal(stream)))) this.reload()
   }
 
   private reload(): void {
