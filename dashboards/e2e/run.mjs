@@ -200,10 +200,16 @@ try {
     }
   }
 
-  await check('fits at 200 % zoom', async () => {
-    await page.setViewportSize({ width: 720, height: 450 })
-    await page.waitForTimeout(300)
-    await noSidewaysScroll(page, '200 %')
+  await check('fits at 200 % zoom and at every width between', async () => {
+    for (const [width, height] of [[720, 450], [721, 700], [800, 700], [959, 700], [960, 700], [1100, 800], [1279, 800], [1920, 1080]]) {
+      await page.setViewportSize({ width, height })
+      await page.waitForTimeout(200)
+      await noSidewaysScroll(page, `${width} px`)
+    }
+    await page.setViewportSize({ width: 900, height: 700 })
+    await page.getByRole('button', { name: 'Rig', exact: true }).click()
+    assert.ok(await page.getByRole('button', { name: 'Heaters off' }).isVisible(), 'the drawer')
+    await page.keyboard.press('Escape')
     await page.setViewportSize({ width: 1440, height: 900 })
   })
 

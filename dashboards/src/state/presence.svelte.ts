@@ -6,6 +6,8 @@ import { rig, TIMELINE_MS } from './rig.svelte'
 
 export const TAPE_COLUMNS = 150
 export const LANE_COLUMNS = 300
+/** The store reads every row of the span for a tape. */
+const EVERY_MS = 10 * SECOND
 const TAPE_MS = 10 * MINUTE
 
 type Tapes = Record<string, number[]>
@@ -14,16 +16,18 @@ class Presence {
   tapes = $state.raw<Tapes>({})
   lanes = $state.raw<{ from: number; to: number; devices: Tapes }>({ from: 0, to: 1, devices: {} })
   private lanesAt = 0
+  private askedAt = 0
 
   start(): () => void {
-    const timer = window.setInterval(() => void this.refresh(), 10 * SECOND)
+    const timer = window.setInterval(() => void this.refresh(), SECOND)
     void this.refresh()
     return () => clearInterval(timer)
   }
 
   private async refresh(): Promise<void> {
-    if (rig.link.state !== 'open') return
     const to = rig.serverNow()
+    if (rig.link.state !== 'open' || !rig.loaded || to - this.askedAt < EVERY_MS) return
+    this.askedAt = to
     try {
       const answer = await ask(to - TAPE_MS, to, TAPE_COLUMNS)
       this.tapes = answer
