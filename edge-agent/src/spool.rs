@@ -54,6 +54,8 @@ pub struct Spool {
     journal: Arc<Journal>,
     state: Mutex<State>,
     state_file: PathBuf,
+    /// One writer of the state file at a time.
+    saving: Mutex<()>,
     max_bytes: u64,
     segment_bytes: u64,
     sent: AtomicU64,
@@ -101,6 +103,7 @@ impl Spool {
             journal: Arc::new(journal),
             state: Mutex::new(state),
             state_file,
+            saving: Mutex::new(()),
             max_bytes,
             segment_bytes,
             sent: AtomicU64::new(sent),
@@ -342,6 +345,7 @@ impl Spool {
     }
 
     fn save(&self) -> Result<(), Error> {
+        let _one_at_a_time = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
         let state = {
             let mut state = self.state();
             state.sent = self.sent.load(Ordering::Relaxed);

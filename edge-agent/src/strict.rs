@@ -94,7 +94,6 @@ fn with_nearest_key(message: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::config::Config;
 
     const GOOD: &str = r#"

@@ -13,10 +13,10 @@ use opcua::client::{
     Session, UARequest, services::Read,
 };
 use opcua::types::{
-    AttributeId, DataChangeNotification, DataValue, DateTime, EndpointDescription,
-    MessageSecurityMode, MonitoredItemCreateRequest, MonitoringMode, MonitoringParameters, NodeId,
-    NotificationMessage, NumericRange, ReadValueId, StatusCode, TimestampsToReturn,
-    UserTokenPolicy, Variant, WriteValue,
+    AttributeId, DataChangeFilter, DataChangeNotification, DataChangeTrigger, DataValue, DateTime,
+    EndpointDescription, ExtensionObject, MessageSecurityMode, MonitoredItemCreateRequest,
+    MonitoringMode, MonitoringParameters, NodeId, NotificationMessage, NumericRange, ReadValueId,
+    StatusCode, TimestampsToReturn, UserTokenPolicy, Variant, WriteValue,
 };
 use orrery_protocol::{ChannelType, ClockId, DeviceNanos, Value};
 use serde::{Deserialize, Serialize};
@@ -400,33 +400,58 @@ impl OpcUa {
             .create_subscription(interval, 600, 20, 0, 0, true, callback)
             .await
             .map_err(|error| wrong(error.to_string()))?;
-        let requests = nodes
-            .iter()
-            .enumerate()
-            .map(|(place, node)| {
-                let parameters = MonitoringParameters {
-                    client_handle: place as u32 + 1,
-                    sampling_interval: self.config.sampling_ms as f64,
-                    queue_size: 1_000,
-                    discard_oldest: true,
-                    ..MonitoringParameters::default()
-                };
-                MonitoredItemCreateRequest::new(
-                    ReadValueId::from(node),
-                    MonitoringMode::Reporting,
-                    parameters,
-                )
+        let request = |place: usize, filter: ExtensionObject| {
+            let parameters = MonitoringParameters {
+                client_handle: place as u32 + 1,
+                sampling_interval: self.config.sampling_ms as f64,
+                filter,
+                queue_size: 1_000,
+                discard_oldest: true,
+            };
+            MonitoredItemCreateRequest::new(
+                ReadValueId::from(&nodes[place]),
+                MonitoringMode::Reporting,
+                parameters,
+            )
+        };
+        // A sample that repeats the value before it is a sample too: without this trigger the server would not send it.
+        let every_sample = || {
+            ExtensionObject::from_message(DataChangeFilter {
+                trigger: DataChangeTrigger::StatusValueTimestamp,
+                deadband_type: 0,
+                deadband_value: 0.0,
             })
+        };
+        let all = (0..nodes.len())
+            .map(|place| request(place, every_sample()))
             .collect();
         let created = session
-            .create_monitored_items(subscription, TimestampsToReturn::Both, requests)
+            .create_monitored_items(subscription, TimestampsToReturn::Both, all)
             .await
             .map_err(|error| wrong(error.to_string()))?;
-        for (item, created) in self.items.iter().zip(created) {
-            if created.result.status_code.is_bad() {
+        let mut statuses: Vec<StatusCode> =
+            created.iter().map(|item| item.result.status_code).collect();
+        let plain: Vec<usize> = (0..statuses.len())
+            .filter(|place| refuses_filters(statuses[*place]))
+            .collect();
+        if !plain.is_empty() {
+            let again = plain
+                .iter()
+                .map(|place| request(*place, ExtensionObject::null()))
+                .collect();
+            let created = session
+                .create_monitored_items(subscription, TimestampsToReturn::Both, again)
+                .await
+                .map_err(|error| wrong(error.to_string()))?;
+            for (place, item) in plain.into_iter().zip(created) {
+                statuses[place] = item.result.status_code;
+            }
+        }
+        for (item, status) in self.items.iter().zip(statuses) {
+            if status.is_bad() {
                 return Err(wrong(format!(
-                    "`{}` ({}); `orrery-edge discover --opcua {}` lists what there is",
-                    item.source, created.result.status_code, self.config.url
+                    "`{}` ({status}); `orrery-edge discover --opcua {}` lists what there is",
+                    item.source, self.config.url
                 )));
             }
         }
@@ -497,6 +522,12 @@ impl OpcUa {
         }
         Ok(())
     }
+}
+
+fn refuses_filters(status: StatusCode) -> bool {
+    status == StatusCode::BadFilterNotAllowed
+        || status == StatusCode::BadMonitoredItemFilterUnsupported
+        || status == StatusCode::BadMonitoredItemFilterInvalid
 }
 
 fn unix_nanos(time: &DateTime) -> Option<i64> {

@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_moves_is_trusted_and_one_that_stands_is_not() {
-        let good = probes(&wave(|n| Some(1_000 + n), |n| Some(n)));
+        let good = probes(&wave(|n| Some(1_000 + n), Some));
         assert_eq!((good.len(), good[3].t1), (8, 1_003));
         let by_header = probes(&wave(|_| Some(500), |n| Some(1_000 + n)));
         assert_eq!((by_header.len(), by_header[3].t1), (8, 1_003));

@@ -1,0 +1,190 @@
+//! The spool: what is over its limit is declared, what may not be dropped waits, and chains go on across everything.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on stops here, with the line"
+)]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use orrery_edge_agent::spool::Spool;
+use orrery_edge_agent::{Status, SystemClock};
+use orrery_protocol::{
+    BootId, Chain, DeviceId, Digest, IntervalSet, LossPayload, PayloadType, SealKey, Sealed,
+    TaiNanos, Unverified,
+};
+use proptest::prelude::*;
+
+fn open(folder: &Path, max_bytes: u64) -> Arc<Spool> {
+    Arc::new(
+        Spool::open(
+            folder,
+            max_bytes,
+            Arc::new(SystemClock::new()),
+            Status::new(),
+        )
+        .unwrap(),
+    )
+}
+
+fn device() -> DeviceId {
+    DeviceId::new("d").unwrap()
+}
+
+fn seal(chain: &mut Chain, kind: PayloadType, bytes: usize) -> Sealed {
+    chain
+        .seal(
+            &SealKey::from_seed(&[1; 32]),
+            TaiNanos(0),
+            kind,
+            &vec![0; bytes],
+        )
+        .unwrap()
+}
+
+async fn everything(spool: &Spool) -> Vec<Unverified> {
+    let mut found = Vec::new();
+    while !spool.is_sent() {
+        let batch = spool.unsent(1 << 20).await.unwrap();
+        found.extend(
+            batch
+                .entries
+                .iter()
+                .map(|entry| Unverified::parse(entry.record.value.to_vec()).unwrap()),
+        );
+        spool.set_sent(batch.next);
+    }
+    found
+}
+
+#[tokio::test]
+async fn what_a_full_spool_gives_up_is_declared_exactly() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = open(folder.path(), 1 << 20);
+    let mut chain = Chain::start(device(), BootId([1; 16]), None);
+    let descriptor = seal(&mut chain, PayloadType::Descriptor, 100);
+    spool.append(&[descriptor], false).await;
+    for _ in 0..100 {
+        spool
+            .append(&[seal(&mut chain, PayloadType::Samples, 30_000)], true)
+            .await;
+    }
+    let losses = spool.undeclared_losses(&device());
+    assert!(!losses.is_empty());
+    for loss in &losses {
+        spool
+            .append(&[seal(&mut chain, PayloadType::Loss, 10)], false)
+            .await;
+        assert_eq!(
+            (loss.boot_id, loss.reason.as_str()),
+            (BootId([1; 16]), "the spool was full")
+        );
+    }
+    spool.declared(&device(), &losses).unwrap();
+    assert!(spool.undeclared_losses(&device()).is_empty());
+    let mut covered = IntervalSet::default();
+    let declared = |loss: &LossPayload| loss.first..=loss.last;
+    for sequence in losses.iter().flat_map(declared) {
+        covered.insert(sequence);
+    }
+    let found = everything(&spool).await;
+    assert!(
+        found
+            .iter()
+            .any(|envelope| envelope.claims().payload_type == PayloadType::Descriptor),
+        "kept"
+    );
+    for envelope in &found {
+        assert!(
+            !losses
+                .iter()
+                .any(|loss| declared(loss).contains(&envelope.claims().sequence)),
+            "declared and sent"
+        );
+        covered.insert(envelope.claims().sequence);
+    }
+    let all: BTreeSet<u64> = (0..chain.next_sequence()).collect();
+    assert!(
+        all.iter().all(|sequence| covered.contains(*sequence)),
+        "neither sent nor declared"
+    );
+    let bytes: u64 = std::fs::read_dir(folder.path().join("journal"))
+        .unwrap()
+        .map(|file| file.unwrap().metadata().unwrap().len())
+        .sum();
+    assert!(bytes <= (1 << 20) + 400_000, "{bytes}");
+}
+
+#[tokio::test]
+async fn what_may_not_be_dropped_waits_for_the_sink() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = open(folder.path(), 1 << 20);
+    let mut chain = Chain::start(device(), BootId([1; 16]), None);
+    let filling = async {
+        for _ in 0..60 {
+            spool
+                .append(&[seal(&mut chain, PayloadType::Samples, 30_000)], false)
+                .await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_millis(1_500), filling).await;
+    assert!(waited.is_err(), "it must push back");
+    assert!(spool.undeclared_losses(&device()).is_empty());
+    let found = everything(&spool).await;
+    let sequences: Vec<_> = found
+        .iter()
+        .map(|envelope| envelope.claims().sequence)
+        .collect();
+    assert!(sequences.windows(2).all(|pair| pair[0] + 1 == pair[1]));
+    spool.checkpoint().await.unwrap();
+    // The envelope whose append was dropped by the time-out is gone; a new one has room now.
+    let next = seal(&mut chain, PayloadType::Samples, 30_000);
+    tokio::time::timeout(Duration::from_secs(5), spool.append(&[next], false))
+        .await
+        .unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    /// Whatever is appended, sent, freed and cut off, the next start finds the last durable envelope of the device.
+    #[test]
+    fn the_next_boot_finds_the_last_envelope(steps in proptest::collection::vec((0u8..4, 1usize..40_000), 1..25)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let folder = tempfile::tempdir().unwrap();
+            let mut spool = open(folder.path(), 1 << 20);
+            let mut last: Option<Digest> = None;
+            let mut boot = 0u8;
+            let mut chain = Chain::start(device(), BootId([boot; 16]), None);
+            for (step, bytes) in steps {
+                match step {
+                    0 | 1 => {
+                        let sealed = seal(&mut chain, PayloadType::Samples, bytes);
+                        last = Some(sealed.digest);
+                        spool.append(&[sealed], true).await;
+                    }
+                    2 => {
+                        everything(&spool).await;
+                        spool.checkpoint().await.unwrap();
+                    }
+                    _ => {
+                        // Dropped without a checkpoint, as by a crash.
+                        drop(spool);
+                        spool = open(folder.path(), 1 << 20);
+                        boot += 1;
+                        let head = spool.head(&device());
+                        prop_assert_eq!(head.map(|head| head.digest), last);
+                        chain = Chain::start(device(), BootId([boot; 16]), last);
+                    }
+                }
+            }
+            Ok(())
+        })?;
+    }
+}
