@@ -31,7 +31,7 @@ export class Coverage {
     }, [])
   }
 
-  /** Live data extends the end: every sample after the last fetch is here. */
+  /** Live data extends the end: every sample in [from, to] is here. */
   extend(from: number, to: number): void {
     const last = this.pieces.at(-1)
     if (last && last.resolution === 0 && last.to >= from) last.to = Math.max(last.to, to)

@@ -8,6 +8,7 @@ import { Series } from '../lib/series'
 const MAX_REQUESTS = 4
 /** The same window is not asked for again sooner than this: it may simply hold no data. */
 const RETRY_MS = 1500
+const BORDER_MS = 0.001
 
 export class StreamData {
   readonly coverage = new Coverage()
@@ -17,6 +18,9 @@ export class StreamData {
   /** Standard uncertainty of the newest sample's time, ms. */
   uncertaintyMs = 0
   version = 0
+  /** Whether the present connection has delivered samples, and from when on. */
+  live = false
+  liveSince = -Infinity
   lastAsked = { key: '', at: 0 }
 
   channel(name: string): Series {
@@ -89,7 +93,12 @@ export class History {
     data.revision = String(message.revision)
     const first = message.t[0]
     const last = message.t.at(-1)
-    if (first !== undefined && last !== undefined) data.coverage.extend(Math.max(first, Math.min(before, last)), last)
+    if (first !== undefined && last !== undefined && last > before) {
+      // Between two blocks of one connection nothing is missing; before its first block something may be.
+      if (!data.live) data.liveSince = first
+      data.coverage.extend(data.live ? Math.min(first, before) : first, last)
+      data.live = true
+    }
     return message.t.filter((time) => time > before)
   }
 
@@ -97,6 +106,11 @@ export class History {
     const data = this.stream(stream)
     data.coverage.forget(from, to)
     data.lastAsked.key = ''
+  }
+
+  /** The connection ended: what comes next need not join what came before. */
+  disconnected(): void {
+    for (const data of this.streams.values()) data.live = false
   }
 
   forgetAll(streams: Stream[], from: number, to: number): void {
@@ -109,7 +123,8 @@ export class History {
       const data = this.stream(stream)
       const resolution = ((to - from) / columns) * 1.05
       // The newest seconds come over the live stream; asking for them would race it.
-      if (data.coverage.covers(from, Math.min(to, now - 4000), resolution)) continue
+      const settled = Math.max(now - 4000, data.liveSince)
+      if (data.coverage.covers(from, Math.min(to, settled), resolution)) continue
       const key = `${Math.round(from / 1000)}:${Math.round(to / 1000)}:${columns}`
       if (data.lastAsked.key === key && now - data.lastAsked.at < RETRY_MS) continue
       if (now - data.lastAsked.at < 100 && priority > 0) continue
@@ -155,9 +170,12 @@ export class History {
     const covered = end < to && to - end > 5000 ? to : end
     // A coarse window never takes the place of finer points that are here already.
     for (const part of data.coverage.missing(from, covered, resolution)) {
+      // A point on the border to a finer part belongs to that part.
+      const first = part.from === from ? from : part.from + BORDER_MS
+      const final = Math.min(part.to === covered ? part.to : part.to - BORDER_MS, end)
       for (const [name, points] of Object.entries(window.channels)) {
-        const [t, v] = within(points, part.from, Math.min(part.to, end))
-        data.channel(name).replace(part.from, Math.min(part.to, end), t, v)
+        const [t, v] = within(points, first, final)
+        data.channel(name).replace(first, final, t, v)
       }
       data.coverage.add(part.from, part.to, resolution)
     }

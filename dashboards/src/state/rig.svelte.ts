@@ -217,6 +217,7 @@ class Rig {
   private receive(message: LiveMessage): void {
     switch (message.type) {
       case 'hello':
+        this.history.disconnected()
         this.connectedAt = message.server_ms
         if (this.clockUncertainty === null) this.offset = message.server_ms - pageClock()
         if (this.lostAt !== null) this.backfill(this.lostAt)
