@@ -23,8 +23,19 @@
 //! ```
 
 pub mod abi;
+mod causalise;
+mod derive;
+mod describe;
 mod diagnostic;
+mod emit;
+mod flatten;
+mod graph;
+mod kernel;
 mod meta;
+mod syntax;
+mod units;
+
+use sha2::{Digest as _, Sha256};
 
 pub use abi::Plan;
 pub use diagnostic::{Diagnostic, Note};
@@ -45,12 +56,76 @@ pub struct Options {
 
 /// Compiles one model of `source` (called `file` in messages) to a Wasm module and its description.
 pub fn compile(source: &str, file: &str, options: &Options) -> Result<Compiled, Vec<Diagnostic>> {
-    let _ = options;
-    Err(vec![Diagnostic::at(
+    let internal = |message: String| {
+        vec![Diagnostic::at(
+            source,
+            file,
+            0..0,
+            "compiler-defect",
+            message,
+        )]
+    };
+    let classes = syntax::parser::parse(source, file).map_err(|error| vec![error])?;
+    let math = graph::Math::new().map_err(internal)?;
+    let program = math.program.clone();
+    let graph = graph::Graph::new(math);
+    let flat = flatten::flatten(
         source,
         file,
-        0..0,
-        "unfinished",
-        "the compiler behind this interface is not in yet",
-    )])
+        &classes,
+        options.model.as_deref(),
+        &options.set,
+        graph,
+    )?;
+    let (model, description) = (flat.name.clone(), flat.description.clone());
+    let mut system = causalise::causalise(flat, &causalise::Text { source, file })?;
+    let emitted = emit::emit(&system, program).map_err(internal)?;
+    let meta = describe::describe(
+        &mut system,
+        &emitted.places,
+        describe::Names {
+            source,
+            file,
+            model,
+            description,
+        },
+    );
+    let section = serde_json::to_vec(&meta).map_err(|error| internal(error.to_string()))?;
+    let wasm = emit::print(&emitted, &section).map_err(internal)?;
+    let digest = Sha256::digest(&wasm).into();
+    Ok(Compiled { wasm, digest, meta })
+}
+
+/// The known name most like `name`, if one is like it at all.
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+    let limit = (name.chars().count() / 3).max(1);
+    known
+        .map(|other| (distance(name, other), other))
+        .filter(|(distance, _)| *distance <= limit)
+        .min()
+        .map(|(_, other)| other.to_string())
+}
+
+/// Edit distance without regard to case; long names are cut, for a bound on time.
+fn distance(left: &str, right: &str) -> usize {
+    let left: Vec<char> = left.chars().take(64).flat_map(char::to_lowercase).collect();
+    let right: Vec<char> = right
+        .chars()
+        .take(64)
+        .flat_map(char::to_lowercase)
+        .collect();
+    let mut previous: Vec<usize> = (0..=right.len()).collect();
+    for (row, a) in left.iter().enumerate() {
+        let mut current = vec![row + 1];
+        for (column, b) in right.iter().enumerate() {
+            let replace = previous[column] + usize::from(a != b);
+            current.push(
+                replace
+                    .min(previous[column + 1] + 1)
+                    .min(current[column] + 1),
+            );
+        }
+        previous = current;
+    }
+    previous[right.len()]
 }

@@ -1,0 +1,662 @@
+//! Which equation determines which variable, and in what order.
+//!
+//! Matching pairs every unknown (algebraic variables and derivatives of states) with an equation; Tarjan's algorithm
+//! orders the pairs into blocks. A block of one equation that is linear in its unknown is solved symbolically and put
+//! in place of the unknown, so that what remains is explicit in states, inputs, parameters and time.
+
+use std::collections::HashMap;
+
+use crate::derive;
+use crate::diagnostic::Diagnostic;
+use crate::flatten::{Flat, FlatEquation, Kind, Variable};
+use crate::graph::{Binary, Graph, Id, Leaf, Node, Unary};
+use crate::syntax::Span;
+
+/// An explicit system.
+#[derive(Debug)]
+pub struct System {
+    pub graph: Graph,
+    pub variables: Vec<Variable>,
+    pub states: Vec<u32>,
+    pub inputs: Vec<u32>,
+    pub parameters: Vec<u32>,
+    /// The derivative of each state.
+    pub derivatives: Vec<Id>,
+    /// The start value of each state, over parameters.
+    pub starts: Vec<Id>,
+    /// The start value of each input, over parameters.
+    pub input_starts: Vec<Id>,
+    /// Variables that change with time with their values: outputs first.
+    pub columns: Vec<(u32, Id)>,
+    /// Name and place of each equation; those of the states' derivatives come first, in the states' order.
+    pub equations: Vec<(String, Span)>,
+    /// For each column the equation that determines it, from 1; 0 for inputs.
+    pub column_equations: Vec<u32>,
+}
+
+/// What the front of an error message needs.
+pub struct Text<'a> {
+    pub source: &'a str,
+    pub file: &'a str,
+}
+
+impl Text<'_> {
+    fn error(&self, span: Span, code: &str, message: String) -> Diagnostic {
+        Diagnostic::at(self.source, self.file, span.range(), code, message)
+    }
+}
+
+/// Brings a flat model into explicit form.
+pub fn causalise(flat: Flat, text: &Text<'_>) -> Result<System, Vec<Diagnostic>> {
+    let Flat {
+        mut graph,
+        variables,
+        equations,
+        initial_equations,
+        ..
+    } = flat;
+    if let Some(equation) = initial_equations.first() {
+        let error = text.error(
+            equation.span,
+            "unsupported",
+            "initial equations are outside the subset".to_string(),
+        );
+        return Err(vec![error.remedy(
+            "give the state a start value: `Real x(start = …, fixed = true)`",
+        )]);
+    }
+    let values = parameter_values(&mut graph, &variables, text)?;
+    let unknowns = Unknowns::find(&graph, &variables, &equations);
+    let matching = match_equations(&graph, &unknowns, &equations);
+    check_balance(&graph, &unknowns, &variables, &equations, &matching, text)?;
+    let blocks = order(&equations, &matching);
+    let mut place = Placement {
+        memo: HashMap::new(),
+        solved: HashMap::new(),
+        values,
+    };
+    for block in &blocks {
+        let [equation] = block.as_slice() else {
+            return Err(vec![loop_error(
+                block, &matching, &unknowns, &variables, &equations, text,
+            )]);
+        };
+        let unknown = unknowns.leaves[matching.unknown_of[*equation]];
+        let explicit = solve_for(&mut graph, &equations[*equation], unknown);
+        let Some(explicit) = explicit else {
+            return Err(vec![loop_error(
+                block, &matching, &unknowns, &variables, &equations, text,
+            )]);
+        };
+        let placed = place.apply(&mut graph, explicit);
+        place.solved.insert(unknown, placed);
+    }
+    Ok(assemble(
+        graph, variables, &equations, &unknowns, &matching, &blocks, place,
+    ))
+}
+
+/// Every dependent parameter as a node over parameters with values of their own.
+fn parameter_values(
+    graph: &mut Graph,
+    variables: &[Variable],
+    text: &Text<'_>,
+) -> Result<HashMap<Leaf, Id>, Vec<Diagnostic>> {
+    let mut values: HashMap<Leaf, Id> = HashMap::new();
+    let mut open: Vec<u32> = (0..variables.len() as u32)
+        .filter(|index| variables[*index as usize].kind == Kind::Dependent)
+        .collect();
+    while !open.is_empty() {
+        let before = open.len();
+        let mut waiting = Vec::new();
+        for index in open {
+            let Some(value) = variables[index as usize].value else {
+                continue;
+            };
+            let ready = graph.leaves(&[value]).into_iter().all(|leaf| match leaf {
+                Leaf::Variable(other) => {
+                    variables[other as usize].kind != Kind::Dependent || values.contains_key(&leaf)
+                }
+                _ => true,
+            });
+            if ready {
+                let placed = graph.substitute(&[value], |leaf| values.get(&leaf).copied())[0];
+                values.insert(Leaf::Variable(index), placed);
+            } else {
+                waiting.push(index);
+            }
+        }
+        if waiting.len() == before {
+            let names: Vec<&str> = waiting
+                .iter()
+                .map(|index| variables[*index as usize].name.as_str())
+                .collect();
+            let message = format!("these parameters define each other: {}", names.join(", "));
+            let error = text.error(
+                variables[waiting[0] as usize].span,
+                "circular-parameters",
+                message,
+            );
+            return Err(vec![error.remedy("give one of them a value of its own")]);
+        }
+        open = waiting;
+    }
+    Ok(values)
+}
+
+struct Unknowns {
+    leaves: Vec<Leaf>,
+    index: HashMap<Leaf, usize>,
+    states: Vec<u32>,
+}
+
+impl Unknowns {
+    fn find(graph: &Graph, variables: &[Variable], equations: &[FlatEquation]) -> Unknowns {
+        let roots: Vec<Id> = equations
+            .iter()
+            .flat_map(|equation| [equation.left, equation.right])
+            .collect();
+        let mut is_state = vec![false; variables.len()];
+        for leaf in graph.leaves(&roots) {
+            if let Leaf::Derivative(variable) = leaf {
+                is_state[variable as usize] = true;
+            }
+        }
+        let mut leaves = Vec::new();
+        let mut states = Vec::new();
+        for (index, variable) in variables.iter().enumerate() {
+            if is_state[index] {
+                states.push(index as u32);
+                leaves.push(Leaf::Derivative(index as u32));
+            } else if variable.kind == Kind::Unknown {
+                leaves.push(Leaf::Variable(index as u32));
+            }
+        }
+        let index = leaves
+            .iter()
+            .enumerate()
+            .map(|(index, leaf)| (*leaf, index))
+            .collect();
+        Unknowns {
+            leaves,
+            index,
+            states,
+        }
+    }
+
+    /// The unknowns in one equation.
+    fn of(&self, graph: &Graph, equation: &FlatEquation) -> Vec<usize> {
+        let leaves = graph.leaves(&[equation.left, equation.right]);
+        leaves
+            .iter()
+            .filter_map(|leaf| self.index.get(leaf).copied())
+            .collect()
+    }
+
+    fn name(&self, unknown: usize, variables: &[Variable]) -> String {
+        match self.leaves[unknown] {
+            Leaf::Derivative(variable) => format!("der({})", variables[variable as usize].name),
+            Leaf::Variable(variable) => variables[variable as usize].name.clone(),
+            Leaf::Time | Leaf::Slot(_) => String::new(),
+        }
+    }
+
+    fn variable(&self, unknown: usize) -> u32 {
+        match self.leaves[unknown] {
+            Leaf::Derivative(variable) | Leaf::Variable(variable) | Leaf::Slot(variable) => {
+                variable
+            }
+            Leaf::Time => 0,
+        }
+    }
+}
+
+struct Matching {
+    incidence: Vec<Vec<usize>>,
+    equation_of: Vec<Option<usize>>,
+    /// `usize::MAX` where an equation determines nothing.
+    unknown_of: Vec<usize>,
+}
+
+/// Maximum matching: a greedy start, then augmenting paths, without recursion.
+fn match_equations(graph: &Graph, unknowns: &Unknowns, equations: &[FlatEquation]) -> Matching {
+    let incidence: Vec<Vec<usize>> = equations
+        .iter()
+        .map(|equation| unknowns.of(graph, equation))
+        .collect();
+    let mut matching = Matching {
+        incidence,
+        equation_of: vec![None; unknowns.leaves.len()],
+        unknown_of: vec![usize::MAX; equations.len()],
+    };
+    for equation in 0..equations.len() {
+        // `v = …` prefers v.
+        let explicit = match graph.node(equations[equation].left) {
+            Node::Leaf(leaf) => unknowns.index.get(&leaf).copied(),
+            _ => None,
+        };
+        if let Some(unknown) = explicit.filter(|unknown| matching.equation_of[*unknown].is_none()) {
+            matching.equation_of[unknown] = Some(equation);
+            matching.unknown_of[equation] = unknown;
+        }
+    }
+    for equation in 0..equations.len() {
+        if matching.unknown_of[equation] == usize::MAX {
+            matching.augment(equation);
+        }
+    }
+    matching
+}
+
+impl Matching {
+    /// Breadth-first search for a free unknown from a free equation.
+    fn augment(&mut self, start: usize) {
+        let mut came_from: HashMap<usize, usize> = HashMap::new();
+        let mut queue = std::collections::VecDeque::from([start]);
+        while let Some(equation) = queue.pop_front() {
+            for unknown in self.incidence[equation].clone() {
+                if came_from.contains_key(&unknown) {
+                    continue;
+                }
+                came_from.insert(unknown, equation);
+                match self.equation_of[unknown] {
+                    Some(other) => queue.push_back(other),
+                    None => return self.flip(unknown, start, &came_from),
+                }
+            }
+        }
+    }
+
+    fn flip(&mut self, free: usize, start: usize, came_from: &HashMap<usize, usize>) {
+        let mut unknown = free;
+        loop {
+            let equation = came_from[&unknown];
+            let before = self.unknown_of[equation];
+            self.unknown_of[equation] = unknown;
+            self.equation_of[unknown] = Some(equation);
+            if equation == start {
+                return;
+            }
+            unknown = before;
+        }
+    }
+}
+
+fn check_balance(
+    graph: &Graph,
+    unknowns: &Unknowns,
+    variables: &[Variable],
+    equations: &[FlatEquation],
+    matching: &Matching,
+    text: &Text<'_>,
+) -> Result<(), Vec<Diagnostic>> {
+    let free: Vec<usize> = (0..unknowns.leaves.len())
+        .filter(|unknown| matching.equation_of[*unknown].is_none())
+        .collect();
+    let idle: Vec<usize> = (0..equations.len())
+        .filter(|equation| matching.unknown_of[*equation] == usize::MAX)
+        .collect();
+    if free.is_empty() && idle.is_empty() {
+        return Ok(());
+    }
+    let count = format!(
+        "{} equations for {} unknowns",
+        equations.len(),
+        unknowns.leaves.len()
+    );
+    let mut errors = Vec::new();
+    for unknown in free.iter().take(10) {
+        let name = unknowns.name(*unknown, variables);
+        let variable = &variables[unknowns.variable(*unknown) as usize];
+        let message = format!("no equation determines `{name}` ({count})");
+        let error = text.error(variable.span, "unbalanced", message);
+        errors.push(error.remedy(format!(
+            "add an equation for `{name}`, or make it a parameter or an input"
+        )));
+    }
+    for equation in idle.iter().take(10) {
+        let names: Vec<String> = matching.incidence[*equation]
+            .iter()
+            .map(|unknown| unknowns.name(*unknown, variables))
+            .collect();
+        let message = match names.as_slice() {
+            [] => format!("this equation contains no unknown ({count})"),
+            _ => format!(
+                "this equation is one too many: what it contains ({}) is already determined ({count})",
+                names.join(", ")
+            ),
+        };
+        let mut error = text.error(equations[*equation].span, "unbalanced", message);
+        error = if names.is_empty() && constrains_state(graph, unknowns, &equations[*equation]) {
+            error.remedy("it constrains states: the system has a higher index; differentiate it by hand and drop a state")
+        } else {
+            error.remedy("remove it, or declare another variable that it shall determine")
+        };
+        for unknown in matching.incidence[*equation].iter().take(3) {
+            if let Some(other) = matching.equation_of[*unknown] {
+                let name = unknowns.name(*unknown, variables);
+                error = error.note(
+                    text.source,
+                    equations[other].span.start,
+                    format!("`{name}` is determined here"),
+                );
+            }
+        }
+        errors.push(error);
+    }
+    Err(errors)
+}
+
+fn constrains_state(graph: &Graph, unknowns: &Unknowns, equation: &FlatEquation) -> bool {
+    let leaves = graph.leaves(&[equation.left, equation.right]);
+    leaves
+        .iter()
+        .any(|leaf| matches!(leaf, Leaf::Variable(variable) if unknowns.states.contains(variable)))
+}
+
+/// Tarjan's strongly connected components of the matched equations, dependencies first, without recursion.
+fn order(equations: &[FlatEquation], matching: &Matching) -> Vec<Vec<usize>> {
+    let count = equations.len();
+    let successors = |equation: usize| {
+        matching.incidence[equation]
+            .iter()
+            .filter_map(move |unknown| matching.equation_of[*unknown])
+            .filter(move |other| *other != equation)
+    };
+    let mut index = vec![usize::MAX; count];
+    let mut low = vec![0; count];
+    let mut on_stack = vec![false; count];
+    let mut stack = Vec::new();
+    let mut blocks = Vec::new();
+    let mut next = 0;
+    for root in 0..count {
+        if index[root] != usize::MAX {
+            continue;
+        }
+        let mut calls: Vec<(usize, Vec<usize>)> = vec![(root, successors(root).collect())];
+        index[root] = next;
+        low[root] = next;
+        next += 1;
+        stack.push(root);
+        on_stack[root] = true;
+        while let Some((equation, pending)) = calls.last_mut() {
+            let equation = *equation;
+            if let Some(other) = pending.pop() {
+                if index[other] == usize::MAX {
+                    index[other] = next;
+                    low[other] = next;
+                    next += 1;
+                    stack.push(other);
+                    on_stack[other] = true;
+                    calls.push((other, successors(other).collect()));
+                } else if on_stack[other] {
+                    low[equation] = low[equation].min(index[other]);
+                }
+                continue;
+            }
+            calls.pop();
+            if let Some((parent, _)) = calls.last() {
+                low[*parent] = low[*parent].min(low[equation]);
+            }
+            if low[equation] == index[equation] {
+                let mut block = Vec::new();
+                while let Some(member) = stack.pop() {
+                    on_stack[member] = false;
+                    block.push(member);
+                    if member == equation {
+                        break;
+                    }
+                }
+                block.sort_unstable();
+                blocks.push(block);
+            }
+        }
+    }
+    blocks
+}
+
+fn loop_error(
+    block: &[usize],
+    matching: &Matching,
+    unknowns: &Unknowns,
+    variables: &[Variable],
+    equations: &[FlatEquation],
+    text: &Text<'_>,
+) -> Diagnostic {
+    let names: Vec<String> = block
+        .iter()
+        .take(8)
+        .map(|equation| unknowns.name(matching.unknown_of[*equation], variables))
+        .collect();
+    let message = match names.as_slice() {
+        [name] => format!("this equation cannot be solved for `{name}` in closed form"),
+        _ => format!(
+            "{} equations determine {} only together: an algebraic loop",
+            block.len(),
+            names.join(", ")
+        ),
+    };
+    let first = equations[block[0]].span;
+    let mut error = text
+        .error(first, "algebraic-loop", message)
+        .remedy("rewrite them so that each can be solved alone");
+    for equation in block.iter().skip(1).take(7) {
+        error = error.note(
+            text.source,
+            equations[*equation].span.start,
+            "this equation belongs to it",
+        );
+    }
+    error
+}
+
+/// `equation` solved for `unknown`, if it is linear in it.
+fn solve_for(graph: &mut Graph, equation: &FlatEquation, unknown: Leaf) -> Option<Id> {
+    let leaf = graph.leaf(unknown);
+    let contains = |graph: &Graph, id: Id| graph.leaves(&[id]).contains(&unknown);
+    let (mut side, mut other) = (equation.left, equation.right);
+    match (contains(graph, side), contains(graph, other)) {
+        (true, false) => {}
+        (false, true) => std::mem::swap(&mut side, &mut other),
+        _ => return solve_linear(graph, equation, unknown),
+    }
+    // Peel operations off the side that contains the unknown, as one would on paper.
+    while side != leaf {
+        match graph.node(side) {
+            Node::Unary(Unary::Neg, a) => {
+                other = graph.neg(other);
+                side = a;
+            }
+            Node::Binary(op, a, b) => match (op, contains(graph, a), contains(graph, b)) {
+                (Binary::Add, true, false) => {
+                    other = graph.sub(other, b);
+                    side = a;
+                }
+                (Binary::Add, false, true) => {
+                    other = graph.sub(other, a);
+                    side = b;
+                }
+                (Binary::Sub, true, false) => {
+                    other = graph.add(other, b);
+                    side = a;
+                }
+                (Binary::Sub, false, true) => {
+                    other = graph.sub(a, other);
+                    side = b;
+                }
+                (Binary::Mul, true, false) => {
+                    other = graph.div(other, b);
+                    side = a;
+                }
+                (Binary::Mul, false, true) => {
+                    other = graph.div(other, a);
+                    side = b;
+                }
+                (Binary::Div, true, false) => {
+                    other = graph.mul(other, b);
+                    side = a;
+                }
+                (Binary::Div, false, true) => {
+                    other = graph.div(a, other);
+                    side = b;
+                }
+                _ => return solve_linear(graph, equation, unknown),
+            },
+            _ => return solve_linear(graph, equation, unknown),
+        }
+    }
+    Some(other)
+}
+
+/// −r(0)/r′ for a residual r linear in the unknown.
+fn solve_linear(graph: &mut Graph, equation: &FlatEquation, unknown: Leaf) -> Option<Id> {
+    let residual = graph.sub(equation.left, equation.right);
+    let slope = derive::forward(graph, &[residual], unknown)[0];
+    if graph.value(slope) == Some(0.0) || graph.leaves(&[slope]).contains(&unknown) {
+        return None;
+    }
+    let zero = graph.constant(0.0);
+    let at_zero = graph.substitute(&[residual], |leaf| (leaf == unknown).then_some(zero))[0];
+    let negative = graph.neg(at_zero);
+    Some(graph.div(negative, slope))
+}
+
+/// Replaces solved unknowns and dependent parameters; remembers every node it has seen.
+struct Placement {
+    memo: HashMap<Id, Id>,
+    solved: HashMap<Leaf, Id>,
+    values: HashMap<Leaf, Id>,
+}
+
+impl Placement {
+    fn apply(&mut self, graph: &mut Graph, root: Id) -> Id {
+        let mut open = vec![root];
+        while let Some(id) = open.last().copied() {
+            if self.memo.contains_key(&id) {
+                open.pop();
+                continue;
+            }
+            if let Node::Leaf(leaf) = graph.node(id) {
+                let target = self
+                    .solved
+                    .get(&leaf)
+                    .or_else(|| self.values.get(&leaf))
+                    .copied()
+                    .unwrap_or(id);
+                self.memo.insert(id, target);
+                open.pop();
+                continue;
+            }
+            let missing: Vec<Id> = graph
+                .operands(id)
+                .filter(|operand| !self.memo.contains_key(operand))
+                .collect();
+            if missing.is_empty() {
+                let new = graph.rebuild(id, |operand| {
+                    self.memo.get(&operand).copied().unwrap_or(operand)
+                });
+                self.memo.insert(id, new);
+                open.pop();
+            } else {
+                open.extend(missing);
+            }
+        }
+        self.memo[&root]
+    }
+}
+
+fn assemble(
+    mut graph: Graph,
+    variables: Vec<Variable>,
+    equations: &[FlatEquation],
+    unknowns: &Unknowns,
+    matching: &Matching,
+    blocks: &[Vec<usize>],
+    mut place: Placement,
+) -> System {
+    let states = unknowns.states.clone();
+    let derivatives: Vec<Id> = states
+        .iter()
+        .map(|state| place.solved[&Leaf::Derivative(*state)])
+        .collect();
+    let start_of = |graph: &mut Graph, place: &mut Placement, index: u32| match variables
+        [index as usize]
+        .start
+    {
+        Some(start) => place.apply(graph, start),
+        None => graph.constant(0.0),
+    };
+    let starts = states
+        .iter()
+        .map(|state| start_of(&mut graph, &mut place, *state))
+        .collect();
+    let of_kind = |kind: Kind| -> Vec<u32> {
+        (0..variables.len() as u32)
+            .filter(|index| variables[*index as usize].kind == kind)
+            .collect()
+    };
+    let inputs = of_kind(Kind::Input);
+    let parameters = of_kind(Kind::Parameter);
+    let input_starts = inputs
+        .iter()
+        .map(|input| start_of(&mut graph, &mut place, *input))
+        .collect();
+    // Equations of the states first, then the others in the order in which they are solved.
+    let mut numbers: HashMap<Leaf, u32> = HashMap::new();
+    let mut named = Vec::new();
+    let solved: Vec<(Leaf, usize)> = blocks
+        .iter()
+        .flatten()
+        .map(|equation| (unknowns.leaves[matching.unknown_of[*equation]], *equation))
+        .collect();
+    let by_leaf: HashMap<Leaf, usize> = solved.iter().copied().collect();
+    let rest = solved
+        .iter()
+        .map(|(leaf, _)| *leaf)
+        .filter(|leaf| !matches!(leaf, Leaf::Derivative(_)));
+    for leaf in states
+        .iter()
+        .map(|state| Leaf::Derivative(*state))
+        .chain(rest)
+    {
+        named.push((
+            unknowns.name(unknowns.index[&leaf], &variables),
+            equations[by_leaf[&leaf]].span,
+        ));
+        numbers.insert(leaf, named.len() as u32);
+    }
+    let changing = |index: &u32| matches!(variables[*index as usize].kind, Kind::Unknown);
+    let outputs = (0..variables.len() as u32).filter(|index| variables[*index as usize].output);
+    let others = (0..variables.len() as u32)
+        .filter(changing)
+        .filter(|index| !variables[*index as usize].output);
+    let mut columns = Vec::new();
+    let mut column_equations = Vec::new();
+    for index in outputs.chain(others) {
+        let leaf = Leaf::Variable(index);
+        let value = place
+            .solved
+            .get(&leaf)
+            .copied()
+            .unwrap_or_else(|| graph.leaf(leaf));
+        let number = numbers
+            .get(&leaf)
+            .or_else(|| numbers.get(&Leaf::Derivative(index)))
+            .copied();
+        columns.push((index, value));
+        column_equations.push(number.unwrap_or(0));
+    }
+    System {
+        graph,
+        variables,
+        states,
+        inputs,
+        parameters,
+        derivatives,
+        starts,
+        input_starts,
+        columns,
+        equations: named,
+        column_equations,
+    }
+}

@@ -1,0 +1,472 @@
+//! Calls: the built-in functions and operators of the subset; everything else is refused by name.
+
+use super::expression::Value;
+use super::instance::InstanceId;
+use super::structural::UNARY;
+use super::{Flattener, Kind, Lowered};
+use crate::graph::{Binary, Id, Leaf, Node, Relation, Unary};
+use crate::syntax::{Expr, Ident};
+use crate::units::{Measure, Unit};
+
+/// Known Modelica that is not read, with what to do instead.
+const REFUSED: [(&str, &str); 22] = [
+    ("pre", "`pre` belongs to events"),
+    ("edge", "`edge` belongs to events"),
+    ("change", "`change` belongs to events"),
+    ("sample", "`sample` belongs to events"),
+    ("reinit", "`reinit` belongs to events"),
+    ("initial", "`initial()` belongs to events"),
+    ("terminal", "`terminal()` belongs to events"),
+    ("terminate", "`terminate` is outside the subset"),
+    (
+        "delay",
+        "`delay` is outside the subset: the history of a signal is not kept",
+    ),
+    (
+        "spatialDistribution",
+        "`spatialDistribution` is outside the subset",
+    ),
+    (
+        "semiLinear",
+        "`semiLinear` is outside the subset: write `noEvent(if x >= 0 then a*x else b*x)`",
+    ),
+    (
+        "homotopy",
+        "`homotopy` is outside the subset: write the actual expression",
+    ),
+    ("cardinality", "`cardinality` is outside the subset"),
+    ("inStream", "stream connectors are outside the subset"),
+    ("actualStream", "stream connectors are outside the subset"),
+    ("ceil", "`ceil` of what changes with time makes events"),
+    (
+        "integer",
+        "`integer` of what changes with time makes events",
+    ),
+    ("floor", "`floor` of what changes with time makes events"),
+    ("div", "`div` of what changes with time makes events"),
+    ("mod", "`mod` of what changes with time makes events"),
+    ("rem", "`rem` of what changes with time makes events"),
+    (
+        "print",
+        "`print` is outside the subset: a model has no output but its variables",
+    ),
+];
+
+impl<'a> Flattener<'a> {
+    pub fn call(
+        &mut self,
+        function: &'a Ident,
+        arguments: &'a [Expr],
+        expr: &'a Expr,
+        id: InstanceId,
+    ) -> Lowered<Value> {
+        let name = function.text.as_str();
+        match (name, arguments.len()) {
+            ("der", 1) => return self.derivative(&arguments[0], id),
+            ("noEvent", 1) => return self.without_event(&arguments[0], id),
+            ("smooth", 2) => return self.without_event(&arguments[1], id),
+            ("size", _) => {
+                if let Some(super::structural::Fixed::Number(size)) = self.try_structural(expr, id)
+                {
+                    let item = self.graph.constant(size);
+                    return Ok(Value {
+                        number: Some(size),
+                        ..Value::scalar(item, Unit::Any)
+                    });
+                }
+            }
+            ("fill" | "zeros" | "ones", _) => return self.filled(name, arguments, expr, id),
+            ("linspace", 3) => return self.linspace(arguments, expr, id),
+            _ => {}
+        }
+        let mut values = Vec::new();
+        for argument in arguments {
+            let value = self.expression(argument, id)?;
+            if value.truth {
+                return Err(self.error(
+                    argument.span,
+                    "type",
+                    format!("`{name}` takes numbers, not Booleans"),
+                ));
+            }
+            values.push(value);
+        }
+        if let (Some((_, op)), [value]) = (
+            UNARY.iter().find(|(known, _)| *known == name),
+            values.as_slice(),
+        ) {
+            if name != "floor" {
+                return self.function_of_one(name, *op, value.clone(), &arguments[0]);
+            }
+        }
+        match (name, values.as_slice()) {
+            ("min" | "max" | "sum" | "product", [value]) => {
+                self.reduction(name, value.clone(), expr)
+            }
+            ("min" | "max", [x, y]) => self.extreme(name, x.clone(), y.clone(), expr),
+            ("atan2", [y, x]) => {
+                self.same_unit(&y.unit, &x.unit, expr.span, "`atan2` of")?;
+                self.pairwise(Binary::Atan2, y, x, Unit::Known(Measure::one()), expr)
+            }
+            ("sign", [value]) => self.sign(value.clone()),
+            ("transpose", [value]) => self.transpose(value.clone(), expr),
+            ("cross", [x, y]) => self.cross(x.clone(), y.clone(), expr),
+            ("floor" | "ceil" | "integer" | "div" | "mod" | "rem", _)
+                if self.all_parametric(&values) =>
+            {
+                self.rounding(name, &values, expr)
+            }
+            ("Real", [value]) => Ok(value.clone()),
+            _ => Err(self.unknown_call(name, values.len(), function, expr)),
+        }
+    }
+
+    fn unknown_call(
+        &self,
+        name: &str,
+        count: usize,
+        function: &Ident,
+        expr: &Expr,
+    ) -> Box<crate::Diagnostic> {
+        if let Some((_, reason)) = REFUSED.iter().find(|(refused, _)| *refused == name) {
+            let error = self.error(expr.span, "unsupported", *reason);
+            return Box::new(error.remedy("docs/guides/modelica-subset.md lists what is read"));
+        }
+        let known = UNARY.iter().map(|(name, _)| *name).chain([
+            "min", "max", "atan2", "sum", "product", "sign", "noEvent", "smooth", "der",
+        ]);
+        if known.clone().any(|known| known == name) {
+            return self.error(
+                expr.span,
+                "type",
+                format!("`{name}` does not take {count} arguments"),
+            );
+        }
+        let error = self.error(
+            function.span,
+            "undefined-function",
+            format!("there is no function `{name}`"),
+        );
+        Box::new(match crate::nearest(name, known) {
+            Some(near) => error.remedy(format!("did you mean `{near}`?")),
+            None => error.remedy("docs/guides/modelica-subset.md lists the functions"),
+        })
+    }
+
+    fn all_parametric(&self, values: &[Value]) -> bool {
+        values.iter().all(|value| self.is_parametric(&value.items))
+    }
+
+    fn without_event(&mut self, argument: &'a Expr, id: InstanceId) -> Lowered<Value> {
+        let before = std::mem::replace(&mut self.without_events, true);
+        let value = self.expression(argument, id);
+        self.without_events = before;
+        value
+    }
+
+    fn derivative(&mut self, argument: &'a Expr, id: InstanceId) -> Lowered<Value> {
+        let value = self.expression(argument, id)?;
+        let mut items = Vec::new();
+        for item in &value.items {
+            let Node::Leaf(Leaf::Variable(index)) = self.graph.node(*item) else {
+                let error = self.error(
+                    argument.span,
+                    "unsupported",
+                    "`der` is only taken of a variable",
+                );
+                return Err(Box::new(error.remedy(
+                    "give the expression a name of its own: `y = …;` and use `der(y)`",
+                )));
+            };
+            let variable = &self.variables[index as usize];
+            match variable.kind {
+                Kind::Unknown => items.push(self.graph.leaf(Leaf::Derivative(index))),
+                Kind::Parameter | Kind::Dependent => items.push(self.graph.constant(0.0)),
+                Kind::Input => {
+                    let message = format!(
+                        "the derivative of the input `{}` is not known",
+                        variable.name
+                    );
+                    return Err(self.error(argument.span, "unsupported", message));
+                }
+            }
+        }
+        let unit = match &value.unit {
+            Unit::Any => Unit::Any,
+            Unit::Known(measure) => Unit::Known(measure.difference().times(&Measure::second(), -1)),
+        };
+        Ok(Value {
+            items,
+            unit,
+            number: None,
+            ..value
+        })
+    }
+
+    fn function_of_one(
+        &mut self,
+        name: &str,
+        op: Unary,
+        value: Value,
+        argument: &Expr,
+    ) -> Lowered<Value> {
+        let unit = match (&value.unit, op) {
+            (Unit::Any, Unary::Abs | Unary::Sqrt) => Unit::Any,
+            (Unit::Known(measure), Unary::Abs) => Unit::Known(measure.clone()),
+            (Unit::Known(measure), Unary::Sqrt) => measure
+                .difference()
+                .power(0.5)
+                .map_or(Unit::Any, Unit::Known),
+            (Unit::Known(measure), _) if !measure.is_dimensionless() => {
+                let message = format!(
+                    "the argument of `{name}` must be a plain number and is in {}",
+                    measure.describe()
+                );
+                let error = self.error(argument.span, "unit-clash", message);
+                return Err(Box::new(error.remedy("divide by a reference value first")));
+            }
+            (Unit::Any, _) if value.number.is_none() => Unit::Any,
+            _ => Unit::Known(Measure::one()),
+        };
+        let items = self.apply_unary(op, &value);
+        Ok(Value {
+            shape: value.shape,
+            items,
+            unit,
+            truth: false,
+            number: None,
+        })
+    }
+
+    fn pairwise(
+        &mut self,
+        op: Binary,
+        x: &Value,
+        y: &Value,
+        unit: Unit,
+        expr: &Expr,
+    ) -> Lowered<Value> {
+        if !x.shape.is_empty() || !y.shape.is_empty() {
+            return Err(self.error(expr.span, "bad-size", "this function takes two scalars"));
+        }
+        let item = self.graph.binary(op, x.items[0], y.items[0]);
+        Ok(Value::scalar(item, unit))
+    }
+
+    fn extreme(&mut self, name: &str, x: Value, y: Value, expr: &Expr) -> Lowered<Value> {
+        let unit = self.same_unit(&x.unit, &y.unit, expr.span, &format!("`{name}` of"))?;
+        self.pairwise(
+            if name == "min" {
+                Binary::Min
+            } else {
+                Binary::Max
+            },
+            &x,
+            &y,
+            unit,
+            expr,
+        )
+    }
+
+    fn reduction(&mut self, name: &str, value: Value, expr: &Expr) -> Lowered<Value> {
+        let op = match name {
+            "min" => Binary::Min,
+            "max" => Binary::Max,
+            "sum" => Binary::Add,
+            _ => Binary::Mul,
+        };
+        let unit = match (&value.unit, op) {
+            (Unit::Known(measure), Binary::Mul) => measure
+                .power(value.items.len() as f64)
+                .map_or(Unit::Any, Unit::Known),
+            (unit, _) => unit.clone(),
+        };
+        let mut items = value.items.into_iter();
+        let Some(first) = items.next() else {
+            let neutral = match op {
+                Binary::Add => 0.0,
+                Binary::Mul => 1.0,
+                _ => return Err(self.error(expr.span, "bad-size", format!("`{name}` of nothing"))),
+            };
+            let item = self.graph.constant(neutral);
+            return Ok(Value::scalar(item, unit));
+        };
+        let item = items.fold(first, |sum, item| self.graph.binary(op, sum, item));
+        Ok(Value::scalar(item, unit))
+    }
+
+    fn sign(&mut self, value: Value) -> Lowered<Value> {
+        let (zero, one) = (self.graph.constant(0.0), self.graph.constant(1.0));
+        let minus = self.graph.constant(-1.0);
+        let mut items: Vec<Id> = Vec::new();
+        for item in &value.items {
+            let positive = self.graph.relation(Relation::Less, zero, *item);
+            let negative = self.graph.relation(Relation::Less, *item, zero);
+            let inner = self.graph.select(negative, minus, zero);
+            items.push(self.graph.select(positive, one, inner));
+        }
+        Ok(Value {
+            shape: value.shape,
+            items,
+            unit: Unit::Known(Measure::one()),
+            truth: false,
+            number: None,
+        })
+    }
+
+    fn transpose(&mut self, value: Value, expr: &Expr) -> Lowered<Value> {
+        let [rows, columns] = value.shape.as_slice() else {
+            return Err(self.error(expr.span, "bad-size", "`transpose` takes a matrix"));
+        };
+        let (rows, columns) = (*rows, *columns);
+        let items = (0..columns)
+            .flat_map(|column| (0..rows).map(move |row| row * columns + column))
+            .map(|at| value.items[at])
+            .collect();
+        Ok(Value {
+            shape: vec![columns, rows],
+            items,
+            ..value
+        })
+    }
+
+    fn cross(&mut self, x: Value, y: Value, expr: &Expr) -> Lowered<Value> {
+        if x.shape != [3] || y.shape != [3] {
+            return Err(self.error(expr.span, "bad-size", "`cross` takes two vectors of three"));
+        }
+        let mut items = Vec::new();
+        for (a, b) in [(1, 2), (2, 0), (0, 1)] {
+            let first = self.graph.mul(x.items[a], y.items[b]);
+            let second = self.graph.mul(x.items[b], y.items[a]);
+            items.push(self.graph.sub(first, second));
+        }
+        Ok(Value {
+            shape: vec![3],
+            items,
+            unit: Unit::Any,
+            truth: false,
+            number: None,
+        })
+    }
+
+    fn rounding(&mut self, name: &str, values: &[Value], expr: &Expr) -> Lowered<Value> {
+        if values.iter().any(|value| !value.shape.is_empty()) {
+            return Err(self.error(expr.span, "bad-size", format!("`{name}` takes scalars")));
+        }
+        let items: Vec<Id> = values.iter().map(|value| value.items[0]).collect();
+        let graph = &mut self.graph;
+        let item = match (name, items.as_slice()) {
+            ("floor" | "integer", [x]) => graph.unary(Unary::Floor, *x),
+            ("ceil", [x]) => graph.unary(Unary::Ceil, *x),
+            ("div" | "rem" | "mod", [x, y]) => {
+                let quotient = graph.div(*x, *y);
+                let whole = graph.unary(
+                    if name == "mod" {
+                        Unary::Floor
+                    } else {
+                        Unary::Trunc
+                    },
+                    quotient,
+                );
+                if name == "div" {
+                    whole
+                } else {
+                    let part = graph.mul(whole, *y);
+                    graph.sub(*x, part)
+                }
+            }
+            _ => {
+                return Err(self.error(
+                    expr.span,
+                    "type",
+                    format!("`{name}` does not take {} arguments", items.len()),
+                ));
+            }
+        };
+        let unit = if name == "div" {
+            Unit::Known(Measure::one())
+        } else {
+            values[0].unit.clone()
+        };
+        Ok(Value::scalar(item, unit))
+    }
+
+    fn filled(
+        &mut self,
+        name: &str,
+        arguments: &'a [Expr],
+        expr: &'a Expr,
+        id: InstanceId,
+    ) -> Lowered<Value> {
+        let (value, sizes) = if name == "fill" {
+            let Some((first, sizes)) = arguments.split_first() else {
+                return Err(self.error(expr.span, "type", "`fill` takes a value and sizes"));
+            };
+            (self.expression(first, id)?, sizes)
+        } else {
+            let item = self.graph.constant(if name == "ones" { 1.0 } else { 0.0 });
+            (Value::scalar(item, Unit::Any), arguments)
+        };
+        let mut shape = Vec::new();
+        for size in sizes {
+            let number = self.structural_integer(size, id)?;
+            let number = usize::try_from(number)
+                .ok()
+                .filter(|number| *number <= super::MAX_SCALARS);
+            shape.push(number.ok_or_else(|| self.error(size.span, "bad-size", "this is no size"))?);
+        }
+        let count: usize = shape.iter().product();
+        if count > super::MAX_SCALARS || !value.shape.is_empty() {
+            return Err(self.error(
+                expr.span,
+                "bad-size",
+                format!(
+                    "`{name}` makes an array of scalars, not larger than {}",
+                    super::MAX_SCALARS
+                ),
+            ));
+        }
+        Ok(Value {
+            shape,
+            items: vec![value.items[0]; count],
+            number: None,
+            ..value
+        })
+    }
+
+    fn linspace(
+        &mut self,
+        arguments: &'a [Expr],
+        expr: &'a Expr,
+        id: InstanceId,
+    ) -> Lowered<Value> {
+        let from = self.expression(&arguments[0], id)?;
+        let to = self.expression(&arguments[1], id)?;
+        let count = self.structural_integer(&arguments[2], id)?;
+        if !(2..=super::MAX_SCALARS as i64).contains(&count)
+            || !from.shape.is_empty()
+            || !to.shape.is_empty()
+        {
+            return Err(self.error(
+                expr.span,
+                "bad-size",
+                "`linspace(a, b, n)` takes two scalars and n ≥ 2",
+            ));
+        }
+        let unit = self.same_unit(&from.unit, &to.unit, expr.span, "`linspace` of")?;
+        let span = self.graph.sub(to.items[0], from.items[0]);
+        let mut items = Vec::new();
+        for index in 0..count {
+            let share = self.graph.constant(index as f64 / (count - 1) as f64);
+            let offset = self.graph.mul(span, share);
+            items.push(self.graph.add(from.items[0], offset));
+        }
+        Ok(Value {
+            shape: vec![count as usize],
+            items,
+            unit,
+            truth: false,
+            number: None,
+        })
+    }
+}

@@ -1,0 +1,249 @@
+//! Equations to scalar equations over the graph.
+
+use super::expression::Remedied as _;
+use super::instance::{InstanceId, Member};
+use super::{FlatEquation, Flattener, Kind, Lowered};
+use crate::graph::Leaf;
+use crate::syntax::{Class, Equation, Expr, ExprKind, Span, Variability};
+
+impl<'a> Flattener<'a> {
+    /// Lowers the bindings and equations of every instance.
+    pub fn lower_all(&mut self, root: InstanceId) -> Lowered<()> {
+        debug_assert_eq!(root.0, 0);
+        for index in 0..self.instances.len() {
+            let id = InstanceId(index);
+            self.bindings(id)?;
+            let lineage: Vec<&'a Class> = self.instances[index].lineage.clone();
+            for class in lineage {
+                for equation in &class.equations {
+                    if let Err(error) = self.equation(equation, id, false) {
+                        self.errors.push(*error);
+                    }
+                }
+                for equation in &class.initial_equations {
+                    if let Err(error) = self.equation(equation, id, true) {
+                        self.errors.push(*error);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `Real x = expression` is an equation.
+    fn bindings(&mut self, id: InstanceId) -> Lowered<()> {
+        for name in self.instances[id.0].order.clone() {
+            let Some(Member::Variable(declared)) = self.instances[id.0].members.get(&name).cloned()
+            else {
+                continue;
+            };
+            let (Some((expr, written_in)), Some(first)) = (declared.binding, declared.first) else {
+                continue;
+            };
+            if matches!(
+                declared.component.variability,
+                Variability::Parameter | Variability::Constant
+            ) {
+                continue;
+            }
+            if let Err(error) = self.binding(
+                expr,
+                written_in,
+                first,
+                &declared.shape,
+                declared.component.name.span,
+            ) {
+                self.errors.push(*error);
+            }
+        }
+        Ok(())
+    }
+
+    fn binding(
+        &mut self,
+        expr: &'a Expr,
+        written_in: InstanceId,
+        first: u32,
+        shape: &[usize],
+        name: Span,
+    ) -> Lowered<()> {
+        let variable = &self.variables[first as usize];
+        if variable.kind == Kind::Input {
+            let error = self.error(
+                expr.span,
+                "unsupported",
+                "an input of the model gets its values from outside",
+            );
+            return Err(error.into_remedy(
+                "give a `start` value instead; it holds where no values are supplied",
+            ));
+        }
+        let unit = variable.unit.clone();
+        let value = self.expression(expr, written_in)?;
+        if value.truth {
+            return Err(self.error(expr.span, "type", "a Boolean cannot be the value of a Real"));
+        }
+        self.check_fits(&value.unit, &unit, expr.span, "the declared unit")?;
+        if value.shape != shape && !value.shape.is_empty() {
+            return Err(self.error(
+                expr.span,
+                "bad-size",
+                format!(
+                    "a value of size {:?} for an array of size {shape:?}",
+                    value.shape
+                ),
+            ));
+        }
+        let count: usize = shape.iter().product();
+        for offset in 0..count {
+            let left = self.graph.leaf(Leaf::Variable(first + offset as u32));
+            let right = if value.shape.is_empty() {
+                value.items[0]
+            } else {
+                value.items[offset]
+            };
+            self.equations.push(FlatEquation {
+                left,
+                right,
+                span: name.to(expr.span),
+            });
+        }
+        Ok(())
+    }
+
+    pub fn equation(
+        &mut self,
+        equation: &'a Equation,
+        id: InstanceId,
+        initial: bool,
+    ) -> Lowered<()> {
+        self.check_size(equation.span())?;
+        match equation {
+            Equation::Equal { left, right, span } => self.equality(left, right, *span, id, initial),
+            Equation::For {
+                index,
+                range,
+                body,
+                span,
+            } => {
+                let Some(range) = range else {
+                    return Err(self.unsupported(
+                        *span,
+                        "a `for` needs its range written out: `for i in 1:n loop`",
+                    ));
+                };
+                for number in self.structural_range(range, id)? {
+                    self.loops.push((index.text.clone(), number));
+                    let result = body
+                        .iter()
+                        .try_for_each(|inner| self.equation(inner, id, initial));
+                    self.loops.pop();
+                    result?;
+                }
+                Ok(())
+            }
+            Equation::If {
+                branches,
+                otherwise,
+                span,
+            } => {
+                for (condition, body) in branches {
+                    let Some(super::structural::Fixed::Truth(holds)) =
+                        self.try_structural(condition, id)
+                    else {
+                        let error = self.error(
+                            condition.span,
+                            "unsupported",
+                            "the condition of an if-equation must be known when compiling",
+                        );
+                        return Err(error.into_remedy(
+                            "use an if-expression: `y = noEvent(if … then … else …)`",
+                        ));
+                    };
+                    if holds {
+                        return body
+                            .iter()
+                            .try_for_each(|inner| self.equation(inner, id, initial));
+                    }
+                }
+                let _ = span;
+                otherwise
+                    .iter()
+                    .try_for_each(|inner| self.equation(inner, id, initial))
+            }
+            Equation::When { span, .. } => {
+                let start = Span {
+                    start: span.start,
+                    end: span.start + 4,
+                };
+                Err(self.unsupported(start, "`when` needs events, which are not built yet"))
+            }
+            Equation::Connect { span, .. } => {
+                Err(self.unsupported(*span, "`connect` is not built yet"))
+            }
+            Equation::Call { call } => {
+                let name = match &call.kind {
+                    ExprKind::Call { function, .. } => function.text.as_str(),
+                    _ => "",
+                };
+                Err(self.unsupported(
+                    call.span,
+                    format!("`{name}(…)` as an equation is outside the subset"),
+                ))
+            }
+        }
+    }
+
+    fn equality(
+        &mut self,
+        left: &'a Expr,
+        right: &'a Expr,
+        span: Span,
+        id: InstanceId,
+        initial: bool,
+    ) -> Lowered<()> {
+        let left_value = self.expression(left, id)?;
+        let right_value = self.expression(right, id)?;
+        let gap = Span {
+            start: left.span.end,
+            end: right.span.start,
+        };
+        let offset = self
+            .source
+            .get(gap.range())
+            .and_then(|text| text.find('='))
+            .unwrap_or(0);
+        let place = Span {
+            start: gap.start + offset,
+            end: gap.start + offset + 1,
+        };
+        if left_value.truth || right_value.truth {
+            return Err(self.unsupported(
+                span,
+                "equations between Booleans need events, which are not built yet",
+            ));
+        }
+        self.same_unit(
+            &left_value.unit,
+            &right_value.unit,
+            place,
+            "the sides are in",
+        )?;
+        if left_value.shape != right_value.shape {
+            let message = format!(
+                "the sides have sizes {:?} and {:?}",
+                left_value.shape, right_value.shape
+            );
+            return Err(self.error(place, "bad-size", message));
+        }
+        for (left, right) in left_value.items.into_iter().zip(right_value.items) {
+            let equation = FlatEquation { left, right, span };
+            if initial {
+                self.initial_equations.push(equation);
+            } else {
+                self.equations.push(equation);
+            }
+        }
+        Ok(())
+    }
+}

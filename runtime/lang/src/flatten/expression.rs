@@ -1,0 +1,1026 @@
+//! Expressions to nodes, with shapes, types and units checked at every operator.
+
+use super::instance::{BaseType, Declared, InstanceId, Member};
+use super::structural::Fixed;
+use super::{Flattener, Kind, Lowered};
+use crate::diagnostic::Diagnostic;
+use crate::graph::{Binary, Id, Leaf, Relation, Unary};
+use crate::syntax::{BinaryOp, Expr, ExprKind, Part, Span, UnaryOp, Variability};
+use crate::units::{Measure, Unit};
+
+/// A lowered expression: one node an element, row by row.
+#[derive(Debug, Clone)]
+pub struct Value {
+    pub shape: Vec<usize>,
+    pub items: Vec<Id>,
+    pub unit: Unit,
+    pub truth: bool,
+    /// Set for numbers of the formula itself: they have no unit and may convert.
+    pub number: Option<f64>,
+}
+
+impl Value {
+    pub fn scalar(item: Id, unit: Unit) -> Value {
+        Value {
+            shape: Vec::new(),
+            items: vec![item],
+            unit,
+            truth: false,
+            number: None,
+        }
+    }
+}
+
+impl<'a> Flattener<'a> {
+    /// An expression over parameters only (start values, bounds, bindings of parameters).
+    pub fn parameter_expression(&mut self, expr: &'a Expr, id: InstanceId) -> Lowered<Value> {
+        let value = self.expression(expr, id)?;
+        for leaf in self.graph.leaves(&value.items) {
+            let name = match leaf {
+                Leaf::Variable(index) => {
+                    let variable = &self.variables[index as usize];
+                    if matches!(variable.kind, Kind::Parameter | Kind::Dependent) {
+                        continue;
+                    }
+                    variable.name.clone()
+                }
+                Leaf::Time => "time".to_string(),
+                Leaf::Derivative(_) | Leaf::Slot(_) => "a derivative".to_string(),
+            };
+            let error = self.error(
+                expr.span,
+                "not-a-parameter",
+                format!("`{name}` changes with time and is used where a parameter is needed"),
+            );
+            return Err(Box::new(
+                error.remedy("use numbers and parameters here, or write an equation"),
+            ));
+        }
+        Ok(value)
+    }
+
+    /// Lowers `expr`, written in the names of instance `id`.
+    pub fn expression(&mut self, expr: &'a Expr, id: InstanceId) -> Lowered<Value> {
+        self.check_size(expr.span)?;
+        match &expr.kind {
+            ExprKind::Number(number) => {
+                let item = self.graph.constant(*number);
+                Ok(Value {
+                    number: Some(*number),
+                    ..Value::scalar(item, Unit::Any)
+                })
+            }
+            ExprKind::Boolean(value) => {
+                let item = self.graph.truth(*value);
+                Ok(Value {
+                    truth: true,
+                    ..Value::scalar(item, Unit::Any)
+                })
+            }
+            ExprKind::Text(_) => {
+                Err(self.error(expr.span, "type", "a string cannot be computed with"))
+            }
+            ExprKind::Reference(parts) => self.reference(parts, expr, id),
+            ExprKind::Call {
+                function,
+                arguments,
+                named,
+            } => {
+                if let Some((name, _)) = named.first() {
+                    return Err(
+                        self.unsupported(name.span, "arguments by name are outside the subset")
+                    );
+                }
+                self.call(function, arguments, expr, id)
+            }
+            ExprKind::Unary(op, operand) => {
+                let value = self.expression(operand, id)?;
+                self.unary_operator(*op, value, expr.span)
+            }
+            ExprKind::Binary(op, left, right) => {
+                let left_value = self.expression(left, id)?;
+                let right_value = self.expression(right, id)?;
+                self.binary_operator(*op, left_value, right_value, left, right)
+            }
+            ExprKind::If {
+                branches,
+                otherwise,
+            } => self.conditional(branches, otherwise, expr, id),
+            ExprKind::Array(items) => self.array(items, expr, id),
+            ExprKind::Comprehension { body, index, range } => {
+                let mut values = Vec::new();
+                for number in self.structural_range(range, id)? {
+                    self.loops.push((index.text.clone(), number));
+                    let value = self.expression(body, id);
+                    self.loops.pop();
+                    values.push(value?);
+                }
+                self.stack(values, expr.span)
+            }
+            ExprKind::Matrix(rows) => self.matrix(rows, expr, id),
+            ExprKind::Range { .. } => {
+                let numbers = self.structural_range(expr, id)?;
+                let items: Vec<Id> = numbers
+                    .iter()
+                    .map(|number| self.graph.constant(*number))
+                    .collect();
+                Ok(Value {
+                    shape: vec![items.len()],
+                    items,
+                    unit: Unit::Any,
+                    truth: false,
+                    number: None,
+                })
+            }
+            ExprKind::All | ExprKind::End => Err(self.error(
+                expr.span,
+                "syntax",
+                "this only has a meaning as a subscript",
+            )),
+        }
+    }
+
+    pub fn undefined(
+        &self,
+        name: &str,
+        span: Span,
+        id: InstanceId,
+        _expr: &Expr,
+    ) -> Box<Diagnostic> {
+        let instance = &self.instances[id.0];
+        let message = format!("`{name}` is not declared in {}", instance.class.name.text);
+        let error = self.error(span, "undefined-variable", message);
+        let known = instance.order.iter().map(String::as_str).chain(["time"]);
+        match crate::nearest(name, known) {
+            Some(near) => Box::new(error.remedy(format!("did you mean `{near}`?"))),
+            None => Box::new(error.remedy(format!("declare it: `Real {name};`"))),
+        }
+    }
+
+    fn reference(&mut self, parts: &'a [Part], expr: &'a Expr, id: InstanceId) -> Lowered<Value> {
+        if let [part] = parts {
+            if let Some((_, number)) = self
+                .loops
+                .iter()
+                .rev()
+                .find(|(name, _)| *name == part.name.text)
+                .cloned()
+            {
+                let item = self.graph.constant(number);
+                return Ok(Value {
+                    number: Some(number),
+                    ..Value::scalar(item, Unit::Any)
+                });
+            }
+            if let Some(value) = self
+                .locals
+                .iter()
+                .rev()
+                .find(|(name, _)| *name == part.name.text)
+                .map(|(_, value)| value.clone())
+            {
+                return self.subscripted(value, &part.subscripts, id);
+            }
+            if part.name.text == "time" {
+                let item = self.graph.leaf(Leaf::Time);
+                return Ok(Value::scalar(item, Unit::Known(Measure::second())));
+            }
+        }
+        self.member(parts, expr, id, id)
+    }
+
+    /// A dotted name below instance `here`; subscripts are written in the names of `id`.
+    fn member(
+        &mut self,
+        parts: &'a [Part],
+        expr: &'a Expr,
+        here: InstanceId,
+        id: InstanceId,
+    ) -> Lowered<Value> {
+        let Some((part, rest)) = parts.split_first() else {
+            return Err(self.error(expr.span, "syntax", "a name is missing"));
+        };
+        match self.instances[here.0].members.get(&part.name.text).cloned() {
+            None => Err(self.undefined(&part.name.text, part.name.span, here, expr)),
+            Some(Member::Variable(declared)) => {
+                if let Some(next) = rest.first() {
+                    let message =
+                        format!("`{}` has no component `{}`", part.name.text, next.name.text);
+                    return Err(self.error(next.name.span, "no-such-member", message));
+                }
+                let value = self.declared_value(&declared, here, expr)?;
+                self.subscripted(value, &part.subscripts, id)
+            }
+            Some(Member::Instances { shape, ids }) => {
+                if rest.is_empty() {
+                    let message = format!(
+                        "`{}` is a component; name one of its variables",
+                        part.name.text
+                    );
+                    return Err(self.error(expr.span, "type", message));
+                }
+                let chosen = self.select_indices(&shape, &part.subscripts, id, part.name.span)?;
+                let mut values = Vec::new();
+                for index in chosen.1 {
+                    values.push(self.member(rest, expr, ids[index], id)?);
+                }
+                if chosen.0.is_empty() {
+                    return Ok(values.swap_remove(0));
+                }
+                let mut stacked = self.stack(values, expr.span)?;
+                let inner = stacked.shape.split_off(1);
+                stacked.shape = chosen.0.into_iter().chain(inner).collect();
+                Ok(stacked)
+            }
+        }
+    }
+
+    fn declared_value(
+        &mut self,
+        declared: &Declared<'a>,
+        owner: InstanceId,
+        expr: &'a Expr,
+    ) -> Lowered<Value> {
+        if declared.base != BaseType::Real {
+            let fixed = self.structural_declared(declared, owner, expr)?;
+            return self.fixed_value(&fixed, expr.span);
+        }
+        let Some(first) = declared.first else {
+            // Only while sizes are still being found: the value is not there yet.
+            return Err(self.error(
+                expr.span,
+                "not-structural",
+                format!("`{}` is not known here", declared.component.name.text),
+            ));
+        };
+        let count: usize = declared.shape.iter().product();
+        let unit = self
+            .variables
+            .get(first as usize)
+            .map_or(Unit::Any, |variable| variable.unit.clone());
+        let items = (0..count as u32)
+            .map(|offset| self.graph.leaf(Leaf::Variable(first + offset)))
+            .collect();
+        let number = match (declared.component.variability, &unit, declared.binding) {
+            // A constant without a unit is as good as the number it names.
+            (
+                Variability::Constant,
+                Unit::Any,
+                Some((
+                    Expr {
+                        kind: ExprKind::Number(number),
+                        ..
+                    },
+                    _,
+                )),
+            ) => Some(*number),
+            _ => None,
+        };
+        Ok(Value {
+            shape: declared.shape.clone(),
+            items,
+            unit,
+            truth: false,
+            number,
+        })
+    }
+
+    fn fixed_value(&mut self, fixed: &Fixed, span: Span) -> Lowered<Value> {
+        match fixed {
+            Fixed::Number(number) => {
+                let item = self.graph.constant(*number);
+                Ok(Value {
+                    number: Some(*number),
+                    ..Value::scalar(item, Unit::Any)
+                })
+            }
+            Fixed::Truth(value) => {
+                let item = self.graph.truth(*value);
+                Ok(Value {
+                    truth: true,
+                    ..Value::scalar(item, Unit::Any)
+                })
+            }
+            Fixed::Array(items) => {
+                let values = items
+                    .iter()
+                    .map(|item| self.fixed_value(item, span))
+                    .collect::<Lowered<Vec<Value>>>()?;
+                self.stack(values, span)
+            }
+            Fixed::Text(_) => Err(self.error(span, "type", "a string cannot be computed with")),
+        }
+    }
+
+    /// The shape that subscripts leave, and the flat indices they choose.
+    fn select_indices(
+        &mut self,
+        shape: &[usize],
+        subscripts: &'a [Expr],
+        id: InstanceId,
+        span: Span,
+    ) -> Lowered<(Vec<usize>, Vec<usize>)> {
+        if subscripts.len() > shape.len() {
+            return Err(self.error(
+                span,
+                "bad-subscript",
+                format!(
+                    "{} subscripts for {} dimensions",
+                    subscripts.len(),
+                    shape.len()
+                ),
+            ));
+        }
+        let mut left = Vec::new();
+        let mut flat = vec![0_usize];
+        for (dimension, size) in shape.iter().enumerate() {
+            let (chosen, keeps) = match subscripts.get(dimension) {
+                None
+                | Some(Expr {
+                    kind: ExprKind::All,
+                    ..
+                }) => ((0..*size).collect::<Vec<_>>(), true),
+                Some(subscript) => self.subscript(subscript, *size, id)?,
+            };
+            flat = flat
+                .iter()
+                .flat_map(|base| chosen.iter().map(move |index| base * size + index))
+                .collect();
+            if keeps {
+                left.push(chosen.len());
+            }
+        }
+        Ok((left, flat))
+    }
+
+    fn subscript(
+        &mut self,
+        subscript: &'a Expr,
+        size: usize,
+        id: InstanceId,
+    ) -> Lowered<(Vec<usize>, bool)> {
+        self.ends.push(size as f64);
+        let fixed = self.structural_with_end(subscript, id);
+        self.ends.pop();
+        let (numbers, keeps) = match fixed? {
+            Fixed::Number(number) => (vec![number], false),
+            Fixed::Array(items) => {
+                let numbers = items
+                    .iter()
+                    .map(|item| {
+                        if let Fixed::Number(number) = item {
+                            *number
+                        } else {
+                            f64::NAN
+                        }
+                    })
+                    .collect();
+                (numbers, true)
+            }
+            other => {
+                let message = format!(
+                    "a subscript is an Integer, not {}",
+                    super::structural::describe(&other)
+                );
+                return Err(self.error(subscript.span, "bad-subscript", message));
+            }
+        };
+        let mut chosen = Vec::new();
+        for number in numbers {
+            if libm::trunc(number) != number || number < 1.0 || number > size as f64 {
+                let message = format!("element {number} does not exist: there are {size}");
+                return Err(self.error(subscript.span, "bad-subscript", message));
+            }
+            chosen.push(number as usize - 1);
+        }
+        Ok((chosen, keeps))
+    }
+
+    /// `end` alone or as one side of `+`, `-`, `:` in a subscript.
+    fn structural_with_end(&mut self, expr: &'a Expr, id: InstanceId) -> Lowered<Fixed> {
+        let end = self.ends.last().copied().unwrap_or(0.0);
+        match &expr.kind {
+            ExprKind::End => Ok(Fixed::Number(end)),
+            ExprKind::Binary(op @ (BinaryOp::Add | BinaryOp::Sub), left, right) => {
+                let (left, right) = (
+                    self.structural_with_end(left, id)?,
+                    self.structural_with_end(right, id)?,
+                );
+                match (left, right) {
+                    (Fixed::Number(x), Fixed::Number(y)) => {
+                        Ok(Fixed::Number(if *op == BinaryOp::Add {
+                            x + y
+                        } else {
+                            x - y
+                        }))
+                    }
+                    _ => Err(self.error(expr.span, "bad-subscript", "a subscript is an Integer")),
+                }
+            }
+            ExprKind::Range {
+                from,
+                step: None,
+                to,
+            } => {
+                let (from, to) = (
+                    self.structural_with_end(from, id)?,
+                    self.structural_with_end(to, id)?,
+                );
+                let (Fixed::Number(from), Fixed::Number(to)) = (from, to) else {
+                    return Err(self.error(
+                        expr.span,
+                        "bad-subscript",
+                        "a subscript is an Integer",
+                    ));
+                };
+                let count = (to - from + 1.0).clamp(0.0, super::MAX_SCALARS as f64) as u32;
+                Ok(Fixed::Array(
+                    (0..count)
+                        .map(|index| Fixed::Number(from + f64::from(index)))
+                        .collect(),
+                ))
+            }
+            _ => self.structural(expr, id),
+        }
+    }
+
+    fn subscripted(
+        &mut self,
+        value: Value,
+        subscripts: &'a [Expr],
+        id: InstanceId,
+    ) -> Lowered<Value> {
+        let Some(first) = subscripts.first() else {
+            return Ok(value);
+        };
+        let (shape, chosen) = self.select_indices(&value.shape, subscripts, id, first.span)?;
+        let items = chosen.iter().map(|index| value.items[*index]).collect();
+        Ok(Value {
+            shape,
+            items,
+            ..value
+        })
+    }
+
+    fn array(&mut self, items: &'a [Expr], expr: &'a Expr, id: InstanceId) -> Lowered<Value> {
+        let values = items
+            .iter()
+            .map(|item| self.expression(item, id))
+            .collect::<Lowered<Vec<Value>>>()?;
+        self.stack(values, expr.span)
+    }
+
+    fn matrix(&mut self, rows: &'a [Vec<Expr>], expr: &'a Expr, id: InstanceId) -> Lowered<Value> {
+        let mut lowered = Vec::new();
+        for row in rows {
+            let values = row
+                .iter()
+                .map(|item| self.expression(item, id))
+                .collect::<Lowered<Vec<Value>>>()?;
+            if values.iter().any(|value| !value.shape.is_empty()) {
+                return Err(self.unsupported(
+                    expr.span,
+                    "concatenation of arrays in `[ ]` is outside the subset",
+                ));
+            }
+            lowered.push(self.stack(values, expr.span)?);
+        }
+        self.stack(lowered, expr.span)
+    }
+
+    /// Values of one shape as one array with a dimension more.
+    fn stack(&mut self, values: Vec<Value>, span: Span) -> Lowered<Value> {
+        let Some(first) = values.first().cloned() else {
+            return Ok(Value {
+                shape: vec![0],
+                items: Vec::new(),
+                unit: Unit::Any,
+                truth: false,
+                number: None,
+            });
+        };
+        let mut unit = first.unit.clone();
+        let mut items = Vec::new();
+        for value in &values {
+            if value.shape != first.shape || value.truth != first.truth {
+                return Err(self.error(
+                    span,
+                    "bad-size",
+                    "the elements of an array must have one size and type",
+                ));
+            }
+            unit = self.same_unit(&unit, &value.unit, span, "an array of")?;
+            items.extend(&value.items);
+        }
+        let shape = std::iter::once(values.len()).chain(first.shape).collect();
+        Ok(Value {
+            shape,
+            items,
+            unit,
+            truth: first.truth,
+            number: None,
+        })
+    }
+
+    fn conditional(
+        &mut self,
+        branches: &'a [(Expr, Expr)],
+        otherwise: &'a Expr,
+        expr: &'a Expr,
+        id: InstanceId,
+    ) -> Lowered<Value> {
+        let mut result = self.expression(otherwise, id)?;
+        for (condition, value) in branches.iter().rev() {
+            let truth = self.truth_expression(condition, id)?;
+            let value = self.expression(value, id)?;
+            if value.shape != result.shape || value.truth != result.truth {
+                return Err(self.error(
+                    expr.span,
+                    "bad-size",
+                    "both branches must have one size and type",
+                ));
+            }
+            let unit = self.same_unit(&value.unit, &result.unit, expr.span, "`if` between")?;
+            let pairs: Vec<(Id, Id)> = value
+                .items
+                .iter()
+                .copied()
+                .zip(result.items.iter().copied())
+                .collect();
+            let items = pairs
+                .into_iter()
+                .map(|(first, second)| self.graph.select(truth, first, second))
+                .collect();
+            result = Value {
+                shape: value.shape,
+                items,
+                unit,
+                truth: value.truth,
+                number: None,
+            };
+        }
+        Ok(result)
+    }
+
+    /// A scalar truth.
+    pub fn truth_expression(&mut self, expr: &'a Expr, id: InstanceId) -> Lowered<Id> {
+        let value = self.expression(expr, id)?;
+        if value.truth && value.shape.is_empty() {
+            return Ok(value.items[0]);
+        }
+        Err(self
+            .error(expr.span, "type", "a condition must be a Boolean")
+            .into_remedy("compare: `x > 0`"))
+    }
+
+    fn unary_operator(&mut self, op: UnaryOp, value: Value, span: Span) -> Lowered<Value> {
+        match op {
+            UnaryOp::Not => {
+                if !value.truth {
+                    return Err(self.error(span, "type", "`not` needs a Boolean"));
+                }
+                let items = value
+                    .items
+                    .iter()
+                    .map(|item| self.graph.not(*item))
+                    .collect();
+                Ok(Value { items, ..value })
+            }
+            UnaryOp::Plus | UnaryOp::Minus if value.truth => {
+                Err(self.error(span, "type", "a Boolean has no sign"))
+            }
+            UnaryOp::Plus => Ok(value),
+            UnaryOp::Minus => {
+                let items = value
+                    .items
+                    .iter()
+                    .map(|item| self.graph.neg(*item))
+                    .collect();
+                Ok(Value {
+                    items,
+                    number: value.number.map(|number| -number),
+                    ..value
+                })
+            }
+        }
+    }
+
+    fn binary_operator(
+        &mut self,
+        op: BinaryOp,
+        left: Value,
+        right: Value,
+        left_expr: &Expr,
+        right_expr: &Expr,
+    ) -> Lowered<Value> {
+        let span = left_expr.span.to(right_expr.span);
+        // The operator itself is the place of a clash; it lies between the operands.
+        let gap = Span {
+            start: left_expr.span.end,
+            end: right_expr.span.start,
+        };
+        let text = self.source.get(gap.range()).unwrap_or("");
+        let offset = text.find(op.symbol()).unwrap_or(0);
+        let place = Span {
+            start: gap.start + offset,
+            end: gap.start + offset + op.symbol().len(),
+        };
+        match op {
+            BinaryOp::And | BinaryOp::Or => self.logical(op, left, right, place),
+            BinaryOp::Less
+            | BinaryOp::LessEqual
+            | BinaryOp::Greater
+            | BinaryOp::GreaterEqual
+            | BinaryOp::Equal
+            | BinaryOp::NotEqual => self.compare(op, left, right, place),
+            _ if left.truth || right.truth => Err(self.error(
+                place,
+                "type",
+                format!("`{}` cannot be applied to a Boolean", op.symbol()),
+            )),
+            BinaryOp::Add | BinaryOp::Sub | BinaryOp::ElementAdd | BinaryOp::ElementSub => {
+                self.sum(op, left, right, place)
+            }
+            BinaryOp::Mul if !left.shape.is_empty() && !right.shape.is_empty() => {
+                self.matrix_product(left, right, place)
+            }
+            BinaryOp::Mul | BinaryOp::ElementMul | BinaryOp::Div | BinaryOp::ElementDiv => {
+                self.product(op, left, right, place)
+            }
+            BinaryOp::Pow | BinaryOp::ElementPow => self.power(op, left, right, span, place),
+        }
+    }
+
+    fn logical(&mut self, op: BinaryOp, left: Value, right: Value, place: Span) -> Lowered<Value> {
+        if !left.truth || !right.truth || !left.shape.is_empty() || !right.shape.is_empty() {
+            return Err(self.error(place, "type", format!("`{}` joins Booleans", op.symbol())));
+        }
+        let (x, y) = (left.items[0], right.items[0]);
+        let item = if op == BinaryOp::And {
+            self.graph.and(x, y)
+        } else {
+            self.graph.or(x, y)
+        };
+        Ok(Value {
+            truth: true,
+            ..Value::scalar(item, Unit::Any)
+        })
+    }
+
+    fn compare(&mut self, op: BinaryOp, left: Value, right: Value, place: Span) -> Lowered<Value> {
+        if left.truth || right.truth || !left.shape.is_empty() || !right.shape.is_empty() {
+            return Err(self.error(
+                place,
+                "type",
+                format!("`{}` compares two numbers", op.symbol()),
+            ));
+        }
+        self.same_unit(
+            &left.unit,
+            &right.unit,
+            place,
+            &format!("`{}` between", op.symbol()),
+        )?;
+        let (x, y) = (left.items[0], right.items[0]);
+        if !self.without_events && !self.is_parametric(&[x, y]) {
+            let message = format!(
+                "the relation `{}` changes while the model runs, which makes an event",
+                op.symbol()
+            );
+            let error = self.error(place, "needs-events", message);
+            return Err(Box::new(error.remedy(
+                "wrap the whole expression in `noEvent(…)` where a smooth switch is meant",
+            )));
+        }
+        let item = match op {
+            BinaryOp::Less => self.graph.relation(Relation::Less, x, y),
+            BinaryOp::Greater => self.graph.relation(Relation::Less, y, x),
+            BinaryOp::LessEqual => self.graph.relation(Relation::LessEqual, x, y),
+            BinaryOp::GreaterEqual => self.graph.relation(Relation::LessEqual, y, x),
+            BinaryOp::Equal => self.graph.relation(Relation::Equal, x, y),
+            _ => self.graph.relation(Relation::NotEqual, x, y),
+        };
+        Ok(Value {
+            truth: true,
+            ..Value::scalar(item, Unit::Any)
+        })
+    }
+
+    /// Whether nodes depend on parameters only.
+    pub fn is_parametric(&self, items: &[Id]) -> bool {
+        self.graph.leaves(items).into_iter().all(|leaf| match leaf {
+            Leaf::Variable(index) => matches!(
+                self.variables[index as usize].kind,
+                Kind::Parameter | Kind::Dependent
+            ),
+            Leaf::Time | Leaf::Derivative(_) | Leaf::Slot(_) => false,
+        })
+    }
+
+    fn elementwise(
+        &mut self,
+        op: Binary,
+        left: &Value,
+        right: &Value,
+        place: Span,
+    ) -> Lowered<(Vec<usize>, Vec<Id>)> {
+        let shape = if left.shape.is_empty() {
+            right.shape.clone()
+        } else {
+            left.shape.clone()
+        };
+        if !left.shape.is_empty() && !right.shape.is_empty() && left.shape != right.shape {
+            let message = format!(
+                "arrays of sizes {:?} and {:?} do not fit",
+                left.shape, right.shape
+            );
+            return Err(self.error(place, "bad-size", message));
+        }
+        let count: usize = shape.iter().product();
+        let at = |value: &Value, index: usize| {
+            if value.shape.is_empty() {
+                value.items[0]
+            } else {
+                value.items[index]
+            }
+        };
+        let items = (0..count)
+            .map(|index| self.graph.binary(op, at(left, index), at(right, index)))
+            .collect();
+        Ok((shape, items))
+    }
+
+    fn sum(&mut self, op: BinaryOp, left: Value, right: Value, place: Span) -> Lowered<Value> {
+        let element = matches!(op, BinaryOp::ElementAdd | BinaryOp::ElementSub);
+        let adds = matches!(op, BinaryOp::Add | BinaryOp::ElementAdd);
+        if !element && left.shape != right.shape {
+            let message = format!(
+                "arrays of sizes {:?} and {:?} cannot be added",
+                left.shape, right.shape
+            );
+            return Err(self.error(place, "bad-size", message));
+        }
+        let unit = self.sum_unit(&left, &right, adds, place)?;
+        let (shape, items) = self.elementwise(
+            if adds { Binary::Add } else { Binary::Sub },
+            &left,
+            &right,
+            place,
+        )?;
+        let number = match (left.number, right.number) {
+            (Some(x), Some(y)) => Some(if adds { x + y } else { x - y }),
+            _ => None,
+        };
+        Ok(Value {
+            shape,
+            items,
+            unit,
+            truth: false,
+            number,
+        })
+    }
+
+    fn sum_unit(&mut self, left: &Value, right: &Value, adds: bool, place: Span) -> Lowered<Unit> {
+        let (Unit::Known(x), Unit::Known(y)) = (&left.unit, &right.unit) else {
+            let known = if left.unit == Unit::Any { right } else { left };
+            let number = left.number.or(right.number);
+            // T + 273.15 leads from Celsius to kelvin, T − 273.15 back.
+            if let (Unit::Known(measure), Some(offset)) = (&known.unit, number) {
+                if (offset.abs() - 273.15).abs() < 1e-9 {
+                    let to_kelvin = adds == (offset > 0.0);
+                    if let Some(converted) = measure
+                        .celsius_point(!to_kelvin)
+                        .filter(|_| measure.is_celsius() == to_kelvin)
+                    {
+                        return Ok(Unit::Known(converted));
+                    }
+                }
+            }
+            let both = left.unit != Unit::Any || right.unit != Unit::Any;
+            let plain = left.number.is_some() || right.number.is_some();
+            return Ok(if both && plain {
+                known.unit.clone()
+            } else {
+                Unit::Any
+            });
+        };
+        let clash = || {
+            let message = format!(
+                "`{}` joins {} and {}",
+                if adds { "+" } else { "-" },
+                x.describe(),
+                y.describe()
+            );
+            let error = self.error(place, "unit-clash", message);
+            Box::new(error.remedy("convert one side, or correct the unit of a declaration"))
+        };
+        match (x.is_celsius(), y.is_celsius()) {
+            (false, false) => {
+                if x.fits(y) {
+                    Ok(right.unit.clone())
+                } else {
+                    Err(clash())
+                }
+            }
+            (true, false) if x.difference().fits(y) => Ok(left.unit.clone()),
+            (false, true) if adds && x.fits(&y.difference()) => Ok(right.unit.clone()),
+            (true, true) if !adds => Ok(Unit::Known(x.difference())),
+            _ => Err(clash()),
+        }
+    }
+
+    fn product(&mut self, op: BinaryOp, left: Value, right: Value, place: Span) -> Lowered<Value> {
+        let multiplies = matches!(op, BinaryOp::Mul | BinaryOp::ElementMul);
+        if op == BinaryOp::Div && !right.shape.is_empty() {
+            return Err(self.error(
+                place,
+                "bad-size",
+                "an array cannot divide; use `./` to divide element by element",
+            ));
+        }
+        let unit = product_unit(&left, &right, multiplies);
+        let (shape, items) = self.elementwise(
+            if multiplies { Binary::Mul } else { Binary::Div },
+            &left,
+            &right,
+            place,
+        )?;
+        let number = match (left.number, right.number) {
+            (Some(x), Some(y)) => Some(if multiplies { x * y } else { x / y }),
+            _ => None,
+        };
+        Ok(Value {
+            shape,
+            items,
+            unit,
+            truth: false,
+            number,
+        })
+    }
+
+    fn matrix_product(&mut self, left: Value, right: Value, place: Span) -> Lowered<Value> {
+        let unit = product_unit(&left, &right, true);
+        let (rows, inner) = match left.shape.as_slice() {
+            [inner] => (None, *inner),
+            [rows, inner] => (Some(*rows), *inner),
+            _ => return Err(self.error(place, "bad-size", "`*` multiplies vectors and matrices")),
+        };
+        let (same, columns) = match right.shape.as_slice() {
+            [same] => (*same, None),
+            [same, columns] => (*same, Some(*columns)),
+            _ => return Err(self.error(place, "bad-size", "`*` multiplies vectors and matrices")),
+        };
+        if inner != same {
+            return Err(self.error(
+                place,
+                "bad-size",
+                format!(
+                    "sizes {:?} and {:?} cannot be multiplied",
+                    left.shape, right.shape
+                ),
+            ));
+        }
+        let mut items = Vec::new();
+        for row in 0..rows.unwrap_or(1) {
+            for column in 0..columns.unwrap_or(1) {
+                let mut sum = self.graph.constant(0.0);
+                for index in 0..inner {
+                    let x = left.items[row * inner + index];
+                    let y = right.items[index * columns.unwrap_or(1) + column];
+                    let product = self.graph.mul(x, y);
+                    sum = self.graph.add(sum, product);
+                }
+                items.push(sum);
+            }
+        }
+        Ok(Value {
+            shape: rows.into_iter().chain(columns).collect(),
+            items,
+            unit,
+            truth: false,
+            number: None,
+        })
+    }
+
+    fn power(
+        &mut self,
+        op: BinaryOp,
+        left: Value,
+        right: Value,
+        span: Span,
+        place: Span,
+    ) -> Lowered<Value> {
+        if op == BinaryOp::Pow && !(left.shape.is_empty() && right.shape.is_empty()) {
+            return Err(self.unsupported(
+                span,
+                "powers of matrices are outside the subset; `.^` works element by element",
+            ));
+        }
+        if let Unit::Known(exponent) = &right.unit {
+            if !exponent.fits(&Measure::one()) {
+                let message = format!(
+                    "an exponent must be a plain number and has the unit {}",
+                    exponent.describe()
+                );
+                return Err(self.error(place, "unit-clash", message));
+            }
+        }
+        let unit = match (&left.unit, right.number) {
+            (Unit::Any, _) => Unit::Any,
+            (Unit::Known(base), Some(number)) => base
+                .difference()
+                .power(number)
+                .map_or(Unit::Any, Unit::Known),
+            (Unit::Known(base), None) if base.fits(&Measure::one()) => Unit::Known(Measure::one()),
+            (Unit::Known(base), None) => {
+                let message = format!(
+                    "{} cannot be raised to a power that is not a number",
+                    base.describe()
+                );
+                let error = self.error(place, "unit-clash", message);
+                return Err(Box::new(error.remedy("divide by a reference value first")));
+            }
+        };
+        let (shape, items) = self.elementwise(Binary::Pow, &left, &right, place)?;
+        Ok(Value {
+            shape,
+            items,
+            unit,
+            truth: false,
+            number: None,
+        })
+    }
+
+    /// The common unit of two sides, or an error at `place`.
+    pub fn same_unit(&self, left: &Unit, right: &Unit, place: Span, what: &str) -> Lowered<Unit> {
+        match (left, right) {
+            (Unit::Known(x), Unit::Known(y)) if !x.fits(y) => {
+                let message = format!("{what} {} and {}", x.describe(), y.describe());
+                let error = self.error(place, "unit-clash", message);
+                Err(Box::new(error.remedy(
+                    "convert one side, or correct the unit of a declaration",
+                )))
+            }
+            (Unit::Known(_), _) => Ok(left.clone()),
+            _ => Ok(right.clone()),
+        }
+    }
+
+    pub fn check_fits(&self, given: &Unit, wanted: &Unit, place: Span, what: &str) -> Lowered<()> {
+        match (given, wanted) {
+            (Unit::Known(given), Unit::Known(wanted)) if !given.fits(wanted) => {
+                let message = format!(
+                    "this is in {}, {what} is {}",
+                    given.describe(),
+                    wanted.describe()
+                );
+                let error = self.error(place, "unit-clash", message);
+                Err(Box::new(
+                    error.remedy("convert it, or correct the unit of a declaration"),
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub fn apply_unary(&mut self, op: Unary, value: &Value) -> Vec<Id> {
+        value
+            .items
+            .iter()
+            .map(|item| self.graph.unary(op, *item))
+            .collect()
+    }
+}
+
+fn product_unit(left: &Value, right: &Value, multiplies: bool) -> Unit {
+    match (&left.unit, left.number, &right.unit, right.number) {
+        (Unit::Known(x), _, Unit::Known(y), _) => Unit::Known(
+            x.difference()
+                .times(&y.difference(), if multiplies { 1 } else { -1 }),
+        ),
+        (Unit::Known(x), _, Unit::Any, Some(number)) => {
+            Unit::Known(x.times_number(if multiplies { number } else { 1.0 / number }))
+        }
+        (Unit::Any, Some(number), Unit::Known(y), _) => {
+            let other = y.difference();
+            let measure = if multiplies {
+                other
+            } else {
+                Measure::one().times(&other, -1)
+            };
+            Unit::Known(measure.times_number(number))
+        }
+        _ => Unit::Any,
+    }
+}
+
+/// A remedy on a boxed diagnostic.
+pub trait Remedied {
+    fn into_remedy(self, remedy: &str) -> Box<Diagnostic>;
+}
+
+impl Remedied for Box<Diagnostic> {
+    fn into_remedy(self, remedy: &str) -> Box<Diagnostic> {
+        Box::new(self.remedy(remedy))
+    }
+}

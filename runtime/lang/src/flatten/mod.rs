@@ -1,0 +1,258 @@
+//! From classes to flat variables and equations over an expression graph.
+//!
+//! [`instance`] builds the tree of instances with their modifications, [`structural`] evaluates what must be known when
+//! compiling (sizes, ranges, Integer and Boolean parameters), [`expression`] lowers expressions and checks their units,
+//! [`equation`] lowers equations.
+
+mod builtin;
+mod equation;
+mod expression;
+mod instance;
+mod structural;
+
+use std::collections::HashMap;
+
+use crate::diagnostic::{Diagnostic, line_column};
+use crate::graph::{Graph, Id};
+use crate::syntax::{Causality, Class, ClassKind, Span};
+use crate::units::Unit;
+
+/// At most this many scalar variables and equations: a limit on what a small text can unfold into.
+pub const MAX_SCALARS: usize = 20_000;
+/// At most this many nodes.
+pub const MAX_NODES: usize = 2_000_000;
+
+/// What a flat variable is before causality is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A Real parameter with its own value.
+    Parameter,
+    /// A Real parameter or constant defined by others: its value is a node over parameters.
+    Dependent,
+    Input,
+    /// Changes with time and is determined by equations.
+    Unknown,
+}
+
+/// One scalar variable.
+#[derive(Debug, Clone)]
+pub struct Variable {
+    pub name: String,
+    pub kind: Kind,
+    pub output: bool,
+    pub protected: bool,
+    pub unit_text: String,
+    pub unit: Unit,
+    pub description: String,
+    /// Start value, a node over parameters.
+    pub start: Option<Id>,
+    pub fixed: bool,
+    pub min: Option<f64>,
+    pub max: Option<f64>,
+    pub nominal: Option<f64>,
+    /// Value of a parameter.
+    pub value: Option<Id>,
+    pub span: Span,
+}
+
+/// One scalar equation `left = right`.
+#[derive(Debug, Clone)]
+pub struct FlatEquation {
+    pub left: Id,
+    pub right: Id,
+    pub span: Span,
+}
+
+/// A flat model.
+#[derive(Debug)]
+pub struct Flat {
+    pub name: String,
+    pub description: String,
+    pub graph: Graph,
+    pub variables: Vec<Variable>,
+    pub equations: Vec<FlatEquation>,
+    pub initial_equations: Vec<FlatEquation>,
+}
+
+/// What all parts of flattening share.
+pub struct Flattener<'a> {
+    pub source: &'a str,
+    pub file: &'a str,
+    pub classes: &'a [Class],
+    pub set: HashMap<String, f64>,
+    pub used_set: Vec<String>,
+    pub graph: Graph,
+    pub variables: Vec<Variable>,
+    pub equations: Vec<FlatEquation>,
+    pub initial_equations: Vec<FlatEquation>,
+    pub instances: Vec<instance::Instance<'a>>,
+    pub structural_depth: u32,
+    /// Values of loop indices, innermost last.
+    pub loops: Vec<(String, f64)>,
+    /// Local names of a function being unfolded, innermost last.
+    pub locals: Vec<(String, expression::Value)>,
+    /// What `end` means in the subscripts being read.
+    pub ends: Vec<f64>,
+    /// Inside `noEvent` or `smooth`.
+    pub without_events: bool,
+    pub errors: Vec<Diagnostic>,
+}
+
+/// The reasons an inner function can stop with.
+pub type Lowered<T> = Result<T, Box<Diagnostic>>;
+
+/// Flattens the model called `wanted` (the last model or block of the file otherwise).
+pub fn flatten(
+    source: &str,
+    file: &str,
+    classes: &[Class],
+    wanted: Option<&str>,
+    set: &[(String, f64)],
+    graph: Graph,
+) -> Result<Flat, Vec<Diagnostic>> {
+    let class = choose(source, file, classes, wanted).map_err(|error| vec![*error])?;
+    let mut flattener = Flattener {
+        source,
+        file,
+        classes,
+        set: set.iter().cloned().collect(),
+        used_set: Vec::new(),
+        graph,
+        variables: Vec::new(),
+        equations: Vec::new(),
+        initial_equations: Vec::new(),
+        instances: Vec::new(),
+        structural_depth: 0,
+        loops: Vec::new(),
+        locals: Vec::new(),
+        ends: Vec::new(),
+        without_events: false,
+        errors: Vec::new(),
+    };
+    if let Err(error) = flattener.run(class) {
+        flattener.errors.push(*error);
+    }
+    if flattener.errors.is_empty() {
+        return Ok(Flat {
+            name: class.name.text.clone(),
+            description: class.description.clone(),
+            graph: flattener.graph,
+            variables: flattener.variables,
+            equations: flattener.equations,
+            initial_equations: flattener.initial_equations,
+        });
+    }
+    flattener
+        .errors
+        .sort_by_key(|error| (error.line, error.column));
+    flattener.errors.dedup();
+    flattener.errors.truncate(50);
+    Err(flattener.errors)
+}
+
+fn choose<'a>(
+    source: &str,
+    file: &str,
+    classes: &'a [Class],
+    wanted: Option<&str>,
+) -> Lowered<&'a Class> {
+    let runnable: Vec<&Class> = classes
+        .iter()
+        .filter(|class| {
+            matches!(class.kind, ClassKind::Model | ClassKind::Block) && class.alias.is_none()
+        })
+        .collect();
+    let names = || {
+        runnable
+            .iter()
+            .map(|class| class.name.text.as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    if let Some(wanted) = wanted {
+        let found = runnable.iter().find(|class| class.name.text == wanted);
+        return found.copied().ok_or_else(|| {
+            let message = format!("the file holds no model `{wanted}`");
+            Box::new(
+                Diagnostic::at(source, file, 0..0, "no-such-model", message)
+                    .remedy(format!("it holds: {}", names())),
+            )
+        });
+    }
+    runnable.last().copied().ok_or_else(|| {
+        let error = Diagnostic::at(
+            source,
+            file,
+            0..0,
+            "no-model",
+            "the file holds no model or block",
+        );
+        Box::new(error.remedy("write `model Name … end Name;`"))
+    })
+}
+
+impl<'a> Flattener<'a> {
+    fn run(&mut self, class: &'a Class) -> Lowered<()> {
+        let root = self.instantiate_root(class)?;
+        self.create_variables(root)?;
+        let unknown: Vec<String> = self
+            .set
+            .keys()
+            .filter(|name| !self.used_set.contains(name))
+            .cloned()
+            .collect();
+        if let Some(name) = unknown.iter().min() {
+            let message =
+                format!("`{name}` is set from outside and the model has no such parameter");
+            let error = self.error(class.name.span, "no-such-parameter", message);
+            let near = crate::nearest(
+                name,
+                self.variables.iter().map(|variable| variable.name.as_str()),
+            );
+            return Err(match near {
+                Some(near) => Box::new(error.remedy(format!("did you mean `{near}`?"))),
+                None => error,
+            });
+        }
+        if !self.errors.is_empty() {
+            return Ok(());
+        }
+        self.lower_all(root)
+    }
+
+    pub fn error(&self, span: Span, code: &str, message: impl Into<String>) -> Box<Diagnostic> {
+        Box::new(Diagnostic::at(
+            self.source,
+            self.file,
+            span.range(),
+            code,
+            message,
+        ))
+    }
+
+    pub fn unsupported(&self, span: Span, message: impl Into<String>) -> Box<Diagnostic> {
+        let error = self.error(span, "unsupported", message);
+        Box::new(error.remedy("docs/guides/modelica-subset.md lists what is read"))
+    }
+
+    /// Stops models that unfold into more than any machine should hold.
+    pub fn check_size(&self, span: Span) -> Lowered<()> {
+        let scalars = self.variables.len().max(self.equations.len());
+        if scalars <= MAX_SCALARS && self.graph.len() <= MAX_NODES {
+            return Ok(());
+        }
+        let message = format!(
+            "the model unfolds into more than {MAX_SCALARS} variables or {MAX_NODES} expressions"
+        );
+        Err(self.error(span, "too-large", message))
+    }
+
+    pub fn line_of(&self, span: Span) -> u32 {
+        line_column(self.source, span.start).0
+    }
+}
+
+/// Whether a component of this causality in the top class is an interface of the model.
+pub fn is_interface(causality: Causality, depth: usize) -> bool {
+    depth == 0 && causality != Causality::Local
+}

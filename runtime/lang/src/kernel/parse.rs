@@ -1,0 +1,672 @@
+//! Reads the text form of kernel functions.
+//!
+//! ```text
+//! const NAME = 1.5;
+//! fn name(ctx: i32, x: f64) -> f64 {
+//!     let y = x * 2.0;                 // the type is that of the expression
+//!     f64[ctx + 8] = y;                // memory; i32[…] and i64[…] likewise
+//!     for i in 0..n { … }              // i32; `unroll i in 0..4 { … }` repeats the text
+//!     if a < b { … } else { … }   while c { … }   break; continue; return y;
+//! }
+//! ```
+//! `each i in 0..N` is `unroll` for few turns and `for` otherwise.
+//! `1` is i32, `1L` is i64, `1.0` is f64; an i32 literal beside an i64 becomes one. Conditions on constants are
+//! decided here, so that code for absent features disappears. The texts belong to the compiler: an error in one is a
+//! defect of ours and is reported with its line.
+
+use std::collections::HashMap;
+
+use super::{Binary, Expr, Function, Program, Stmt, Ty, Unary};
+
+/// Reads `text` and defines its functions in `program`. `constants` are the names the text may use beside its own.
+pub fn parse(
+    program: &mut Program,
+    text: &str,
+    constants: &HashMap<String, Expr>,
+) -> Result<(), String> {
+    let tokens = tokenize(text)?;
+    declare_all(program, &tokens)?;
+    let mut parser = Parser {
+        program,
+        tokens,
+        at: 0,
+        constants: constants.clone(),
+        scopes: Vec::new(),
+        locals: Vec::new(),
+    };
+    while !parser.done() {
+        if parser.eat("const") {
+            let name = parser.name()?;
+            parser.expect("=")?;
+            let value = parser.expression()?;
+            parser.expect(";")?;
+            parser.constants.insert(name, value);
+        } else {
+            let function = parser.function()?;
+            parser.program.define(function);
+        }
+    }
+    Ok(())
+}
+
+/// Up to this many turns `each` repeats the text.
+const FEW: i32 = 6;
+
+#[derive(Debug, Clone, PartialEq)]
+enum Token {
+    Name(String),
+    Symbol(&'static str),
+    I32(i32),
+    I64(i64),
+    F64(f64),
+}
+
+const SYMBOLS: [&str; 36] = [
+    ">>>", "->", "..", "<<", ">>", "<=", ">=", "==", "!=", "&&", "||", "+=", "-=", "*=", "(", ")",
+    "{", "}", "[", "]", ",", ";", ":", "=", "+", "-", "*", "/", "%", "<", ">", "!", "&", "|", "^",
+    "@",
+];
+
+fn tokenize(text: &str) -> Result<Vec<(Token, u32)>, String> {
+    let mut tokens = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let number = index as u32 + 1;
+        let mut rest = line.split("//").next().unwrap_or("").trim_start();
+        while let Some(first) = rest.chars().next() {
+            let (token, length) = if first.is_ascii_alphabetic() || first == '_' {
+                let length = rest
+                    .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+                    .unwrap_or(rest.len());
+                (Token::Name(rest[..length].to_string()), length)
+            } else if first.is_ascii_digit() {
+                literal(rest).ok_or_else(|| format!("line {number}: bad number at `{rest}`"))?
+            } else {
+                let symbol = SYMBOLS.iter().find(|symbol| rest.starts_with(**symbol));
+                let symbol =
+                    symbol.ok_or_else(|| format!("line {number}: unknown character `{first}`"))?;
+                (Token::Symbol(symbol), symbol.len())
+            };
+            tokens.push((token, number));
+            rest = rest[length..].trim_start();
+        }
+    }
+    Ok(tokens)
+}
+
+fn literal(rest: &str) -> Option<(Token, usize)> {
+    if let Some(hex) = rest.strip_prefix("0x") {
+        let digits = hex
+            .find(|c: char| !c.is_ascii_hexdigit())
+            .unwrap_or(hex.len());
+        let value = u64::from_str_radix(&hex[..digits], 16).ok()?;
+        let long = hex[digits..].starts_with('L');
+        let token = if long {
+            Token::I64(value as i64)
+        } else {
+            Token::I32(value as u32 as i32)
+        };
+        return Some((token, 2 + digits + usize::from(long)));
+    }
+    let bytes = rest.as_bytes();
+    let mut end = 0;
+    let mut float = false;
+    while let Some(byte) = bytes.get(end) {
+        match byte {
+            b'0'..=b'9' => {}
+            b'.' if bytes.get(end + 1).is_some_and(u8::is_ascii_digit) => float = true,
+            b'e' => float = true,
+            b'-' | b'+' if end > 0 && bytes[end - 1] == b'e' => {}
+            _ => break,
+        }
+        end += 1;
+    }
+    let digits = &rest[..end];
+    if float {
+        return Some((Token::F64(digits.parse().ok()?), end));
+    }
+    if bytes.get(end) == Some(&b'L') {
+        return Some((Token::I64(digits.parse().ok()?), end + 1));
+    }
+    Some((Token::I32(digits.parse().ok()?), end))
+}
+
+fn declare_all(program: &mut Program, tokens: &[(Token, u32)]) -> Result<(), String> {
+    for (index, (token, _)) in tokens.iter().enumerate() {
+        if *token != Token::Name("fn".to_string()) {
+            continue;
+        }
+        let header: Vec<&Token> = tokens[index + 1..]
+            .iter()
+            .map(|(token, _)| token)
+            .take_while(|token| **token != Token::Symbol("{"))
+            .collect();
+        let Some(Token::Name(name)) = header.first() else {
+            return Err("a function without a name".to_string());
+        };
+        let mut parameters = Vec::new();
+        let mut result = None;
+        for pair in header.windows(2) {
+            if let (Token::Symbol(symbol), Token::Name(ty)) = (pair[0], pair[1]) {
+                match *symbol {
+                    ":" => parameters.push(type_named(ty)?),
+                    "->" => result = Some(type_named(ty)?),
+                    _ => {}
+                }
+            }
+        }
+        program.declare(name, &parameters, result);
+    }
+    Ok(())
+}
+
+fn type_named(name: &str) -> Result<Ty, String> {
+    match name {
+        "i32" => Ok(Ty::I32),
+        "i64" => Ok(Ty::I64),
+        "f64" => Ok(Ty::F64),
+        other => Err(format!("unknown type `{other}`")),
+    }
+}
+
+struct Parser<'a> {
+    program: &'a mut Program,
+    tokens: Vec<(Token, u32)>,
+    at: usize,
+    constants: HashMap<String, Expr>,
+    scopes: Vec<HashMap<String, Expr>>,
+    locals: Vec<Ty>,
+}
+
+impl Parser<'_> {
+    fn done(&self) -> bool {
+        self.at >= self.tokens.len()
+    }
+
+    fn peek(&self) -> Option<&Token> {
+        self.tokens.get(self.at).map(|(token, _)| token)
+    }
+
+    fn error<T>(&self, message: &str) -> Result<T, String> {
+        let line = self
+            .tokens
+            .get(self.at.min(self.tokens.len().saturating_sub(1)))
+            .map_or(0, |(_, line)| *line);
+        Err(format!(
+            "kernel line {line}: {message}, at {:?}",
+            self.peek()
+        ))
+    }
+
+    fn is(&self, text: &str) -> bool {
+        match self.peek() {
+            Some(Token::Name(name)) => name == text,
+            Some(Token::Symbol(symbol)) => *symbol == text,
+            Some(Token::I32(0)) => text == "0",
+            _ => false,
+        }
+    }
+
+    fn eat(&mut self, text: &str) -> bool {
+        let found = self.is(text);
+        self.at += usize::from(found);
+        found
+    }
+
+    fn expect(&mut self, text: &str) -> Result<(), String> {
+        if self.eat(text) {
+            Ok(())
+        } else {
+            self.error(&format!("expected `{text}`"))
+        }
+    }
+
+    fn name(&mut self) -> Result<String, String> {
+        let Some(Token::Name(name)) = self.peek() else {
+            return self.error("expected a name");
+        };
+        let name = name.clone();
+        self.at += 1;
+        Ok(name)
+    }
+
+    fn function(&mut self) -> Result<Function, String> {
+        self.expect("fn")?;
+        let name = self.name()?;
+        self.scopes = vec![HashMap::new()];
+        self.locals.clear();
+        self.expect("(")?;
+        let mut parameters = Vec::new();
+        while !self.eat(")") {
+            let parameter = self.name()?;
+            self.expect(":")?;
+            let ty = type_named(&self.name()?)?;
+            self.bind(&parameter, ty);
+            parameters.push(ty);
+            self.eat(",");
+        }
+        let result = if self.eat("->") {
+            Some(type_named(&self.name()?)?)
+        } else {
+            None
+        };
+        let body = self.block()?;
+        let locals = self.locals.split_off(parameters.len());
+        Ok(Function {
+            name,
+            parameters,
+            result,
+            locals,
+            body,
+        })
+    }
+
+    fn bind(&mut self, name: &str, ty: Ty) -> u32 {
+        let local = self.locals.len() as u32;
+        self.locals.push(ty);
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.insert(name.to_string(), Expr::Local(local, ty));
+        }
+        local
+    }
+
+    fn block(&mut self) -> Result<Vec<Stmt>, String> {
+        self.expect("{")?;
+        self.scopes.push(HashMap::new());
+        let mut body = Vec::new();
+        while !self.eat("}") {
+            if self.done() {
+                return self.error("a block without an end");
+            }
+            self.statement(&mut body)?;
+        }
+        self.scopes.pop();
+        Ok(body)
+    }
+
+    fn statement(&mut self, body: &mut Vec<Stmt>) -> Result<(), String> {
+        if self.eat("let") {
+            let name = self.name()?;
+            self.expect("=")?;
+            let value = self.expression()?;
+            let Some(ty) = value.ty() else {
+                return self.error("a value without a type");
+            };
+            let local = self.bind(&name, ty);
+            body.push(Stmt::Set(local, value));
+            return self.expect(";");
+        }
+        if self.eat("if") {
+            return self.conditional(body);
+        }
+        if self.eat("while") {
+            let condition = self.expression()?;
+            let inner = self.block()?;
+            body.push(Stmt::While {
+                condition,
+                body: inner,
+                step: Vec::new(),
+            });
+            return Ok(());
+        }
+        if self.eat("for") {
+            return self.counted(body);
+        }
+        if self.eat("unroll") {
+            return self.unrolled(body);
+        }
+        if self.eat("each") {
+            let start = self.at;
+            self.name()?;
+            self.expect("in")?;
+            self.expect("0")?;
+            self.expect("..")?;
+            let count = self.expression()?;
+            self.at = start;
+            let few = matches!(count, Expr::I32(count) if count <= FEW);
+            return if few {
+                self.unrolled(body)
+            } else {
+                self.counted(body)
+            };
+        }
+        if self.eat("break") {
+            body.push(Stmt::Break);
+            return self.expect(";");
+        }
+        if self.eat("continue") {
+            body.push(Stmt::Continue);
+            return self.expect(";");
+        }
+        if self.eat("return") {
+            let value = if self.is(";") {
+                None
+            } else {
+                Some(self.expression()?)
+            };
+            body.push(Stmt::Return(value));
+            return self.expect(";");
+        }
+        self.assignment(body)
+    }
+
+    fn conditional(&mut self, body: &mut Vec<Stmt>) -> Result<(), String> {
+        let condition = self.expression()?;
+        let first = self.block()?;
+        let mut second = Vec::new();
+        if self.eat("else") {
+            if self.eat("if") {
+                self.conditional(&mut second)?;
+            } else {
+                second = self.block()?;
+            }
+        }
+        match condition {
+            Expr::I32(0) => body.extend(second),
+            Expr::I32(_) => body.extend(first),
+            condition => body.push(Stmt::If(condition, first, second)),
+        }
+        Ok(())
+    }
+
+    fn counted(&mut self, body: &mut Vec<Stmt>) -> Result<(), String> {
+        let name = self.name()?;
+        self.expect("in")?;
+        let from = self.expression()?;
+        self.expect("..")?;
+        let to = self.expression()?;
+        self.scopes.push(HashMap::new());
+        let local = self.bind(&name, Ty::I32);
+        let inner = self.block()?;
+        self.scopes.pop();
+        let counter = Expr::Local(local, Ty::I32);
+        body.push(Stmt::Set(local, from));
+        body.push(Stmt::While {
+            condition: Expr::binary(Binary::Lt, Ty::I32, counter.clone(), to),
+            body: inner,
+            step: vec![Stmt::Set(
+                local,
+                Expr::binary(Binary::Add, Ty::I32, counter, Expr::I32(1)),
+            )],
+        });
+        Ok(())
+    }
+
+    fn unrolled(&mut self, body: &mut Vec<Stmt>) -> Result<(), String> {
+        let name = self.name()?;
+        self.expect("in")?;
+        let from = self.expression()?;
+        self.expect("..")?;
+        let to = self.expression()?;
+        let (Expr::I32(from), Expr::I32(to)) = (from, to) else {
+            return self.error("`unroll` needs constants");
+        };
+        let start = self.at;
+        if from >= to {
+            self.block()?;
+        }
+        for value in from..to {
+            self.at = start;
+            self.scopes
+                .push(HashMap::from([(name.clone(), Expr::I32(value))]));
+            body.extend(self.block()?);
+            self.scopes.pop();
+        }
+        Ok(())
+    }
+
+    fn assignment(&mut self, body: &mut Vec<Stmt>) -> Result<(), String> {
+        let target = self.expression()?;
+        let operator = ["=", "+=", "-=", "*="]
+            .into_iter()
+            .find(|symbol| self.eat(symbol));
+        let Some(operator) = operator else {
+            body.push(Stmt::Do(target));
+            return self.expect(";");
+        };
+        let value = self.expression()?;
+        let value = match operator {
+            "+=" => self.combine(Binary::Add, target.clone(), value)?,
+            "-=" => self.combine(Binary::Sub, target.clone(), value)?,
+            "*=" => self.combine(Binary::Mul, target.clone(), value)?,
+            _ => self.coerce(value, target.ty()),
+        };
+        if value.ty() != target.ty() {
+            return self.error("assignment of another type");
+        }
+        match target {
+            Expr::Local(local, _) => body.push(Stmt::Set(local, value)),
+            Expr::Load(ty, address, offset) => body.push(Stmt::Store(ty, *address, offset, value)),
+            _ => return self.error("not a place"),
+        }
+        self.expect(";")
+    }
+
+    fn expression(&mut self) -> Result<Expr, String> {
+        self.binary(0)
+    }
+
+    fn binary(&mut self, level: usize) -> Result<Expr, String> {
+        const LEVELS: [&[(&str, Binary)]; 8] = [
+            &[("||", Binary::Or)],
+            &[("&&", Binary::And)],
+            &[
+                ("==", Binary::Eq),
+                ("!=", Binary::Ne),
+                ("<=", Binary::Le),
+                (">=", Binary::Ge),
+                ("<", Binary::Lt),
+                (">", Binary::Gt),
+            ],
+            &[("|", Binary::Or)],
+            &[("^", Binary::Xor)],
+            &[("&", Binary::And)],
+            &[
+                (">>>", Binary::ShrU),
+                ("<<", Binary::Shl),
+                (">>", Binary::ShrS),
+            ],
+            &[("+", Binary::Add), ("-", Binary::Sub)],
+        ];
+        if level == LEVELS.len() {
+            return self.product();
+        }
+        let mut left = self.binary(level + 1)?;
+        while let Some((_, op)) = LEVELS[level].iter().find(|(symbol, _)| self.is(symbol)) {
+            self.at += 1;
+            let right = self.binary(level + 1)?;
+            left = self.combine(*op, left, right)?;
+        }
+        Ok(left)
+    }
+
+    fn product(&mut self) -> Result<Expr, String> {
+        let mut left = self.prefix()?;
+        while let Some((_, op)) = [("*", Binary::Mul), ("/", Binary::Div), ("%", Binary::Rem)]
+            .iter()
+            .find(|(symbol, _)| self.is(symbol))
+        {
+            self.at += 1;
+            let right = self.prefix()?;
+            left = self.combine(*op, left, right)?;
+        }
+        Ok(left)
+    }
+
+    fn coerce(&self, value: Expr, ty: Option<Ty>) -> Expr {
+        match (value, ty) {
+            (Expr::I32(value), Some(Ty::I64)) => Expr::I64(i64::from(value)),
+            (value, _) => value,
+        }
+    }
+
+    fn combine(&self, op: Binary, left: Expr, right: Expr) -> Result<Expr, String> {
+        let left = self.coerce(left, right.ty());
+        let right = self.coerce(right, left.ty());
+        if let (Expr::I32(a), Expr::I32(b)) = (&left, &right) {
+            if let Some(value) = fold(op, *a, *b) {
+                return Ok(Expr::I32(value));
+            }
+        }
+        let Some(ty) = left.ty() else {
+            return self.error("a value without a type");
+        };
+        if right.ty() != Some(ty) {
+            return self.error(&format!("operands of {op:?} differ in type"));
+        }
+        if op == Binary::And && ty == Ty::I32 && (left == Expr::I32(0) || right == Expr::I32(0)) {
+            return Ok(Expr::I32(0));
+        }
+        Ok(Expr::binary(op, ty, left, right))
+    }
+
+    fn prefix(&mut self) -> Result<Expr, String> {
+        if self.eat("-") {
+            return match self.prefix()? {
+                Expr::F64(value) => Ok(Expr::F64(-value)),
+                Expr::I32(value) => Ok(Expr::I32(-value)),
+                Expr::I64(value) => Ok(Expr::I64(-value)),
+                operand => match operand.ty() {
+                    Some(Ty::I32) => self.combine(Binary::Sub, Expr::I32(0), operand),
+                    Some(Ty::I64) => self.combine(Binary::Sub, Expr::I64(0), operand),
+                    _ => Ok(Expr::unary(Unary::Neg, operand)),
+                },
+            };
+        }
+        if self.eat("!") {
+            return match self.prefix()? {
+                Expr::I32(value) => Ok(Expr::I32(i32::from(value == 0))),
+                operand => Ok(Expr::unary(Unary::Not, operand)),
+            };
+        }
+        self.primary()
+    }
+
+    fn primary(&mut self) -> Result<Expr, String> {
+        let Some(token) = self.peek().cloned() else {
+            return self.error("expected an expression");
+        };
+        self.at += 1;
+        match token {
+            Token::F64(value) => Ok(Expr::F64(value)),
+            Token::I32(value) => Ok(Expr::I32(value)),
+            Token::I64(value) => Ok(Expr::I64(value)),
+            Token::Symbol("(") => {
+                let inner = self.expression()?;
+                self.expect(")")?;
+                Ok(inner)
+            }
+            Token::Name(name) if self.is("[") => {
+                let ty = type_named(&name)?;
+                self.expect("[")?;
+                let address = self.expression()?;
+                self.expect("]")?;
+                let (base, offset) = address.split_address();
+                Ok(Expr::Load(ty, Box::new(base), offset))
+            }
+            Token::Name(name) if self.is("(") => self.call(&name),
+            Token::Name(name) => {
+                let local = self.scopes.iter().rev().find_map(|scope| scope.get(&name));
+                match local.or_else(|| self.constants.get(&name)) {
+                    Some(value) => Ok(value.clone()),
+                    None => self.error(&format!("unknown name `{name}`")),
+                }
+            }
+            Token::Symbol(_) => self.error("expected an expression"),
+        }
+    }
+
+    fn call(&mut self, name: &str) -> Result<Expr, String> {
+        self.expect("(")?;
+        let mut arguments = Vec::new();
+        while !self.eat(")") {
+            arguments.push(self.expression()?);
+            self.eat(",");
+        }
+        let unary = match name {
+            "abs" => Some(Unary::Abs),
+            "sqrt" => Some(Unary::Sqrt),
+            "floor" => Some(Unary::Floor),
+            "ceil" => Some(Unary::Ceil),
+            "trunc" => Some(Unary::Trunc),
+            "nearest" => Some(Unary::Nearest),
+            "bits" => Some(Unary::Bits),
+            "from_bits" => Some(Unary::FromBits),
+            "wrap" => Some(Unary::Wrap),
+            "extend" => Some(Unary::Extend),
+            "f64_of" => Some(Unary::FromI32),
+            "f64_of_long" => Some(Unary::FromI64),
+            "long_of" => Some(Unary::ToI64),
+            _ => None,
+        };
+        if let (Some(op), [_]) = (unary, arguments.as_slice()) {
+            let value = Expr::unary(op, arguments.swap_remove(0));
+            return if value.ty().is_some() {
+                Ok(value)
+            } else {
+                self.error(&format!("bad operand of {name}"))
+            };
+        }
+        let binary = match name {
+            "min" => Some(Binary::Min),
+            "max" => Some(Binary::Max),
+            "copysign" => Some(Binary::CopySign),
+            _ => None,
+        };
+        if let (Some(op), 2) = (binary, arguments.len()) {
+            let right = arguments.swap_remove(1);
+            return self.combine(op, arguments.swap_remove(0), right);
+        }
+        if name == "select" && arguments.len() == 3 {
+            let second = arguments.swap_remove(2);
+            let first = arguments.swap_remove(1);
+            let second = self.coerce(second, first.ty());
+            let condition = arguments.swap_remove(0);
+            let Some(ty) = first
+                .ty()
+                .filter(|ty| second.ty() == Some(*ty) && condition.ty() == Some(Ty::I32))
+            else {
+                return self.error("bad operands of select");
+            };
+            return Ok(Expr::Select(ty, Box::new([condition, first, second])));
+        }
+        let Some(index) = self.program.index(name) else {
+            return self.error(&format!("unknown function `{name}`"));
+        };
+        let signature = self.program.signature(index);
+        let fits = signature.parameters.len() == arguments.len()
+            && signature
+                .parameters
+                .iter()
+                .zip(&arguments)
+                .all(|(ty, argument)| argument.ty() == Some(*ty));
+        if !fits {
+            return self.error(&format!("`{name}` takes {:?}", signature.parameters));
+        }
+        Ok(Expr::Call(index, signature.result, arguments))
+    }
+}
+
+fn fold(op: Binary, a: i32, b: i32) -> Option<i32> {
+    Some(match op {
+        Binary::Add => a.checked_add(b)?,
+        Binary::Sub => a.checked_sub(b)?,
+        Binary::Mul => a.checked_mul(b)?,
+        Binary::Div => a.checked_div(b)?,
+        Binary::Rem => a.checked_rem(b)?,
+        Binary::Eq => i32::from(a == b),
+        Binary::Ne => i32::from(a != b),
+        Binary::Lt => i32::from(a < b),
+        Binary::Le => i32::from(a <= b),
+        Binary::Gt => i32::from(a > b),
+        Binary::Ge => i32::from(a >= b),
+        Binary::And => a & b,
+        Binary::Or => a | b,
+        Binary::Xor => a ^ b,
+        Binary::Min
+        | Binary::Max
+        | Binary::CopySign
+        | Binary::Shl
+        | Binary::ShrS
+        | Binary::ShrU => return None,
+    })
+}

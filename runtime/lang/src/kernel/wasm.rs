@@ -1,0 +1,402 @@
+//! Prints a kernel program as one core WebAssembly module: no imports, one exported memory, no globals.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wasm_encoder::{
+    BlockType, CodeSection, CustomSection, ExportKind, ExportSection, Function as Code,
+    FunctionSection, Ieee64, InstructionSink, MemArg, MemorySection, MemoryType, Module, NameMap,
+    NameSection, TypeSection, ValType,
+};
+
+use super::{Binary, Expr, Function, Program, Stmt, Ty, Unary};
+
+/// The module with the functions `exports` and all they call; `section` becomes the custom section `name`.
+///
+/// Fails with the name of a function that is called and never defined, which is a defect of the compiler.
+pub fn print(
+    program: &Program,
+    exports: &[(&str, usize)],
+    pages: u64,
+    name: &str,
+    section: &[u8],
+) -> Result<Vec<u8>, String> {
+    let order = reachable(program, exports.iter().map(|(_, index)| *index))?;
+    let places: BTreeMap<usize, u32> = order
+        .iter()
+        .enumerate()
+        .map(|(place, index)| (*index, place as u32))
+        .collect();
+    let mut types = TypeSection::new();
+    let mut functions = FunctionSection::new();
+    let mut code = CodeSection::new();
+    let mut names = NameMap::new();
+    for (place, index) in order.iter().enumerate() {
+        let function = program
+            .function(*index)
+            .ok_or_else(|| program.signature(*index).name.clone())?;
+        types.ty().function(
+            function.parameters.iter().map(|ty| val_type(*ty)),
+            function.result.iter().map(|ty| val_type(*ty)),
+        );
+        functions.function(place as u32);
+        code.function(&print_function(function, &places));
+        names.append(place as u32, &function.name);
+    }
+    let mut memories = MemorySection::new();
+    memories.memory(MemoryType {
+        minimum: pages,
+        maximum: None,
+        memory64: false,
+        shared: false,
+        page_size_log2: None,
+    });
+    let mut export_section = ExportSection::new();
+    export_section.export(crate::abi::MEMORY, ExportKind::Memory, 0);
+    for (export, index) in exports {
+        export_section.export(export, ExportKind::Func, places[index]);
+    }
+    let mut name_section = NameSection::new();
+    name_section.functions(&names);
+    let mut module = Module::new();
+    module.section(&types);
+    module.section(&functions);
+    module.section(&memories);
+    module.section(&export_section);
+    module.section(&code);
+    module.section(&name_section);
+    module.section(&CustomSection {
+        name: name.into(),
+        data: section.into(),
+    });
+    Ok(module.finish())
+}
+
+fn reachable(program: &Program, roots: impl Iterator<Item = usize>) -> Result<Vec<usize>, String> {
+    let mut found = BTreeSet::new();
+    let mut open: Vec<usize> = roots.collect();
+    while let Some(index) = open.pop() {
+        if found.insert(index) {
+            let function = program
+                .function(index)
+                .ok_or_else(|| program.signature(index).name.clone())?;
+            calls_of(&function.body, &mut open);
+        }
+    }
+    Ok(found.into_iter().collect())
+}
+
+fn calls_of(body: &[Stmt], out: &mut Vec<usize>) {
+    for statement in body {
+        match statement {
+            Stmt::Set(_, value) | Stmt::Do(value) | Stmt::Return(Some(value)) => {
+                calls_in(value, out)
+            }
+            Stmt::Store(_, address, _, value) => {
+                calls_in(address, out);
+                calls_in(value, out);
+            }
+            Stmt::If(condition, first, second) => {
+                calls_in(condition, out);
+                calls_of(first, out);
+                calls_of(second, out);
+            }
+            Stmt::While {
+                condition,
+                body,
+                step,
+            } => {
+                calls_in(condition, out);
+                calls_of(body, out);
+                calls_of(step, out);
+            }
+            Stmt::Break | Stmt::Continue | Stmt::Return(None) => {}
+        }
+    }
+}
+
+fn calls_in(expr: &Expr, out: &mut Vec<usize>) {
+    match expr {
+        Expr::Unary(_, operand) | Expr::Load(_, operand, _) => calls_in(operand, out),
+        Expr::Binary(_, _, left, right) => {
+            calls_in(left, out);
+            calls_in(right, out);
+        }
+        Expr::Select(_, parts) => parts.iter().for_each(|part| calls_in(part, out)),
+        Expr::Call(index, _, arguments) => {
+            out.push(*index);
+            arguments
+                .iter()
+                .for_each(|argument| calls_in(argument, out));
+        }
+        Expr::F64(_) | Expr::I64(_) | Expr::I32(_) | Expr::Local(..) => {}
+    }
+}
+
+fn val_type(ty: Ty) -> ValType {
+    match ty {
+        Ty::I32 => ValType::I32,
+        Ty::I64 => ValType::I64,
+        Ty::F64 => ValType::F64,
+    }
+}
+
+fn print_function(function: &Function, places: &BTreeMap<usize, u32>) -> Code {
+    let mut code = Code::new_with_locals_types(function.locals.iter().map(|ty| val_type(*ty)));
+    let mut printer = Printer {
+        sink: code.instructions(),
+        places,
+        depth: 0,
+        loops: Vec::new(),
+    };
+    printer.statements(&function.body);
+    if function.result.is_some() && !matches!(function.body.last(), Some(Stmt::Return(_))) {
+        printer.sink.unreachable();
+    }
+    printer.sink.end();
+    code
+}
+
+struct Printer<'a> {
+    sink: InstructionSink<'a>,
+    places: &'a BTreeMap<usize, u32>,
+    depth: u32,
+    /// Depths of the labels to break to and to continue at, innermost last.
+    loops: Vec<(u32, u32)>,
+}
+
+impl Printer<'_> {
+    fn statements(&mut self, body: &[Stmt]) {
+        for statement in body {
+            self.statement(statement);
+        }
+    }
+
+    fn statement(&mut self, statement: &Stmt) {
+        match statement {
+            Stmt::Set(local, value) => {
+                self.expr(value);
+                self.sink.local_set(*local);
+            }
+            Stmt::Store(ty, address, offset, value) => {
+                self.expr(address);
+                self.expr(value);
+                match ty {
+                    Ty::I32 => self.sink.i32_store(memarg(*offset, 2)),
+                    Ty::I64 => self.sink.i64_store(memarg(*offset, 3)),
+                    Ty::F64 => self.sink.f64_store(memarg(*offset, 3)),
+                };
+            }
+            Stmt::If(condition, first, second) => {
+                self.expr(condition);
+                self.sink.if_(BlockType::Empty);
+                self.depth += 1;
+                self.statements(first);
+                if !second.is_empty() {
+                    self.sink.else_();
+                    self.statements(second);
+                }
+                self.depth -= 1;
+                self.sink.end();
+            }
+            Stmt::While {
+                condition,
+                body,
+                step,
+            } => self.repeat(condition, body, step),
+            Stmt::Break => {
+                if let Some((exit, _)) = self.loops.last() {
+                    self.sink.br(self.depth - exit);
+                }
+            }
+            Stmt::Continue => {
+                if let Some((_, next)) = self.loops.last() {
+                    self.sink.br(self.depth - next);
+                }
+            }
+            Stmt::Return(value) => {
+                if let Some(value) = value {
+                    self.expr(value);
+                }
+                self.sink.return_();
+            }
+            Stmt::Do(value) => {
+                self.expr(value);
+                if value.ty().is_some() {
+                    self.sink.drop();
+                }
+            }
+        }
+    }
+
+    fn repeat(&mut self, condition: &Expr, body: &[Stmt], step: &[Stmt]) {
+        self.sink.block(BlockType::Empty);
+        self.sink.loop_(BlockType::Empty);
+        self.depth += 2;
+        let (exit, top) = (self.depth - 1, self.depth);
+        self.expr(condition);
+        self.sink.i32_eqz();
+        self.sink.br_if(self.depth - exit);
+        self.sink.block(BlockType::Empty);
+        self.depth += 1;
+        self.loops.push((exit, self.depth));
+        self.statements(body);
+        self.loops.pop();
+        self.depth -= 1;
+        self.sink.end();
+        self.statements(step);
+        self.sink.br(self.depth - top);
+        self.sink.end();
+        self.sink.end();
+        self.depth -= 2;
+    }
+
+    fn expr(&mut self, expr: &Expr) {
+        match expr {
+            Expr::F64(value) => {
+                self.sink.f64_const(Ieee64::new(value.to_bits()));
+            }
+            Expr::I64(value) => {
+                self.sink.i64_const(*value);
+            }
+            Expr::I32(value) => {
+                self.sink.i32_const(*value);
+            }
+            Expr::Local(local, _) => {
+                self.sink.local_get(*local);
+            }
+            Expr::Unary(op, operand) => {
+                self.expr(operand);
+                self.unary(*op);
+            }
+            Expr::Binary(op, ty, left, right) => {
+                self.expr(left);
+                self.expr(right);
+                match ty {
+                    Ty::F64 => self.binary_f64(*op),
+                    Ty::I64 => self.binary_i64(*op),
+                    Ty::I32 => self.binary_i32(*op),
+                }
+            }
+            Expr::Select(_, parts) => {
+                self.expr(&parts[1]);
+                self.expr(&parts[2]);
+                self.expr(&parts[0]);
+                self.sink.select();
+            }
+            Expr::Load(ty, address, offset) => {
+                self.expr(address);
+                match ty {
+                    Ty::I32 => self.sink.i32_load(memarg(*offset, 2)),
+                    Ty::I64 => self.sink.i64_load(memarg(*offset, 3)),
+                    Ty::F64 => self.sink.f64_load(memarg(*offset, 3)),
+                };
+            }
+            Expr::Call(index, _, arguments) => {
+                for argument in arguments {
+                    self.expr(argument);
+                }
+                self.sink.call(self.places[index]);
+            }
+        }
+    }
+
+    fn unary(&mut self, op: Unary) {
+        match op {
+            Unary::Neg => self.sink.f64_neg(),
+            Unary::Abs => self.sink.f64_abs(),
+            Unary::Sqrt => self.sink.f64_sqrt(),
+            Unary::Floor => self.sink.f64_floor(),
+            Unary::Ceil => self.sink.f64_ceil(),
+            Unary::Trunc => self.sink.f64_trunc(),
+            Unary::Nearest => self.sink.f64_nearest(),
+            Unary::Bits => self.sink.i64_reinterpret_f64(),
+            Unary::FromBits => self.sink.f64_reinterpret_i64(),
+            Unary::Wrap => self.sink.i32_wrap_i64(),
+            Unary::Extend => self.sink.i64_extend_i32_s(),
+            Unary::FromI32 => self.sink.f64_convert_i32_s(),
+            Unary::FromI64 => self.sink.f64_convert_i64_s(),
+            Unary::ToI64 => self.sink.i64_trunc_sat_f64_s(),
+            Unary::Not => self.sink.i32_eqz(),
+        };
+    }
+
+    fn binary_f64(&mut self, op: Binary) {
+        match op {
+            Binary::Add => self.sink.f64_add(),
+            Binary::Sub => self.sink.f64_sub(),
+            Binary::Mul => self.sink.f64_mul(),
+            Binary::Div => self.sink.f64_div(),
+            Binary::Min => self.sink.f64_min(),
+            Binary::Max => self.sink.f64_max(),
+            Binary::CopySign => self.sink.f64_copysign(),
+            Binary::Eq => self.sink.f64_eq(),
+            Binary::Ne => self.sink.f64_ne(),
+            Binary::Lt => self.sink.f64_lt(),
+            Binary::Le => self.sink.f64_le(),
+            Binary::Gt => self.sink.f64_gt(),
+            Binary::Ge => self.sink.f64_ge(),
+            // Not in the form for f64; the parser and the graph never make them.
+            Binary::Rem
+            | Binary::And
+            | Binary::Or
+            | Binary::Xor
+            | Binary::Shl
+            | Binary::ShrS
+            | Binary::ShrU => self.sink.unreachable(),
+        };
+    }
+
+    fn binary_i64(&mut self, op: Binary) {
+        match op {
+            Binary::Add => self.sink.i64_add(),
+            Binary::Sub => self.sink.i64_sub(),
+            Binary::Mul => self.sink.i64_mul(),
+            Binary::Div => self.sink.i64_div_s(),
+            Binary::Rem => self.sink.i64_rem_s(),
+            Binary::And => self.sink.i64_and(),
+            Binary::Or => self.sink.i64_or(),
+            Binary::Xor => self.sink.i64_xor(),
+            Binary::Shl => self.sink.i64_shl(),
+            Binary::ShrS => self.sink.i64_shr_s(),
+            Binary::ShrU => self.sink.i64_shr_u(),
+            Binary::Eq => self.sink.i64_eq(),
+            Binary::Ne => self.sink.i64_ne(),
+            Binary::Lt => self.sink.i64_lt_s(),
+            Binary::Le => self.sink.i64_le_s(),
+            Binary::Gt => self.sink.i64_gt_s(),
+            Binary::Ge => self.sink.i64_ge_s(),
+            Binary::Min | Binary::Max | Binary::CopySign => self.sink.unreachable(),
+        };
+    }
+
+    fn binary_i32(&mut self, op: Binary) {
+        match op {
+            Binary::Add => self.sink.i32_add(),
+            Binary::Sub => self.sink.i32_sub(),
+            Binary::Mul => self.sink.i32_mul(),
+            Binary::Div => self.sink.i32_div_s(),
+            Binary::Rem => self.sink.i32_rem_s(),
+            Binary::And => self.sink.i32_and(),
+            Binary::Or => self.sink.i32_or(),
+            Binary::Xor => self.sink.i32_xor(),
+            Binary::Shl => self.sink.i32_shl(),
+            Binary::ShrS => self.sink.i32_shr_s(),
+            Binary::ShrU => self.sink.i32_shr_u(),
+            Binary::Eq => self.sink.i32_eq(),
+            Binary::Ne => self.sink.i32_ne(),
+            Binary::Lt => self.sink.i32_lt_s(),
+            Binary::Le => self.sink.i32_le_s(),
+            Binary::Gt => self.sink.i32_gt_s(),
+            Binary::Ge => self.sink.i32_ge_s(),
+            Binary::Min | Binary::Max | Binary::CopySign => self.sink.unreachable(),
+        };
+    }
+}
+
+fn memarg(offset: u32, align: u32) -> MemArg {
+    MemArg {
+        offset: u64::from(offset),
+        align,
+        memory_index: 0,
+    }
+}

@@ -1,0 +1,152 @@
+//! Runs compiled modules under wasmtime.
+#![allow(dead_code)]
+
+use orrery_lang::abi::{self, Initialise, Layout, Plan, Rows, Status};
+use orrery_lang::{Compiled, Diagnostic, Options, compile};
+use wasmtime::{Config, Engine, Instance, Memory, Module, Store, TypedFunc};
+
+pub const CTX: u32 = abi::CONTEXT_BASE;
+
+pub fn build(source: &str) -> Compiled {
+    match compile(source, "test.mo", &Options::default()) {
+        Ok(compiled) => compiled,
+        Err(errors) => panic!("{}", render(&errors)),
+    }
+}
+
+pub fn errors(source: &str) -> Vec<Diagnostic> {
+    match compile(source, "test.mo", &Options::default()) {
+        Ok(_) => panic!("this compiles and should not:\n{source}"),
+        Err(errors) => errors,
+    }
+}
+
+pub fn render(errors: &[Diagnostic]) -> String {
+    errors.iter().map(Diagnostic::render).collect()
+}
+
+pub fn cranelift() -> Engine {
+    let mut config = Config::new();
+    config.cranelift_nan_canonicalization(true);
+    Engine::new(&config).expect("an engine")
+}
+
+pub fn pulley() -> Engine {
+    let mut config = Config::new();
+    config.target("pulley64").expect("pulley is built in");
+    config.cranelift_nan_canonicalization(true);
+    Engine::new(&config).expect("an engine")
+}
+
+pub struct Machine {
+    pub compiled: Compiled,
+    pub store: Store<()>,
+    pub memory: Memory,
+    pub instance: Instance,
+    solve: TypedFunc<u32, u32>,
+}
+
+impl Machine {
+    pub fn new(source: &str) -> Machine {
+        Machine::on(&cranelift(), build(source))
+    }
+
+    pub fn on(engine: &Engine, compiled: Compiled) -> Machine {
+        let module = Module::new(engine, &compiled.wasm).expect("a valid module");
+        let mut store = Store::new(engine, ());
+        let instance = Instance::new(&mut store, &module, &[]).expect("a module without imports");
+        let memory = instance
+            .get_memory(&mut store, abi::MEMORY)
+            .expect("the memory");
+        let solve = instance
+            .get_typed_func(&mut store, abi::SOLVE)
+            .expect("solve");
+        Machine {
+            compiled,
+            store,
+            memory,
+            instance,
+            solve,
+        }
+    }
+
+    pub fn write(&mut self, plan: &Plan) -> Layout {
+        let layout = Layout::for_plan(&self.compiled.meta, plan);
+        let wanted = layout.pages(CTX);
+        let present = self.memory.size(&self.store);
+        if wanted > present {
+            self.memory
+                .grow(&mut self.store, wanted - present)
+                .expect("memory");
+        }
+        abi::write_plan(
+            self.memory.data_mut(&mut self.store),
+            CTX,
+            &self.compiled.meta,
+            plan,
+        )
+        .expect("a good plan")
+    }
+
+    pub fn run(&mut self, plan: &Plan) -> (Status, Rows) {
+        let layout = self.write(plan);
+        let code = self.solve.call(&mut self.store, CTX).expect("no trap");
+        let data = self.memory.data(&self.store);
+        let status = abi::read_status(data, CTX, &self.compiled.meta);
+        assert_eq!(abi::Code::from_raw(code), status.code);
+        (
+            status,
+            abi::read_outputs(data, CTX, &self.compiled.meta, &layout),
+        )
+    }
+
+    pub fn call(&mut self) {
+        self.solve.call(&mut self.store, CTX).expect("no trap");
+    }
+
+    pub fn good(&mut self, plan: &Plan) -> Rows {
+        let (status, rows) = self.run(plan);
+        assert_eq!(
+            status.code,
+            abi::Code::Ok,
+            "{:?}",
+            status.describe(&self.compiled.meta)
+        );
+        rows
+    }
+
+    pub fn snapshot(&self) -> Vec<u8> {
+        abi::snapshot(self.memory.data(&self.store), CTX, &self.compiled.meta)
+    }
+
+    pub fn restore(&mut self, bytes: &[u8]) {
+        abi::restore(
+            self.memory.data_mut(&mut self.store),
+            CTX,
+            &self.compiled.meta,
+            bytes,
+        )
+        .expect("a snapshot of this model");
+    }
+}
+
+/// From 0 to `seconds` in one tick with `rows` rows and the start.
+pub fn until(seconds: f64, rows: u32) -> Plan {
+    Plan {
+        tick_nanos: (seconds * 1e9).round() as i64,
+        ticks: 1,
+        rows_per_tick: rows,
+        first_row: true,
+        initialise: Some(Initialise::default()),
+        ..Plan::default()
+    }
+}
+
+/// Bits of all rows, for equality without tolerance.
+pub fn bits(rows: &Rows) -> Vec<u64> {
+    rows.times
+        .iter()
+        .chain(&rows.values)
+        .map(|value| value.to_bits())
+        .collect()
+}
