@@ -1,0 +1,733 @@
+//! Commands to devices: lease, review, send, and what became of them.
+//!
+//! Nothing here trusts the page: interlocks are checked on review and again on send, limits always, and a command
+//! counts as applied only when the device's own read-back comes in on `<device>/acks`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arrow_array::cast::AsArray;
+use orrery_bus::{Record as BusRecord, SharedBus};
+use orrery_protocol::{
+    AlignedBlock, BootId, Clock, Command, DeviceId, Digest, MonoNanos, Record, RecordKind, SealKey,
+    Subject, TaiNanos, seal_command, topics,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::graph::{ChannelRef, ControlChannel};
+use crate::handle::{GraphHandle, lock};
+use crate::interlocks::{self, Evidence, Report};
+use crate::readings::Readings;
+use crate::refusal::Refusal;
+use crate::units;
+
+const LEASE: Duration = Duration::from_secs(30 * 60);
+const REVIEW: Duration = Duration::from_secs(30);
+const PREDICT_S: u32 = 90;
+/// After `apply_by`, how long an acknowledgement may still be on its way.
+const ACK_GRACE: Duration = Duration::from_secs(5);
+const MOST_COMMANDS: usize = 1000;
+const MOST_REVIEWS: usize = 64;
+/// The stream name on which agents acknowledge.
+const ACKS: &str = "acks";
+
+/// A proposed set-point.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    /// The device.
+    pub device: DeviceId,
+    /// The channel.
+    pub channel: String,
+    /// The value, in the channel's unit.
+    pub value: f64,
+}
+
+/// A proposed set-point beside the present one.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ReviewedChange {
+    /// The device.
+    pub device: DeviceId,
+    /// The channel.
+    pub channel: String,
+    /// What the device last reported.
+    pub from: Option<f64>,
+    /// What would be sent.
+    pub to: f64,
+}
+
+/// What a change would do, and whether it may be sent.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Review {
+    /// Names the review.
+    pub review_id: String,
+    /// Until when it may be sent, UNIX milliseconds.
+    pub expires_ms: f64,
+    /// The changes.
+    pub changes: Vec<ReviewedChange>,
+    /// What the model says.
+    pub prediction: String,
+    /// Each interlock under the change.
+    pub interlocks: Vec<Report>,
+    /// Whether all hold.
+    pub allowed: bool,
+}
+
+/// A command and what became of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CommandStatus {
+    /// Names the command.
+    pub id: String,
+    /// The device.
+    pub device: DeviceId,
+    /// The channel.
+    pub channel: String,
+    /// `sending`, `accepted`, `applied`, `refused`, `unknown` or `expired`.
+    pub status: &'static str,
+    /// The value the device read back; before that, the value sent.
+    pub value: Option<f64>,
+    /// Why it was refused or is unknown.
+    pub reason: Option<String>,
+    #[serde(skip)]
+    gives_up: TaiNanos,
+}
+
+/// Who may change things, until when.
+#[derive(Debug, Clone, PartialEq)]
+struct Lease {
+    holder: String,
+    until: MonoNanos,
+}
+
+/// The state of `/control`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ControlView {
+    /// What can be set.
+    pub channels: Vec<ChannelView>,
+    /// The interlocks as they stand, without any change.
+    pub interlocks: Vec<Report>,
+    /// Who holds the lease.
+    pub lease: Option<LeaseView>,
+}
+
+/// A channel and its read-back.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ChannelView {
+    /// The device.
+    pub device: DeviceId,
+    /// The channel.
+    pub channel: String,
+    /// A title.
+    pub title: String,
+    /// The unit (UCUM).
+    pub unit: String,
+    /// The device's own read-back.
+    pub value: Option<f64>,
+    /// The least value.
+    pub low: f64,
+    /// The greatest value.
+    pub high: f64,
+    /// The age of the read-back.
+    pub age_s: Option<f64>,
+}
+
+/// A lease for people.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LeaseView {
+    /// Who.
+    pub holder: String,
+    /// Until when, UNIX milliseconds.
+    pub expires_ms: f64,
+}
+
+struct StoredReview {
+    review: Review,
+    changes: Vec<Change>,
+    until: MonoNanos,
+    by: String,
+}
+
+#[derive(Default)]
+struct Inner {
+    lease: Option<Lease>,
+    reviews: VecDeque<StoredReview>,
+    commands: BTreeMap<String, CommandStatus>,
+    order: VecDeque<String>,
+    readings: Readings,
+}
+
+/// Issues commands for the graphs that declare controls.
+pub struct Control {
+    graphs: Vec<Arc<GraphHandle>>,
+    inner: Mutex<Inner>,
+    /// The next sequence; held while publishing, so that commands go out in their order.
+    sequence: tokio::sync::Mutex<u64>,
+    epoch: u64,
+    issuer: String,
+    apply_within: Duration,
+    key: SealKey,
+    bus: SharedBus,
+    clock: Arc<dyn Clock>,
+}
+
+/// What [`Control`] is made of.
+pub struct ControlParts {
+    /// The loaded graphs.
+    pub graphs: Vec<Arc<GraphHandle>>,
+    /// Rises with each start.
+    pub epoch: u64,
+    /// The name commands carry.
+    pub issuer: String,
+    /// How long delivery may take.
+    pub apply_within: Duration,
+    /// Signs commands.
+    pub key: SealKey,
+    /// Carries them.
+    pub bus: SharedBus,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Control {
+    /// Control over the graphs' channels.
+    pub fn new(parts: ControlParts) -> Self {
+        let ControlParts {
+            graphs,
+            epoch,
+            issuer,
+            apply_within,
+            key,
+            bus,
+            clock,
+        } = parts;
+        Self {
+            graphs,
+            inner: Mutex::default(),
+            sequence: tokio::sync::Mutex::new(0),
+            epoch,
+            issuer,
+            apply_within,
+            key,
+            bus,
+            clock,
+        }
+    }
+
+    /// Takes up a block of measurements or acknowledgements.
+    pub fn observe(&self, block: &AlignedBlock) {
+        let mut inner = lock(&self.inner);
+        inner.readings.update(block, self.watched());
+        if block.stream.name() == ACKS {
+            for row in 0..block.len() {
+                acknowledge(&mut inner.commands, block, row);
+            }
+        }
+    }
+
+    /// Whether blocks of this stream matter here.
+    pub fn watches(&self, stream: &str) -> bool {
+        stream.split_once('/').is_some_and(|(device, name)| {
+            name == ACKS
+                && self
+                    .channels()
+                    .any(|(_, control)| control.device.as_str() == device)
+        }) || self.graphs.iter().any(|graph| {
+            graph
+                .file
+                .graph
+                .streams
+                .keys()
+                .any(|id| id.as_str() == stream)
+        })
+    }
+
+    /// Channels, interlocks and lease as they stand.
+    pub fn view(&self) -> ControlView {
+        let now = self.clock.wall();
+        let readings = lock(&self.inner).readings.clone();
+        let view = |control: &ControlChannel| {
+            let reading = readings.get(&control.readback);
+            ChannelView {
+                device: control.device.clone(),
+                channel: control.channel.clone(),
+                title: control.title.clone(),
+                unit: control.unit.clone(),
+                value: reading.map(|reading| reading.value),
+                low: control.low,
+                high: control.high,
+                age_s: reading.map(|reading| interlocks::seconds(now.since(reading.at))),
+            }
+        };
+        ControlView {
+            channels: self.channels().map(|(_, control)| view(control)).collect(),
+            interlocks: self.judge(&[]),
+            lease: self.lease(),
+        }
+    }
+
+    /// Takes or renews the lease.
+    ///
+    /// # Errors
+    /// [`Refusal::LeaseHeld`] while another holds it.
+    pub fn take_lease(&self, who: &str) -> Result<LeaseView, Refusal> {
+        let now = self.clock.monotonic();
+        {
+            let mut inner = lock(&self.inner);
+            if let Some(lease) = inner
+                .lease
+                .as_ref()
+                .filter(|lease| lease.until > now && lease.holder != who)
+            {
+                return Err(Refusal::LeaseHeld {
+                    holder: lease.holder.clone(),
+                });
+            }
+            inner.lease = Some(Lease {
+                holder: who.to_owned(),
+                until: now.plus(LEASE),
+            });
+        }
+        self.lease().ok_or(Refusal::NoLease)
+    }
+
+    /// Gives the lease back; nothing happens to another's.
+    pub fn release_lease(&self, who: &str) {
+        let mut inner = lock(&self.inner);
+        inner.lease.take_if(|lease| lease.holder == who);
+    }
+
+    /// Says what a change would do, and keeps it for sending.
+    ///
+    /// # Errors
+    /// [`Refusal`] when a change names no channel or the lease is another's.
+    pub fn review(&self, changes: Vec<Change>, who: &str) -> Result<Review, Refusal> {
+        self.need_lease(who)?;
+        let reviewed = self.reviewed(&changes)?;
+        let interlocks = self.judge(&changes);
+        let review = Review {
+            review_id: self.new_id()?,
+            expires_ms: self.clock.wall().plus(REVIEW).to_unix_millis(),
+            changes: reviewed,
+            prediction: self.prediction(&changes),
+            allowed: interlocks.iter().all(|report| report.ok),
+            interlocks,
+        };
+        let mut inner = lock(&self.inner);
+        if inner.reviews.len() >= MOST_REVIEWS {
+            inner.reviews.pop_front();
+        }
+        let until = self.clock.monotonic().plus(REVIEW);
+        inner.reviews.push_back(StoredReview {
+            review: review.clone(),
+            changes,
+            until,
+            by: who.to_owned(),
+        });
+        Ok(review)
+    }
+
+    /// Sends a reviewed change, once, after checking everything again.
+    ///
+    /// # Errors
+    /// [`Refusal`] when the review is unknown, too old or another's, or an interlock no longer holds.
+    pub async fn send(&self, review_id: &str, who: &str) -> Result<Vec<CommandStatus>, Refusal> {
+        self.need_lease(who)?;
+        let now = self.clock.monotonic();
+        let stored = {
+            let mut inner = lock(&self.inner);
+            let at = inner
+                .reviews
+                .iter()
+                .position(|stored| stored.review.review_id == review_id && stored.by == who);
+            at.and_then(|at| inner.reviews.remove(at))
+                .ok_or_else(|| Refusal::UnknownReview(review_id.to_owned()))?
+        };
+        if stored.until <= now {
+            return Err(Refusal::ReviewExpired);
+        }
+        self.check_and_issue(stored.changes, who, Some(review_id))
+            .await
+    }
+
+    /// Reviews and sends in one: for the command line. Takes no lease, but respects another's.
+    ///
+    /// # Errors
+    /// [`Refusal`] as for review and send.
+    pub async fn set(&self, change: Change, who: &str) -> Result<Vec<CommandStatus>, Refusal> {
+        if let Some(lease) = self.lease().filter(|lease| lease.holder != who) {
+            return Err(Refusal::LeaseHeld {
+                holder: lease.holder,
+            });
+        }
+        self.check_and_issue(vec![change], who, None).await
+    }
+
+    /// Sends every channel its off value: no review, no lease, no interlock stands in the way.
+    ///
+    /// # Errors
+    /// [`Refusal::Bus`] when the command cannot be made durable.
+    pub async fn off(&self, who: &str) -> Result<Vec<CommandStatus>, Refusal> {
+        let changes: Vec<Change> = self
+            .channels()
+            .map(|(_, control)| Change {
+                device: control.device.clone(),
+                channel: control.channel.clone(),
+                value: control.off,
+            })
+            .collect();
+        self.issue(changes, who, None, &[]).await
+    }
+
+    /// A command's state.
+    pub fn command(&self, id: &str) -> Option<CommandStatus> {
+        let now = self.clock.wall();
+        let mut inner = lock(&self.inner);
+        let command = inner.commands.get_mut(id)?;
+        if matches!(command.status, "sending" | "accepted") && now > command.gives_up {
+            command.status = "expired";
+            command.reason = Some(
+                "The device did not answer in time. Check its agent, then send again.".to_owned(),
+            );
+        }
+        Some(command.clone())
+    }
+
+    async fn check_and_issue(
+        &self,
+        changes: Vec<Change>,
+        who: &str,
+        review: Option<&str>,
+    ) -> Result<Vec<CommandStatus>, Refusal> {
+        self.reviewed(&changes)?;
+        let reports = self.judge(&changes);
+        if let Some(failed) = reports.iter().find(|report| !report.ok) {
+            return Err(Refusal::Interlock(Box::new(failed.clone())));
+        }
+        self.issue(changes, who, review, &reports).await
+    }
+
+    /// Seals, records and publishes commands, in order.
+    async fn issue(
+        &self,
+        changes: Vec<Change>,
+        who: &str,
+        review: Option<&str>,
+        reports: &[Report],
+    ) -> Result<Vec<CommandStatus>, Refusal> {
+        let mut next = self.sequence.lock().await;
+        let now = self.clock.wall();
+        let mut sealed = Vec::with_capacity(changes.len());
+        let mut records = Vec::with_capacity(changes.len());
+        let mut ids = Vec::with_capacity(changes.len());
+        for change in changes {
+            let command = Command {
+                id: self.new_id()?,
+                device: change.device,
+                channel: change.channel,
+                value: change.value,
+                issuer: self.issuer.clone(),
+                issuer_epoch: self.epoch,
+                issuer_sequence: *next,
+                apply_by: now.plus(self.apply_within),
+                hold_until: None,
+            };
+            *next += 1;
+            let bytes = seal_command(&command, &self.key);
+            records.push(provenance(&command, &bytes, who, review, reports, now));
+            sealed.push(BusRecord::new(command.device.as_str().to_owned(), bytes));
+            ids.push(command.id.clone());
+            self.remember(command);
+        }
+        // The command goes first: a heater that must go off does not wait for the log.
+        if let Err(error) = self.bus.publish(topics::CONTROL, sealed).await {
+            self.mark(
+                &ids,
+                "unknown",
+                Some("The bus did not confirm the command."),
+            );
+            return Err(Refusal::Bus(error.to_string()));
+        }
+        self.mark(&ids, "accepted", None);
+        if let Err(error) = self.bus.publish(topics::PROVENANCE, records).await {
+            tracing::error!(%error, "commands went out, but their provenance records did not");
+        }
+        drop(next);
+        Ok(ids.iter().filter_map(|id| self.command(id)).collect())
+    }
+
+    fn remember(&self, command: Command) {
+        let status = CommandStatus {
+            id: command.id.clone(),
+            device: command.device,
+            channel: command.channel,
+            status: "sending",
+            value: Some(command.value),
+            reason: None,
+            gives_up: command.apply_by.plus(ACK_GRACE),
+        };
+        let mut inner = lock(&self.inner);
+        inner.order.push_back(command.id.clone());
+        inner.commands.insert(command.id, status);
+        while inner.order.len() > MOST_COMMANDS {
+            if let Some(oldest) = inner.order.pop_front() {
+                inner.commands.remove(&oldest);
+            }
+        }
+    }
+
+    /// Moves commands on, unless an acknowledgement was faster.
+    fn mark(&self, ids: &[String], status: &'static str, reason: Option<&str>) {
+        let mut inner = lock(&self.inner);
+        for id in ids {
+            if let Some(command) = inner
+                .commands
+                .get_mut(id)
+                .filter(|command| command.status == "sending")
+            {
+                command.status = status;
+                command.reason = reason.map(str::to_owned);
+            }
+        }
+    }
+
+    fn reviewed(&self, changes: &[Change]) -> Result<Vec<ReviewedChange>, Refusal> {
+        if changes.is_empty() {
+            return Err(Refusal::NoChange);
+        }
+        let readings = lock(&self.inner).readings.clone();
+        let mut seen = std::collections::BTreeSet::new();
+        let reviewed = |change: &Change| {
+            let (_, control) = self
+                .channel(change)
+                .ok_or_else(|| Refusal::UnknownChannel {
+                    asked: format!("{}/{}", change.device, change.channel),
+                    known: self
+                        .channels()
+                        .map(|(_, known)| format!("{}/{}", known.device, known.channel))
+                        .collect(),
+                })?;
+            if !seen.insert((change.device.clone(), change.channel.clone())) {
+                return Err(Refusal::Twice(format!(
+                    "{}/{}",
+                    change.device, change.channel
+                )));
+            }
+            Ok(ReviewedChange {
+                device: change.device.clone(),
+                channel: change.channel.clone(),
+                from: readings.get(&control.readback).map(|reading| reading.value),
+                to: change.value,
+            })
+        };
+        changes.iter().map(reviewed).collect()
+    }
+
+    /// Every interlock of every graph that the changes concern (all of them when there is no change).
+    fn judge(&self, changes: &[Change]) -> Vec<Report> {
+        let mut reports: Vec<Report> = changes
+            .iter()
+            .filter_map(|change| {
+                self.channel(change)
+                    .map(|(_, control)| interlocks::range(control, change.value))
+            })
+            .collect();
+        if reports.iter().any(|report| !report.ok) {
+            return reports; // A value outside its limits is not worth a prediction.
+        }
+        let (readings, now) = (lock(&self.inner).readings.clone(), self.clock.wall());
+        for graph in &self.graphs {
+            let set = inputs_of(graph, changes);
+            if !changes.is_empty() && set.is_empty() {
+                continue;
+            }
+            let ahead = |horizon_s| {
+                graph
+                    .look(&set, horizon_s, self.clock.as_ref())
+                    .map_err(|error| error.to_string())
+            };
+            reports.extend(interlocks::check(
+                &graph.file.graph,
+                &Evidence {
+                    readings: &readings,
+                    now,
+                    ahead: &ahead,
+                },
+            ));
+        }
+        reports
+    }
+
+    /// The model's answer in words: the output that the change moves most.
+    fn prediction(&self, changes: &[Change]) -> String {
+        for graph in &self.graphs {
+            let set = inputs_of(graph, changes);
+            if set.is_empty() {
+                continue;
+            }
+            let looks = (
+                graph.look(&[], PREDICT_S, self.clock.as_ref()),
+                graph.look(&set, PREDICT_S, self.clock.as_ref()),
+            );
+            let (Ok(held), Ok(changed)) = looks else {
+                return "No prediction: the twin is not running.".to_owned();
+            };
+            let moved = |output: &str| {
+                (changed.summary[output].at_end
+                    - held
+                        .summary
+                        .get(output)
+                        .map_or(0.0, |summary| summary.at_end))
+                .abs()
+            };
+            let most = changed
+                .summary
+                .keys()
+                .max_by(|a, b| moved(a).total_cmp(&moved(b)));
+            if let Some(output) = most {
+                let unit = graph
+                    .file
+                    .graph
+                    .outputs
+                    .get(output)
+                    .map_or("", |binding| units::display(&binding.unit));
+                let title = interlocks::title(&graph.file.graph, output);
+                let at_end = changed.summary[output].at_end;
+                return format!(
+                    "{title} reaches {at_end:.1} {unit} in {}",
+                    interlocks::horizon(PREDICT_S)
+                );
+            }
+        }
+        "No prediction: no twin takes this channel.".to_owned()
+    }
+
+    fn channels(&self) -> impl Iterator<Item = (&Arc<GraphHandle>, &ControlChannel)> {
+        self.graphs.iter().flat_map(|graph| {
+            graph
+                .file
+                .graph
+                .controls
+                .iter()
+                .map(move |control| (graph, control))
+        })
+    }
+
+    fn channel(&self, change: &Change) -> Option<(&Arc<GraphHandle>, &ControlChannel)> {
+        self.channels().find(|(_, control)| {
+            control.device == change.device && control.channel == change.channel
+        })
+    }
+
+    fn watched(&self) -> impl Iterator<Item = ChannelRef> {
+        self.graphs.iter().flat_map(|graph| {
+            let below =
+                graph.file.graph.interlocks.iter().filter_map(|interlock| {
+                    match &interlock.condition {
+                        crate::graph::Condition::Below { channels, .. } => Some(channels.clone()),
+                        _ => None,
+                    }
+                });
+            let readback = graph
+                .file
+                .graph
+                .controls
+                .iter()
+                .map(|control| control.readback.clone());
+            below.flatten().chain(readback)
+        })
+    }
+
+    fn lease(&self) -> Option<LeaseView> {
+        let now = self.clock.monotonic();
+        let inner = lock(&self.inner);
+        let lease = inner.lease.as_ref().filter(|lease| lease.until > now)?;
+        let expires = self.clock.wall().plus(lease.until.since(now));
+        Some(LeaseView {
+            holder: lease.holder.clone(),
+            expires_ms: expires.to_unix_millis(),
+        })
+    }
+
+    fn need_lease(&self, who: &str) -> Result<(), Refusal> {
+        match self.lease() {
+            Some(lease) if lease.holder == who => Ok(()),
+            Some(lease) => Err(Refusal::LeaseHeld {
+                holder: lease.holder,
+            }),
+            None => Err(Refusal::NoLease),
+        }
+    }
+
+    fn new_id(&self) -> Result<String, Refusal> {
+        let mut random = [0u8; 10];
+        getrandom::fill(&mut random).map_err(|error| Refusal::Randomness(error.to_string()))?;
+        Ok(BootId::new(self.clock.wall(), random).to_string())
+    }
+}
+
+/// (model input, value) for the changes that this graph's model sees.
+fn inputs_of(graph: &GraphHandle, changes: &[Change]) -> Vec<(String, f64)> {
+    let controls = &graph.file.graph.controls;
+    let input = |change: &Change| {
+        let control = controls
+            .iter()
+            .find(|control| control.device == change.device && control.channel == change.channel)?;
+        Some((control.input.clone(), change.value))
+    };
+    changes.iter().filter_map(input).collect()
+}
+
+fn acknowledge(commands: &mut BTreeMap<String, CommandStatus>, block: &AlignedBlock, row: usize) {
+    let text = |name: &str| {
+        let column = block.channel(name)?.as_string_opt::<i32>()?;
+        (!arrow_array::Array::is_null(column, row)).then(|| column.value(row).to_owned())
+    };
+    let (Some(id), Some(status)) = (text("command_id"), text("status")) else {
+        return;
+    };
+    let Some(command) = commands
+        .get_mut(&id)
+        .filter(|command| command.device == block.stream.device())
+    else {
+        return;
+    };
+    command.status = match status.as_str() {
+        "applied" => "applied",
+        "refused" => "refused",
+        _ => "unknown",
+    };
+    command.value = block.value("value", row);
+    command.reason = text("reason").filter(|reason| !reason.is_empty());
+}
+
+fn provenance(
+    command: &Command,
+    sealed: &[u8],
+    who: &str,
+    review: Option<&str>,
+    reports: &[Report],
+    at: TaiNanos,
+) -> BusRecord {
+    let record = Record {
+        kind: RecordKind::Command,
+        subject: vec![Subject {
+            name: format!("command/{}", command.id),
+            sha256: Digest::of(sealed),
+        }],
+        predicate: serde_json::json!({
+            "device": command.device,
+            "channel": command.channel,
+            "value": command.value,
+            "principal": who,
+            "issuer": command.issuer,
+            "issuer_epoch": command.issuer_epoch.to_string(),
+            "issuer_sequence": command.issuer_sequence.to_string(),
+            "apply_by": command.apply_by.to_rfc3339(),
+            "review_id": review,
+            "interlocks": reports,
+        }),
+        at,
+    };
+    BusRecord::new(RecordKind::Command.as_str(), record.encode())
+}

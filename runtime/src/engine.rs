@@ -1,0 +1,344 @@
+//! The sandbox: compiled models run here, and whatever they do comes back as a value.
+//!
+//! A module has no imports, a bounded memory, counted steps, and the host's deadline as a backstop. One call of
+//! `solve` is one host call. Both engines give the same bits: NaNs are canonical, relaxed SIMD and threads are off.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use orrery_lang::abi::{self, Code, Initialise, InputMode, InputTable};
+use orrery_lang::{Compiled, Meta};
+use wasmtime::{Instance, Memory, Module, Store, StoreLimits, StoreLimitsBuilder, Trap, TypedFunc};
+
+use crate::config::EngineKind;
+use crate::error::{Error, NodeError};
+use crate::graph::Limits;
+use crate::node::{Knots, Node, StartPlan, TickPlan};
+
+/// How often the deadline is looked at.
+const EPOCH: Duration = Duration::from_millis(10);
+/// Where the one context of a node's instance lies.
+const CONTEXT: u32 = abi::CONTEXT_BASE;
+
+/// Runs modules. Cheap to clone; its deadline thread ends with the last clone.
+#[derive(Clone)]
+pub struct Engine {
+    inner: wasmtime::Engine,
+    _ticker: Arc<Ticker>,
+}
+
+struct Ticker(Arc<AtomicBool>);
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Engine {
+    /// An engine of this kind.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when the machine cannot run it.
+    pub fn new(kind: EngineKind) -> Result<Self, Error> {
+        let mut config = wasmtime::Config::new();
+        config
+            .epoch_interruption(true)
+            .cranelift_nan_canonicalization(true)
+            .wasm_relaxed_simd(false)
+            .wasm_multi_memory(false)
+            .wasm_memory64(false)
+            .memory_reservation_for_growth(1 << 20)
+            .max_wasm_stack(512 * 1024);
+        if kind == EngineKind::Pulley {
+            config
+                .target("pulley64")
+                .map_err(|error| Error::Engine(error.to_string()))?;
+        }
+        let inner =
+            wasmtime::Engine::new(&config).map_err(|error| Error::Engine(error.to_string()))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        spawn_ticker(inner.weak(), Arc::downgrade(&stop))?;
+        Ok(Self {
+            inner,
+            _ticker: Arc::new(Ticker(stop)),
+        })
+    }
+
+    /// Compiles a module for this machine.
+    ///
+    /// # Errors
+    /// [`NodeError::Abi`] when it is not a module of ours.
+    pub fn load(&self, compiled: &Compiled) -> Result<Model, NodeError> {
+        self.load_parts(&compiled.wasm, compiled.meta.clone(), compiled.digest)
+    }
+
+    pub(crate) fn load_parts(
+        &self,
+        wasm: &[u8],
+        meta: Meta,
+        digest: [u8; 32],
+    ) -> Result<Model, NodeError> {
+        if meta.abi != abi::ABI {
+            return Err(NodeError::Abi(format!(
+                "it has layout {}, this version reads layout {}",
+                meta.abi,
+                abi::ABI
+            )));
+        }
+        let module =
+            Module::new(&self.inner, wasm).map_err(|error| NodeError::Abi(format!("{error:#}")))?;
+        if let Some(import) = module.imports().next() {
+            return Err(NodeError::Abi(format!(
+                "it imports `{}.{}`, and models import nothing",
+                import.module(),
+                import.name()
+            )));
+        }
+        Ok(Model {
+            engine: self.clone(),
+            module,
+            meta: Arc::new(meta),
+            digest,
+        })
+    }
+}
+
+/// The thread that moves the epoch; it counts sleeps and reads no clock.
+fn spawn_ticker(engine: wasmtime::EngineWeak, stop: Weak<AtomicBool>) -> Result<(), Error> {
+    let tick = move || {
+        while stop
+            .upgrade()
+            .is_some_and(|stop| !stop.load(Ordering::Relaxed))
+        {
+            std::thread::sleep(EPOCH);
+            let Some(engine) = engine.upgrade() else {
+                return;
+            };
+            engine.increment_epoch();
+        }
+    };
+    let thread = std::thread::Builder::new()
+        .name("orrery-deadline".to_owned())
+        .spawn(tick);
+    thread
+        .map(drop)
+        .map_err(|error| Error::Engine(format!("its deadline thread does not start: {error}")))
+}
+
+/// A loaded model, ready for instances.
+#[derive(Clone)]
+pub struct Model {
+    engine: Engine,
+    module: Module,
+    meta: Arc<Meta>,
+    digest: [u8; 32],
+}
+
+impl Model {
+    /// What the module says about itself.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// SHA-256 of the module.
+    pub fn digest(&self) -> [u8; 32] {
+        self.digest
+    }
+
+    /// A fresh instance under these limits.
+    ///
+    /// # Errors
+    /// [`NodeError`] when the module does not fit the limits or the ABI.
+    pub fn node(&self, limits: Limits) -> Result<ModelNode, NodeError> {
+        let bytes = (limits.memory_mib as usize) << 20;
+        let store_limits = StoreLimitsBuilder::new()
+            .memory_size(bytes)
+            .memories(1)
+            .tables(1)
+            .instances(1)
+            .table_elements(4096)
+            .build();
+        let mut store = Store::new(&self.engine.inner, store_limits);
+        store.limiter(|limits| limits);
+        store.set_epoch_deadline(deadline_epochs(limits));
+        let instance = Instance::new(&mut store, &self.module, &[])
+            .map_err(|error| guest_error(&error, limits))?;
+        let memory = instance
+            .get_memory(&mut store, abi::MEMORY)
+            .ok_or_else(|| NodeError::Abi(format!("it exports no memory `{}`", abi::MEMORY)))?;
+        let solve = instance
+            .get_typed_func::<i32, i32>(&mut store, abi::SOLVE)
+            .map_err(|_| {
+                NodeError::Abi(format!(
+                    "it exports no function `{}(i32) -> i32`",
+                    abi::SOLVE
+                ))
+            })?;
+        Ok(ModelNode {
+            store,
+            memory,
+            solve,
+            meta: Arc::clone(&self.meta),
+            limits,
+        })
+    }
+}
+
+fn deadline_epochs(limits: Limits) -> u64 {
+    let epoch_ms = EPOCH.as_millis() as u64;
+    limits.deadline_ms.div_ceil(epoch_ms).max(1) + 1
+}
+
+/// One running instance of a model.
+pub struct ModelNode {
+    store: Store<StoreLimits>,
+    memory: Memory,
+    solve: TypedFunc<i32, i32>,
+    meta: Arc<Meta>,
+    limits: Limits,
+}
+
+impl ModelNode {
+    fn run(&mut self, plan: &abi::Plan) -> Result<Vec<f64>, NodeError> {
+        let layout = abi::Layout::for_plan(&self.meta, plan);
+        self.grow(layout.pages(CONTEXT))?;
+        let wrong = |error: abi::AbiError| NodeError::Numerical {
+            message: error.to_string(),
+        };
+        let layout = abi::write_plan(
+            self.memory.data_mut(&mut self.store),
+            CONTEXT,
+            &self.meta,
+            plan,
+        )
+        .map_err(wrong)?;
+        self.store.set_epoch_deadline(deadline_epochs(self.limits));
+        let code = self
+            .solve
+            .call(&mut self.store, CONTEXT as i32)
+            .map_err(|error| guest_error(&error, self.limits))?;
+        let memory = self.memory.data(&self.store);
+        let status = abi::read_status(memory, CONTEXT, &self.meta);
+        if code != 0 || status.code != Code::Ok {
+            let message = status
+                .describe(&self.meta)
+                .unwrap_or_else(|| format!("{}: solve returned {code}", self.meta.model));
+            return Err(NodeError::Numerical { message });
+        }
+        let rows = abi::read_outputs(memory, CONTEXT, &self.meta, &layout);
+        if rows.times.len() != layout.rows as usize {
+            return Err(NodeError::Abi(format!(
+                "it wrote {} of {} rows and reported success",
+                rows.times.len(),
+                layout.rows
+            )));
+        }
+        Ok(rows.values)
+    }
+
+    fn grow(&mut self, pages: u64) -> Result<(), NodeError> {
+        let have = self.memory.size(&self.store);
+        if pages <= have {
+            return Ok(());
+        }
+        let grown = self.memory.grow(&mut self.store, pages - have);
+        grown.map(drop).map_err(|_| NodeError::Memory {
+            limit_mib: self.limits.memory_mib,
+        })
+    }
+}
+
+impl Node for ModelNode {
+    fn start(&mut self, plan: &StartPlan) -> Result<Vec<f64>, NodeError> {
+        let origin_nanos = plan.first_tick.saturating_mul(plan.tick_nanos);
+        let hold = |value: &f64| InputTable {
+            mode: InputMode::Hold,
+            knots: vec![(origin_nanos, *value)],
+        };
+        self.run(&abi::Plan {
+            origin_nanos,
+            tick_nanos: plan.tick_nanos,
+            first_tick: plan.first_tick,
+            ticks: 0,
+            inputs: plan.inputs.iter().map(hold).collect(),
+            max_steps: self.limits.steps_per_tick,
+            initialise: Some(Initialise {
+                parameters: plan.parameters.clone(),
+                states: plan.starts.clone(),
+            }),
+            first_row: true,
+            ..abi::Plan::default()
+        })
+    }
+
+    fn advance(&mut self, plan: &TickPlan) -> Result<Vec<f64>, NodeError> {
+        let table = |knots: &Knots| InputTable {
+            mode: InputMode::Hold,
+            knots: knots.points.clone(),
+        };
+        self.run(&abi::Plan {
+            origin_nanos: plan.origin_nanos,
+            tick_nanos: plan.tick_nanos,
+            first_tick: plan.first_tick,
+            ticks: plan.ticks,
+            inputs: plan.inputs.iter().map(table).collect(),
+            max_steps: self.limits.steps_per_tick,
+            ..abi::Plan::default()
+        })
+    }
+
+    fn columns(&self) -> usize {
+        self.meta.columns.len()
+    }
+
+    fn set_parameter(&mut self, index: usize, value: f64) -> Result<(), NodeError> {
+        if !value.is_finite() || index >= self.meta.parameters.len() {
+            return Err(NodeError::Numerical {
+                message: format!("parameter {index} cannot be {value}"),
+            });
+        }
+        abi::set_parameter(
+            self.memory.data_mut(&mut self.store),
+            CONTEXT,
+            &self.meta,
+            index,
+            value,
+        );
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<Vec<u8>, NodeError> {
+        Ok(abi::snapshot(
+            self.memory.data(&self.store),
+            CONTEXT,
+            &self.meta,
+        ))
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), NodeError> {
+        let end = u64::from(CONTEXT) + u64::from(self.meta.persistent.end);
+        self.grow(end.div_ceil(u64::from(abi::PAGE)))?;
+        abi::restore(
+            self.memory.data_mut(&mut self.store),
+            CONTEXT,
+            &self.meta,
+            state,
+        )
+        .map_err(|error| NodeError::State(error.to_string()))
+    }
+}
+
+fn guest_error(error: &wasmtime::Error, limits: Limits) -> NodeError {
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) => NodeError::Deadline {
+            deadline_ms: limits.deadline_ms,
+        },
+        Some(trap) => NodeError::Trap(trap.to_string()),
+        None if format!("{error:#}").contains("memory") => NodeError::Memory {
+            limit_mib: limits.memory_mib,
+        },
+        None => NodeError::Trap(format!("{error:#}")),
+    }
+}

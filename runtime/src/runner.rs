@@ -1,0 +1,442 @@
+//! One graph's task: the log in, ticks through the sandbox, traces out, snapshots behind.
+//!
+//! The order is always: publish, then snapshot. A crash in between repeats ticks from the last snapshot and publishes
+//! the same rows again; what had been decided for them is read back from `orrery.traces` first.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use orrery_bus::{From, Message, Position, Record, SharedBus, Subscription};
+use orrery_protocol::{AlignedBlock, Clock, Digest, MonoNanos, topics};
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::ModelNode;
+use crate::error::{Error, NodeError};
+use crate::handle::{Activity, GraphHandle};
+use crate::progress::{Blocked, Progress};
+use crate::replay::push_block;
+use crate::snapshot::{Snapshot, set_aside};
+use crate::trace::{TickTrace, TraceWriter, decision_of};
+
+/// Ticks per visit to the worker thread while catching up.
+const BATCH_TICKS: usize = 256;
+
+pub(crate) struct Runner {
+    pub graph: Arc<GraphHandle>,
+    pub bus: SharedBus,
+    pub clock: Arc<dyn Clock>,
+    pub snapshot_path: PathBuf,
+    pub snapshot_every: Duration,
+}
+
+/// What the runner carries from one turn to the next.
+struct Turn {
+    progress: Progress<ModelNode>,
+    /// Next offset per partition of `orrery.aligned`.
+    aligned: BTreeMap<u32, u64>,
+    waiting: Option<(i64, MonoNanos)>,
+    saved_at: MonoNanos,
+    ticks_since_save: u64,
+}
+
+impl Runner {
+    /// Runs the graph until shutdown or until its model fails.
+    ///
+    /// # Errors
+    /// [`Error`] when bus or snapshot folder fail for good.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+        let Some(mut turn) = self.resume(&shutdown).await? else {
+            return Ok(());
+        };
+        let positions = turn
+            .aligned
+            .iter()
+            .map(|(partition, offset)| Position {
+                partition: *partition,
+                offset: *offset,
+            })
+            .collect();
+        let from = if turn.aligned.is_empty() {
+            From::Earliest
+        } else {
+            From::Offsets(positions)
+        };
+        let mut log = self.bus.subscribe(topics::ALIGNED, from).await?;
+        let writer = TraceWriter::new(&self.graph.file.graph, &self.graph.layout);
+        self.announce(&writer).await?;
+        loop {
+            turn = match self.advance(turn, &writer, &shutdown).await? {
+                Some(turn) => turn,
+                None => return Ok(()),
+            };
+            if shutdown.is_cancelled() {
+                return self.save(&mut turn).await;
+            }
+            let patience = self.patience(&mut turn);
+            tokio::select! {
+                () = shutdown.cancelled() => return self.save(&mut turn).await,
+                batch = log.next() => self.take(&mut turn, batch?),
+                () = self.graph.requested.notified() => {
+                    for event in self.graph.take_requests() {
+                        turn.progress.request(event);
+                    }
+                }
+                () = tokio::time::sleep(self.clock.real(patience)) => {}
+            }
+        }
+    }
+
+    async fn announce(&self, writer: &TraceWriter) -> Result<(), Error> {
+        let descriptor = writer.descriptor();
+        let record = Record::new(descriptor.stream.as_str().to_owned(), descriptor.encode());
+        self.bus.publish(topics::STREAMS, vec![record]).await?;
+        Ok(())
+    }
+
+    fn take(&self, turn: &mut Turn, batch: Vec<Message>) {
+        for message in batch {
+            let next = message.next_position();
+            turn.aligned.insert(next.partition, next.offset);
+            let known = |key: &[u8]| {
+                self.graph
+                    .layout
+                    .streams
+                    .iter()
+                    .any(|stream| stream.id.as_str().as_bytes() == key)
+            };
+            if !known(&message.key) {
+                continue;
+            }
+            match AlignedBlock::decode(&message.value) {
+                Ok(block) => {
+                    let late = push_block(&mut turn.progress, &block);
+                    self.graph.count(|statistics| statistics.late_rows += late);
+                }
+                Err(error) => {
+                    self.graph
+                        .count(|statistics| statistics.unreadable_blocks += 1);
+                    tracing::warn!(graph = self.graph.id(), offset = message.offset, %error, "aligned block skipped");
+                }
+            }
+        }
+    }
+
+    /// Runs every tick that is ready, publishes the rows, saves when due. `None` when the graph failed.
+    async fn advance(
+        &self,
+        mut turn: Turn,
+        writer: &TraceWriter,
+        shutdown: &CancellationToken,
+    ) -> Result<Option<Turn>, Error> {
+        loop {
+            let Some((back, ticks, failure)) = compute(turn.progress).await else {
+                self.graph.set_activity(Activity::Failed(
+                    "its worker thread panicked; this is a defect, report it with the log"
+                        .to_owned(),
+                ));
+                self.graph.set_vantage(None);
+                return Ok(None);
+            };
+            turn.progress = back;
+            self.publish(&ticks, writer, shutdown).await?;
+            self.account(&mut turn, &ticks, failure.is_none());
+            if let Some(error) = failure {
+                // The last snapshot stays as it is: a restart meets the same log and says the same.
+                self.graph.set_activity(Activity::Failed(error.to_string()));
+                self.graph.set_vantage(None);
+                return Ok(None);
+            }
+            if self.clock.monotonic().since(turn.saved_at) >= self.snapshot_every {
+                self.save(&mut turn).await?;
+            }
+            if ticks.len() < BATCH_TICKS || shutdown.is_cancelled() {
+                return Ok(Some(turn));
+            }
+        }
+    }
+
+    fn account(&self, turn: &mut Turn, ticks: &[TickTrace], sound: bool) {
+        if let Some(last) = ticks.last() {
+            turn.ticks_since_save += ticks.len() as u64;
+            self.graph.count(|statistics| {
+                statistics.ticks += ticks.len() as u64;
+                statistics.runs += ticks.iter().filter(|tick| tick.sequence == 0).count() as u64;
+                let waived = |tick: &&TickTrace| tick.frontier.iter().any(|stream| stream.waived);
+                statistics.ticks_waived += ticks.iter().filter(waived).count() as u64;
+                statistics.last_tick = Some(last.time);
+            });
+        }
+        if sound && !ticks.is_empty() {
+            match turn.progress.vantage() {
+                Ok(vantage) => self.graph.set_vantage(vantage),
+                Err(error) => {
+                    tracing::warn!(graph = self.graph.id(), %error, "no look ahead from this tick")
+                }
+            }
+        }
+        if turn.progress.state().run.is_some() {
+            self.graph.set_activity(Activity::Running);
+        } else {
+            self.graph.set_vantage(None);
+            self.graph
+                .set_activity(Activity::Waiting(waiting_for(&turn.progress.blocked())));
+        }
+    }
+
+    /// Publishes until it is durable; the bus being away is no reason to lose a tick.
+    async fn publish(
+        &self,
+        ticks: &[TickTrace],
+        writer: &TraceWriter,
+        shutdown: &CancellationToken,
+    ) -> Result<(), Error> {
+        if ticks.is_empty() {
+            return Ok(());
+        }
+        let key = writer.descriptor().stream.as_str().to_owned();
+        let mut records = Vec::with_capacity(ticks.len());
+        for tick in ticks {
+            match writer.block(tick).and_then(|block| block.encode()) {
+                Ok(bytes) => records.push(Record::new(key.clone(), bytes)),
+                Err(error) => {
+                    tracing::error!(graph = self.graph.id(), %error, "trace row does not encode")
+                }
+            }
+        }
+        let mut pause = Duration::from_millis(100);
+        loop {
+            match self.bus.publish(topics::TRACES, records.clone()).await {
+                Ok(_) => return Ok(()),
+                Err(error) if shutdown.is_cancelled() => return Err(error.into()),
+                Err(error) => {
+                    tracing::warn!(graph = self.graph.id(), %error, "trace not published; trying again")
+                }
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = tokio::time::sleep(self.clock.real(pause)) => {}
+            }
+            pause = (pause * 2).min(Duration::from_secs(5));
+        }
+    }
+
+    /// Stops waiting for streams that are overdue; says how long until the next one could be.
+    fn patience(&self, turn: &mut Turn) -> Duration {
+        let idle = Duration::from_secs(1);
+        let blocked = turn.progress.blocked();
+        let Blocked {
+            tick: Some(tick),
+            time_moves: true,
+            streams,
+        } = blocked
+        else {
+            turn.waiting = None;
+            return idle;
+        };
+        let now = self.clock.monotonic();
+        let since = match turn.waiting {
+            Some((waited_for, since)) if waited_for == tick => since,
+            _ => now,
+        };
+        turn.waiting = Some((tick, since));
+        let waited = now.since(since);
+        let mut next = idle;
+        for stream in self
+            .graph
+            .layout
+            .streams
+            .iter()
+            .filter(|layout| streams.contains(&layout.id))
+        {
+            let most = Duration::from_nanos(u64::try_from(stream.max_wait_nanos).unwrap_or(0));
+            if waited < most {
+                next = next.min(most - waited);
+            } else if !turn.progress.is_waived(&stream.id) {
+                tracing::info!(graph = self.graph.id(), stream = %stream.id, "not waited for any longer; its last values hold");
+                turn.progress.waive(&stream.id);
+                next = Duration::ZERO;
+            }
+        }
+        next
+    }
+
+    async fn save(&self, turn: &mut Turn) -> Result<(), Error> {
+        turn.saved_at = self.clock.monotonic();
+        if turn.ticks_since_save == 0 {
+            return Ok(());
+        }
+        let saved = turn.progress.save();
+        let (state, node) = match saved {
+            Ok(saved) => saved,
+            Err(error) => {
+                tracing::error!(graph = self.graph.id(), %error, "no snapshot taken");
+                return Ok(());
+            }
+        };
+        let snapshot = Snapshot {
+            abi: orrery_lang::abi::ABI,
+            identity: Digest(self.graph.layout.identity),
+            aligned: turn
+                .aligned
+                .iter()
+                .map(|(partition, offset)| Position {
+                    partition: *partition,
+                    offset: *offset,
+                })
+                .collect(),
+            traces: self.bus.end(topics::TRACES).await?,
+            state,
+            node,
+        };
+        let path = self.snapshot_path.clone();
+        match tokio::task::spawn_blocking(move || snapshot.write(&path)).await {
+            Ok(Ok(())) => turn.ticks_since_save = 0,
+            // A full disk costs repeated ticks after a restart, not the graph.
+            Ok(Err(error)) => {
+                tracing::error!(graph = self.graph.id(), %error, "snapshot not written; the last one stays")
+            }
+            Err(error) => tracing::error!(graph = self.graph.id(), %error, "snapshot not written"),
+        }
+        Ok(())
+    }
+
+    async fn resume(&self, shutdown: &CancellationToken) -> Result<Option<Turn>, Error> {
+        let node = match self.graph.model.node(self.graph.file.graph.limits) {
+            Ok(node) => node,
+            Err(error) => {
+                self.graph.set_activity(Activity::Failed(error.to_string()));
+                return Ok(None);
+            }
+        };
+        let layout = self.graph.layout.clone();
+        let (mut progress, aligned, traces) = match self.snapshot()? {
+            Some(snapshot) => match Progress::restore(
+                layout.clone(),
+                node,
+                snapshot.state,
+                snapshot.node.as_deref(),
+            ) {
+                Ok(progress) => (progress, snapshot.aligned, From::Offsets(snapshot.traces)),
+                Err(error) => {
+                    tracing::warn!(graph = self.graph.id(), %error, "snapshot does not fit");
+                    set_aside(&self.snapshot_path, "unfit");
+                    return Box::pin(self.resume(shutdown)).await;
+                }
+            },
+            None => (Progress::new(layout, node), Vec::new(), From::Earliest),
+        };
+        self.follow_published(&mut progress, traces, shutdown)
+            .await?;
+        Ok(Some(Turn {
+            progress,
+            aligned: aligned
+                .into_iter()
+                .map(|position| (position.partition, position.offset))
+                .collect(),
+            waiting: None,
+            saved_at: self.clock.monotonic(),
+            ticks_since_save: 0,
+        }))
+    }
+
+    fn snapshot(&self) -> Result<Option<Snapshot>, Error> {
+        let Some(snapshot) = Snapshot::read(&self.snapshot_path)? else {
+            return Ok(None);
+        };
+        let ours = snapshot.abi == orrery_lang::abi::ABI
+            && snapshot.identity.0 == self.graph.layout.identity;
+        if !ours {
+            set_aside(&self.snapshot_path, "other-graph");
+        }
+        Ok(ours.then_some(snapshot))
+    }
+
+    /// Reads what was published beyond the snapshot, so that the same ticks decide the same again.
+    async fn follow_published(
+        &self,
+        progress: &mut Progress<ModelNode>,
+        from: From,
+        shutdown: &CancellationToken,
+    ) -> Result<(), Error> {
+        let mut start: BTreeMap<u32, u64> = BTreeMap::new();
+        if let From::Offsets(positions) = &from {
+            start.extend(
+                positions
+                    .iter()
+                    .map(|position| (position.partition, position.offset)),
+            );
+        }
+        let mut missing: BTreeMap<u32, u64> = BTreeMap::new();
+        for end in self.bus.end(topics::TRACES).await? {
+            if end.offset > start.get(&end.partition).copied().unwrap_or(0) {
+                missing.insert(end.partition, end.offset);
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let stream = self.graph.file.graph.output_stream();
+        let mut published: Box<dyn Subscription> = self.bus.subscribe(topics::TRACES, from).await?;
+        while !missing.is_empty() {
+            let batch = tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                // Offsets may skip at the very end, so silence ends the search too.
+                batch = tokio::time::timeout(Duration::from_secs(2), published.next()) => match batch {
+                    Ok(batch) => batch?,
+                    Err(_) => return Ok(()),
+                },
+            };
+            for message in batch {
+                if missing
+                    .get(&message.partition)
+                    .is_some_and(|end| message.offset + 1 >= *end)
+                {
+                    missing.remove(&message.partition);
+                }
+                if message.key.as_ref() != stream.as_str().as_bytes() {
+                    continue;
+                }
+                let decided = AlignedBlock::decode(&message.value)
+                    .ok()
+                    .and_then(|block| decision_of(&block, progress.layout()));
+                if let Some((tick, decision)) = decided {
+                    progress.follow(tick, decision);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs ready ticks on a worker thread, so that a slow guest holds no other task up. `None` after a panic.
+async fn compute(
+    mut progress: Progress<ModelNode>,
+) -> Option<(Progress<ModelNode>, Vec<TickTrace>, Option<NodeError>)> {
+    let work = move || {
+        let mut ticks = Vec::new();
+        while ticks.len() < BATCH_TICKS {
+            match progress.tick() {
+                Ok(Some(tick)) => ticks.push(tick),
+                Ok(None) => break,
+                Err(error) => return (progress, ticks, Some(error)),
+            }
+        }
+        (progress, ticks, None)
+    };
+    tokio::task::spawn_blocking(work).await.ok()
+}
+
+fn waiting_for(blocked: &Blocked) -> String {
+    let streams: Vec<&str> = blocked
+        .streams
+        .iter()
+        .map(|stream| stream.as_str())
+        .collect();
+    match (streams.is_empty(), blocked.tick) {
+        (true, _) => "waiting for time to pass".to_owned(),
+        (false, None) => format!("waiting for a first row of {}", streams.join(" and ")),
+        (false, Some(_)) => format!("waiting for {} to be complete", streams.join(" and ")),
+    }
+}

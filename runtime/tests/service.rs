@@ -1,0 +1,552 @@
+//! The service over a real journal: traces, a crash, the same bytes again, control.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use orrery_bus::{From, JournalBus, Record as BusRecord, SharedBus};
+use orrery_protocol::{
+    AlignedBlock, Clock, ManualClock, Principal, Record, SealKey, TaiNanos, topics, verify_command,
+};
+use orrery_runtime::service::{Deps, Runtime};
+use orrery_runtime::{Config, Engine, EngineKind, GraphFile, replay_graph};
+use support::*;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+const SECOND: i64 = 1_000_000_000;
+
+struct Bench {
+    folder: tempfile::TempDir,
+    clock: Arc<ManualClock>,
+    bus: SharedBus,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::new(TaiNanos(T0)));
+        let shared: Arc<dyn Clock> = clock.clone();
+        let bus = Arc::new(
+            JournalBus::open(&folder.path().join("bus"), Default::default(), shared)
+                .await
+                .unwrap(),
+        );
+        std::fs::write(folder.path().join("twin.toml"), GRAPH).unwrap();
+        std::fs::write(folder.path().join("plate.mo"), MODEL).unwrap();
+        Self { folder, clock, bus }
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn open(&self, graphs: &[&str]) -> Arc<Runtime> {
+        let config = Config {
+            data: self.path("runtime"),
+            graphs: graphs.iter().map(|name| self.path(name)).collect(),
+            snapshot_every_ms: 0,
+            ..Config::default()
+        };
+        let deps = Deps {
+            bus: self.bus.clone(),
+            clock: self.clock.clone(),
+            control_key: key(),
+        };
+        Runtime::open(config, deps).unwrap()
+    }
+
+    async fn publish(&self, blocks: &[AlignedBlock]) {
+        let records = blocks
+            .iter()
+            .map(|block| BusRecord::new(block.stream.as_str().to_owned(), block.encode().unwrap()))
+            .collect();
+        self.bus.publish(topics::ALIGNED, records).await.unwrap();
+    }
+
+    /// Everything on a topic so far.
+    async fn read(&self, topic: &str) -> Vec<orrery_bus::Message> {
+        let end = self
+            .bus
+            .end(topic)
+            .await
+            .unwrap()
+            .iter()
+            .map(|position| position.offset)
+            .max()
+            .unwrap_or(0);
+        let mut messages = Vec::new();
+        if end == 0 {
+            return messages;
+        }
+        let mut subscription = self.bus.subscribe(topic, From::Earliest).await.unwrap();
+        while messages
+            .last()
+            .is_none_or(|last: &orrery_bus::Message| last.offset + 1 < end)
+        {
+            messages.extend(subscription.next().await.unwrap());
+        }
+        messages
+    }
+
+    async fn traces(&self) -> Vec<Vec<u8>> {
+        self.read(topics::TRACES)
+            .await
+            .into_iter()
+            .map(|message| message.value.to_vec())
+            .collect()
+    }
+
+    async fn wait_for_traces(&self, count: usize) -> Vec<Vec<u8>> {
+        for _ in 0..400 {
+            let traces = self.traces().await;
+            if traces.len() >= count {
+                return traces;
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        panic!(
+            "{} of {count} trace rows after 10 s",
+            self.traces().await.len()
+        );
+    }
+}
+
+fn key() -> SealKey {
+    SealKey::from_seed(&[3; 32])
+}
+
+fn samples(from: i64, count: i64) -> Vec<Sample> {
+    (0..count)
+        .map(|n| Sample {
+            at: from + n * 100_000_000 + 5_000_000,
+            values: vec![25.0 + n as f64 * 0.01, if n > 30 { 60.0 } else { 20.0 }],
+        })
+        .collect()
+}
+
+fn log(count: i64) -> Vec<AlignedBlock> {
+    let end = T0 + count * 100_000_000;
+    let mut blocks = vec![block(
+        &air(),
+        &AIR,
+        &[Sample {
+            at: T0 - 3 * SECOND,
+            values: vec![21.0],
+        }],
+        0,
+        end,
+    )];
+    blocks.extend(cut(&board(), &BOARD, &samples(T0, count), &[1], end));
+    blocks
+}
+
+fn by_place(traces: &[Vec<u8>]) -> BTreeMap<(TaiNanos, u64), Vec<u8>> {
+    let mut rows = BTreeMap::new();
+    for bytes in traces {
+        let key = AlignedBlock::decode(bytes).unwrap().key(0);
+        let earlier = rows.insert((key.time, key.sequence), bytes.clone());
+        assert!(
+            earlier.is_none_or(|earlier| &earlier == bytes),
+            "the same row again with other bytes"
+        );
+    }
+    rows
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_changes_no_byte_and_a_replay_gives_the_same() {
+    let bench = Bench::new().await;
+    let blocks = log(100);
+    bench.publish(&blocks[..50]).await;
+
+    let first =
+        tokio::task::JoinSet::from_iter([bench.open(&["twin.toml"]).run(CancellationToken::new())]);
+    bench.wait_for_traces(40).await;
+    bench.publish(&blocks[50..60]).await;
+    drop(first); // No goodbye: as kill -9 leaves it, with a snapshot somewhere behind.
+
+    let shutdown = CancellationToken::new();
+    let mut second =
+        tokio::task::JoinSet::from_iter([bench.open(&["twin.toml"]).run(shutdown.clone())]);
+    bench.publish(&blocks[60..]).await;
+    let rows = loop {
+        let rows = by_place(&bench.wait_for_traces(1).await);
+        if rows.len() >= 99 {
+            break rows;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    };
+    shutdown.cancel();
+    second.join_next().await.unwrap().unwrap().unwrap();
+
+    let file = GraphFile::read(&bench.path("twin.toml")).unwrap();
+    for kind in [EngineKind::Cranelift, EngineKind::Pulley] {
+        let engine = Engine::new(kind).unwrap();
+        let model = engine
+            .load(&orrery_runtime::compile_file(&file.model_path).unwrap())
+            .unwrap();
+        let replayed = replay_graph(&file, &model, blocks.clone(), []).unwrap();
+        let expected: Vec<Vec<u8>> = replayed
+            .blocks
+            .iter()
+            .map(|block| block.encode().unwrap())
+            .collect();
+        assert_eq!(rows.values().cloned().collect::<Vec<_>>(), expected);
+        let again = replay_graph(&file, &model, blocks.clone(), replayed.blocks).unwrap();
+        assert_eq!(again.digest, replayed.digest);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_graph_that_does_not_load_says_why_and_the_others_run() {
+    let bench = Bench::new().await;
+    std::fs::write(
+        bench.path("broken.toml"),
+        GRAPH
+            .replace("from = \"t\"", "from = \"tt\"")
+            .replace("\"twin\"", "\"broken\""),
+    )
+    .unwrap();
+    bench.publish(&log(20)).await;
+    let runtime = bench.open(&["broken.toml", "twin.toml", "absent.toml"]);
+    let shutdown = CancellationToken::new();
+    let mut running = tokio::task::JoinSet::from_iter([runtime.clone().run(shutdown.clone())]);
+    bench.wait_for_traces(19).await;
+    let (_, answer) = call(&runtime, "GET", "/graphs", "").await;
+    let graphs = answer["graphs"].as_array().unwrap();
+    assert_eq!(graphs[0]["state"], "running");
+    assert_eq!(graphs[0]["pairs"][0]["residual"], "twin/board.t_residual");
+    assert!(
+        graphs[1]["reason"]
+            .as_str()
+            .unwrap()
+            .contains("outputs.t.from"),
+        "{graphs:?}"
+    );
+    assert!(
+        graphs[2]["reason"]
+            .as_str()
+            .unwrap()
+            .contains("absent.toml"),
+        "{graphs:?}"
+    );
+    shutdown.cancel();
+    running.join_next().await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_heater_is_changed_behind_its_interlocks() {
+    let bench = Bench::new().await;
+    let runtime = bench.open(&["twin.toml"]);
+    let shutdown = CancellationToken::new();
+    let mut running = tokio::task::JoinSet::from_iter([runtime.clone().run(shutdown.clone())]);
+    // Control hears only what comes after it started; repeat until it did.
+    let mut answer = serde_json::Value::Null;
+    let blocks = log(20);
+    bench.clock.advance(Duration::from_secs(2));
+    for _ in 0..100 {
+        bench.publish(&blocks).await;
+        (_, answer) = call(&runtime, "GET", "/control", "").await;
+        if answer["interlocks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|report| report["ok"] == true)
+        {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(answer["channels"][0]["value"], 20.0, "{answer}");
+    assert_eq!(
+        answer["interlocks"][0]["margin"], "34.8 °C spare",
+        "{answer}"
+    );
+
+    let change =
+        |value: f64| format!(r#"{{"changes":[{{"device":"rig","channel":"q","value":{value}}}]}}"#);
+    let (status, answer) = call(&runtime, "POST", "/control/review", &change(50.0)).await;
+    assert_eq!(
+        (status, answer["type"].as_str()),
+        (StatusCode::CONFLICT, Some("urn:orrery:no-lease"))
+    );
+    let (status, _) = call(&runtime, "POST", "/control/lease", "").await;
+    assert_eq!(status, StatusCode::OK);
+    let (_, review) = call(&runtime, "POST", "/control/review", &change(30.0)).await;
+    assert_eq!(review["allowed"], true, "{review}");
+    assert_eq!(
+        (&review["changes"][0]["from"], &review["changes"][0]["to"]),
+        (&20.0.into(), &30.0.into())
+    );
+    assert!(
+        review["prediction"]
+            .as_str()
+            .unwrap()
+            .starts_with("T reaches"),
+        "{review}"
+    );
+
+    // 0.01·80/0.02 = 40 °C above ambient: the twin passes 60 °C within ten minutes.
+    let (_, refused) = call(&runtime, "POST", "/control/review", &change(80.0)).await;
+    assert_eq!(refused["allowed"], false);
+    let (status, refused) = call(
+        &runtime,
+        "POST",
+        "/control/set",
+        r#"{"device":"rig","channel":"q","value":80}"#,
+    )
+    .await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert!(
+        refused["detail"]
+            .as_str()
+            .unwrap()
+            .contains("T reaches 61.0 °C"),
+        "{refused}"
+    );
+    let (status, refused) = call(
+        &runtime,
+        "POST",
+        "/control/set",
+        r#"{"device":"rig","channel":"q","value":81}"#,
+    )
+    .await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert!(
+        refused["detail"]
+            .as_str()
+            .unwrap()
+            .contains("choose 0 to 80 %"),
+        "{refused}"
+    );
+    let (status, refused) = call(
+        &runtime,
+        "POST",
+        "/control/set",
+        r#"{"device":"rig","channel":"p","value":1}"#,
+    )
+    .await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert!(
+        refused["detail"].as_str().unwrap().contains("rig/q"),
+        "{refused}"
+    );
+
+    let send = format!(r#"{{"review_id":{}}}"#, review["review_id"]);
+    let (status, sent) = call(&runtime, "POST", "/control/send", &send).await;
+    assert_eq!(status, StatusCode::OK, "{sent}");
+    assert_eq!(sent["commands"][0]["status"], "accepted");
+    let (status, _) = call(&runtime, "POST", "/control/send", &send).await;
+    assert_eq!(status, StatusCode::NOT_FOUND, "a review is sent once");
+
+    let id = sent["commands"][0]["id"].as_str().unwrap().to_owned();
+    let commands = bench.read(topics::CONTROL).await;
+    let command = verify_command(&commands[0].value, &key().public()).unwrap();
+    assert_eq!(
+        (
+            command.id.as_str(),
+            command.value,
+            command.issuer_epoch,
+            command.issuer_sequence
+        ),
+        (id.as_str(), 30.0, 1, 0)
+    );
+    let records = bench.read(topics::PROVENANCE).await;
+    let record = Record::decode(&records.last().unwrap().value).unwrap();
+    assert_eq!(record.predicate["principal"], "operator");
+
+    bench.publish(&[ack(&id)]).await;
+    for _ in 0..100 {
+        let (_, answer) = call(&runtime, "GET", &format!("/control/commands/{id}"), "").await;
+        if answer["status"] == "applied" {
+            assert_eq!(answer["value"], 30.0);
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (_, answer) = call(&runtime, "GET", &format!("/control/commands/{id}"), "").await;
+    assert_eq!(answer["status"], "applied", "{answer}");
+
+    let (_, review) = call(&runtime, "POST", "/control/review", &change(30.0)).await;
+    bench.clock.advance(Duration::from_secs(31));
+    let (status, _) = call(
+        &runtime,
+        "POST",
+        "/control/send",
+        &format!(r#"{{"review_id":{}}}"#, review["review_id"]),
+    )
+    .await;
+    assert_eq!(status, StatusCode::CONFLICT, "a review ends after 30 s");
+    // The board has been silent for half a minute: only "off" still goes out.
+    let (status, refused) = call(
+        &runtime,
+        "POST",
+        "/control/set",
+        r#"{"device":"rig","channel":"q","value":1}"#,
+    )
+    .await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert!(
+        refused["detail"]
+            .as_str()
+            .unwrap()
+            .contains("Board answered within 2 s"),
+        "{refused}"
+    );
+    let (status, sent) = call(&runtime, "POST", "/control/off", "").await;
+    assert_eq!(
+        (status, &sent["commands"][0]["value"]),
+        (StatusCode::OK, &0.0.into())
+    );
+    shutdown.cancel();
+    running.join_next().await.unwrap().unwrap().unwrap();
+
+    let again = bench.open(&["twin.toml"]);
+    again.control().off("operator").await.unwrap();
+    let last = bench.read(topics::CONTROL).await.pop().unwrap();
+    assert_eq!(
+        verify_command(&last.value, &key().public())
+            .unwrap()
+            .issuer_epoch,
+        2,
+        "the epoch rises with each start"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_ahead_is_the_future_that_comes() {
+    let bench = Bench::new().await;
+    let runtime = bench.open(&["twin.toml"]);
+    let shutdown = CancellationToken::new();
+    let mut running = tokio::task::JoinSet::from_iter([runtime.clone().run(shutdown.clone())]);
+    let blocks = log(200);
+    bench.publish(&blocks[..101]).await;
+    bench.wait_for_traces(99).await;
+    let (_, ahead) = call(&runtime, "GET", "/graphs/twin/forecast?horizon_s=5", "").await;
+    let (_, what_if) = call(
+        &runtime,
+        "POST",
+        "/graphs/twin/what-if",
+        r#"{"set":{"q":0},"horizon_s":5}"#,
+    )
+    .await;
+    let (status, wrong) = call(
+        &runtime,
+        "POST",
+        "/graphs/twin/what-if",
+        r#"{"set":{"q3":0}}"#,
+    )
+    .await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(
+        wrong["detail"]
+            .as_str()
+            .unwrap()
+            .contains("`q3` is not an input"),
+        "{wrong}"
+    );
+
+    bench.publish(&blocks[101..]).await;
+    let rows = bench.wait_for_traces(199).await;
+    let at_end = ahead["summary"]["t"]["at_end"].as_f64().unwrap();
+    let t_ms = ahead["channels"]["t"]["t"]
+        .as_array()
+        .unwrap()
+        .last()
+        .unwrap()
+        .as_f64()
+        .unwrap();
+    let came = rows
+        .iter()
+        .map(|bytes| AlignedBlock::decode(bytes).unwrap())
+        .find(|block| (block.time(0).to_unix_millis() - t_ms).abs() < 1.0);
+    let came = came.unwrap().value("t", 0).unwrap();
+    assert!(
+        (came - at_end).abs() < 1e-6,
+        "{came} came, {at_end} was said"
+    );
+    assert!(what_if["summary"]["t"]["at_end"].as_f64().unwrap() < at_end);
+    let sd = ahead["channels"]["t"]["sd"].as_array().unwrap();
+    assert!(sd[5].as_f64() > sd[0].as_f64());
+    shutdown.cancel();
+    running.join_next().await.unwrap().unwrap().unwrap();
+}
+
+fn ack(id: &str) -> AlignedBlock {
+    use arrow_array::{ArrayRef, Float64Array, StringArray};
+    use arrow_schema::{DataType, Field};
+    let text = |name: &str, value: &str| -> (Arc<Field>, ArrayRef) {
+        (
+            Arc::new(Field::new(name, DataType::Utf8, true)),
+            Arc::new(StringArray::from(vec![value])),
+        )
+    };
+    let value: (Arc<Field>, ArrayRef) = (
+        Arc::new(Field::new("value", DataType::Float64, true)),
+        Arc::new(Float64Array::from(vec![30.0])),
+    );
+    let mut acks = block(
+        &orrery_protocol::StreamId::new("rig/acks").unwrap(),
+        &[],
+        &[Sample {
+            at: T0,
+            values: vec![],
+        }],
+        0,
+        T0 + 1,
+    );
+    let columns = vec![
+        text("command_id", id),
+        text("channel", "q"),
+        text("status", "applied"),
+        value,
+        text("reason", ""),
+    ];
+    acks.batch = AlignedBlock::batch(
+        vec![T0],
+        vec![0],
+        orrery_protocol::BootId([9; 16]),
+        vec![0],
+        vec![0],
+        columns,
+    )
+    .unwrap();
+    acks
+}
+
+async fn call(
+    runtime: &Arc<Runtime>,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> (StatusCode, serde_json::Value) {
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .extension(Principal::operator())
+        .body(Body::from(body.to_owned()))
+        .unwrap();
+    let response = runtime.routes().oneshot(request).await.unwrap();
+    let status = response.status();
+    let bytes = axum::body::to_bytes(response.into_body(), 1 << 20)
+        .await
+        .unwrap();
+    (
+        status,
+        serde_json::from_slice(&bytes).unwrap_or(serde_json::Value::Null),
+    )
+}
+
+#[test]
+fn the_shipped_graph_fits_the_shipped_model() {
+    let graph = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/graphs/twin.toml");
+    orrery_runtime::load(&graph, &Engine::new(EngineKind::Cranelift).unwrap())
+        .map(drop)
+        .unwrap();
+}
