@@ -103,6 +103,20 @@ impl GatewayClient {
         }
     }
 
+    /// Whether the gateway knows this client's token; none when it cannot be asked now.
+    pub async fn knows_token(&self) -> Option<bool> {
+        let probe = self
+            .post("clock/probe")
+            .timeout(Duration::from_secs(5))
+            .json(&json!({ "t0": "0" }));
+        let status = probe.send().await.ok()?.status();
+        match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Some(false),
+            status if status.is_success() => Some(true),
+            _ => None,
+        }
+    }
+
     /// Enrols devices; the token of this client is a one-time enrolment token, or the operator's.
     ///
     /// # Errors

@@ -25,7 +25,7 @@ pub struct Target {
     )]
     enrollment_token: Option<String>,
     /// The data folder of an Orrery that runs on this machine: its address and token are found there.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "ORRERY_DATA")]
     data: Option<PathBuf>,
 }
 
@@ -38,31 +38,46 @@ struct Endpoint {
 
 impl Target {
     /// The gateway these arguments name; the token is an enrolment token, the local operator's, or empty.
+    ///
+    /// Without an address it is the Orrery that runs on this machine.
     pub fn gateway(&self, configured: Option<&str>) -> Result<GatewayClient, Failure> {
-        let endpoint = self.data.as_deref().map(read_endpoint).transpose()?;
-        let url = self
-            .url
-            .as_deref()
-            .or(configured)
-            .or(endpoint.as_ref().map(|endpoint| endpoint.url.as_str()))
-            .ok_or_else(|| {
-                Failure::usage(
-                    "no gateway: give --url URL, or --data DIR of an Orrery that runs here",
-                )
-            })?;
+        let url = self.url.as_deref().or(configured);
+        let data = self.data.clone().unwrap_or_else(default_data);
+        let local = match url {
+            None => Some(read_endpoint(&data)?),
+            // A local Orrery's token opens only that one and goes nowhere else.
+            Some(url) => read_endpoint(&data)
+                .ok()
+                .filter(|endpoint| endpoint.url.trim_end_matches('/') == url.trim_end_matches('/')),
+        };
+        let endpoint = local.as_ref();
+        let url = url
+            .or(endpoint.map(|endpoint| endpoint.url.as_str()))
+            .unwrap_or_default();
         let token = self
             .enrollment_token
             .as_deref()
-            .or(endpoint.as_ref().map(|endpoint| endpoint.token.as_str()));
-        Ok(GatewayClient::new(url, token.unwrap_or_default())?)
+            .or(endpoint.map(|endpoint| endpoint.token.as_str()))
+            .unwrap_or_default();
+        Ok(GatewayClient::new(url, token)?)
     }
+}
+
+/// Where `orrery up` keeps its data when it is not told: `$XDG_DATA_HOME/orrery`, or `~/.local/share/orrery`.
+fn default_data() -> PathBuf {
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
+    std::env::var_os("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .or_else(home)
+        .unwrap_or_default()
+        .join("orrery")
 }
 
 fn read_endpoint(data: &Path) -> Result<Endpoint, Failure> {
     let path = data.join("endpoint.json");
     let bytes = std::fs::read(&path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => Failure::unreachable(format!(
-            "no Orrery runs on {}; start it with `orrery up --data {}`",
+            "no Orrery runs on {}; start one with `orrery up --data {}`, or name another with --url URL",
             data.display(),
             data.display()
         )),

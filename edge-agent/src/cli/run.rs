@@ -8,7 +8,7 @@ use orrery_edge_agent::config::{
     StreamConfig, TimeConfig, TimeFormat,
 };
 use orrery_edge_agent::connector::mqtt::without_password;
-use orrery_edge_agent::gateway::Enrolment;
+use orrery_edge_agent::gateway::{Enrolment, GatewayClient};
 use orrery_edge_agent::{Deps, SystemClock, discover};
 use orrery_protocol::{DeviceId, PublicKey};
 use tokio::task::JoinSet;
@@ -175,8 +175,17 @@ async fn access(target: &Target, config: &Config) -> Result<Access, Failure> {
     }
     let gateway = target.gateway(configured.as_deref())?;
     let devices = config.devices.iter().map(|device| &device.id);
-    let enrolment = match Enrolment::load(&config.folder)? {
-        Some(held) if held.covers(gateway.url(), devices) => held,
+    let held = Enrolment::load(&config.folder)?.filter(|held| held.covers(gateway.url(), devices));
+    let enrolment = match held {
+        // A gateway that is away is no reason to stop: the spool keeps what is read.
+        Some(held)
+            if GatewayClient::new(&held.url, &held.token)?
+                .knows_token()
+                .await
+                != Some(false) =>
+        {
+            held
+        }
         _ => enroll::enroll(&gateway, config).await?,
     };
     Ok(Access {
