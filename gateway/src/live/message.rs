@@ -215,7 +215,7 @@ mod tests {
     use super::*;
 
     fn block() -> AlignedBlock {
-        let start = TaiNanos::parse_rfc3339("2026-11-21T14:32:07.0000001Z")
+        let start = TaiNanos::parse_rfc3339("2026-11-21T14:32:07.0000005Z")
             .unwrap()
             .0;
         let field = |name: &str, kind| Arc::new(Field::new(name, kind, true));
@@ -270,7 +270,7 @@ mod tests {
         assert_eq!(value["stream"], "tclab-01/board");
         let t0 = value["t"][0].as_f64().unwrap();
         assert_eq!(t0, block().time(0).to_unix_millis());
-        assert!(t0.fract() > 0.0, "a tenth of a microsecond is lost in {t0}");
+        assert!(t0.fract() > 0.0, "half a microsecond is lost in {t0}");
         assert_eq!(value["u_ms"], json!([0.25, 0.25, 0.25]));
         assert_eq!(value["channels"]["t1"], json!([43.4, null, null]));
         assert_eq!(value["channels"]["f"], json!([0.1, null, -1]));

@@ -69,7 +69,7 @@ async fn every_role_reaches_its_routes_and_no_others() {
         gateway
             .metric("orrery_auth_refused_total{reason=\"forbidden\"}")
             .await,
-        18.0
+        16.0
     );
     gateway.stop().await.unwrap();
 }
