@@ -395,9 +395,10 @@ async fn publish(
             ticket = more.ticket;
             add(more.records);
         }
-        let all = by_topic
-            .into_iter()
-            .map(|(topic, records)| publish_topic(&bus, topic, records));
+        let mut all = Vec::with_capacity(by_topic.len());
+        for (topic, records) in by_topic {
+            all.push(publish_topic(&bus, topic, records));
+        }
         futures_util::future::join_all(all).await;
         published.send_replace(ticket);
     }

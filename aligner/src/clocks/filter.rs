@@ -19,7 +19,7 @@ const WANDER_MOST: f64 = 1e4;
 /// Reading two clocks is never better than this (1 µs).
 const NOISE_LEAST: f64 = 1e3 * 1e3;
 /// The share of one wave in the learnt noise once the filter has settled.
-const NOISE_GAIN_LEAST: f64 = 1.0 / 48.0;
+const NOISE_GAIN_LEAST: f64 = 1.0 / 24.0;
 const RECENT_TRIPS: usize = 16;
 const NANOS_PER_SECOND: f64 = 1e9;
 
@@ -139,14 +139,14 @@ impl ClockFilter {
     fn adapt_wander(&mut self, line: &mut Line, normalised: f64) {
         let clamped = normalised.clamp(-4.0, 4.0);
         if let Some(previous) = self.previous_innovation {
-            self.correlation = 0.9 * self.correlation + 0.1 * clamped * previous;
+            self.correlation = 0.93 * self.correlation + 0.07 * clamped * previous;
         }
         self.previous_innovation = Some(clamped);
-        if self.correlation > 0.5 {
+        if self.correlation > 0.25 {
             line.wander = (line.wander * 4.0).min(WANDER_MOST);
             self.correlation = 0.2;
-        } else if self.correlation < 0.1 {
-            line.wander = (line.wander * 0.95).max(WANDER_LEAST);
+        } else if self.correlation < 0.0 {
+            line.wander = (line.wander * 0.98).max(WANDER_LEAST);
         }
     }
 

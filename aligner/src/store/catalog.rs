@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use orrery_protocol::{Digest, TaiNanos};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{Connection, Row, SqliteExecutor};
+use sqlx::{Connection, Row};
 
 use super::view::Segment;
 use crate::Error;
@@ -219,8 +219,8 @@ pub(crate) fn catalog_error(path: &Path, source: sqlx::Error) -> Error {
     }
 }
 
-pub(crate) async fn insert_segment<'e>(
-    executor: impl SqliteExecutor<'e>,
+pub(crate) async fn insert_segment(
+    connection: &mut SqliteConnection,
     segment: &Segment,
 ) -> Result<(), sqlx::Error> {
     sqlx::query("INSERT INTO segments VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")
@@ -233,13 +233,13 @@ pub(crate) async fn insert_segment<'e>(
         .bind(segment.max)
         .bind(segment.max_revision as i64)
         .bind(segment.added as i64)
-        .execute(executor)
+        .execute(connection)
         .await
         .map(drop)
 }
 
-pub(crate) async fn insert_part<'e>(
-    executor: impl SqliteExecutor<'e>,
+pub(crate) async fn insert_part(
+    connection: &mut SqliteConnection,
     table: &str,
     level: i64,
     bytes: &[u8],
@@ -248,7 +248,7 @@ pub(crate) async fn insert_part<'e>(
         .bind(table)
         .bind(level)
         .bind(bytes)
-        .execute(executor)
+        .execute(connection)
         .await
         .map(|done| done.last_insert_rowid())
 }

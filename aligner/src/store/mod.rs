@@ -99,9 +99,7 @@ impl Store {
                 .to_utc()
                 .0
                 .saturating_sub((config.orphan_seconds as i64).saturating_mul(1_000_000_000));
-            let removed = files
-                .collect_orphans(|path| known.contains(path), limit)
-                .await;
+            let removed = files.collect_orphans(&known, limit).await;
             if removed > 0 {
                 tracing::info!(removed, "removed segment files that no commit names");
             }

@@ -1,5 +1,6 @@
 //! Segment files: immutable Parquet, durable before the catalog names them, checked when first touched.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -156,7 +157,7 @@ impl SegmentFiles {
     /// Removes files that no catalog names and that are older than `age`: what a crash between write and commit left.
     pub(crate) async fn collect_orphans(
         &self,
-        known: impl Fn(&str) -> bool,
+        known: &HashSet<String>,
         older_than_utc_nanos: i64,
     ) -> usize {
         let mut removed = 0;
@@ -164,7 +165,7 @@ impl SegmentFiles {
         while let Some(file) = files.next().await {
             let Ok(file) = file else { continue };
             let stamped = file.last_modified.timestamp_nanos_opt().unwrap_or(i64::MAX);
-            if known(file.location.as_ref()) || stamped > older_than_utc_nanos {
+            if known.contains(file.location.as_ref()) || stamped > older_than_utc_nanos {
                 continue;
             }
             match self.objects.delete(&file.location).await {

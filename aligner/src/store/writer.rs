@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::ipc::writer::StreamWriter;
-use sqlx::Connection;
+use sqlx::{Connection, SqliteConnection};
 
 use super::catalog::{Catalog, catalog_error, insert_part, insert_segment};
 use super::commit::Commit;
@@ -202,7 +202,7 @@ impl Writer {
         let mut transaction = Connection::begin(&mut self.catalog.connection)
             .await
             .map_err(failed)?;
-        let connection = &mut *transaction;
+        let connection: &mut SqliteConnection = &mut transaction;
 
         // The guard comes first: whoever took over since has raised the epoch, and this commit must not land.
         let guarded =

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orrery_aligner::{Config, Deps, Error, Handle, ReplayRequest, run};
-use orrery_bus::{Bus, JournalBus, Record, SharedBus, cloudevents};
+use orrery_bus::{JournalBus, Record, SharedBus, cloudevents};
 use orrery_protocol::{
     BootId, Chain, Channel, Clock, ClockId, ClockPair, ClockPayload, Descriptor, DeviceId,
     DeviceNanos, HeartbeatPayload, ManualClock, MonoNanos, PayloadType, Probe, SampleBuilder,
