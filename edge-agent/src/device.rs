@@ -273,6 +273,9 @@ impl Wave {
     }
 }
 
+/// The least real time between heartbeats of a sped-up clock.
+const LEAST_BEAT: Duration = Duration::from_millis(50);
+
 /// Runs a device until its connector has ended and `stop` is cancelled, and leaves nothing unsealed.
 ///
 /// # Errors
@@ -415,7 +418,13 @@ impl Task {
     async fn serve(&mut self, stop: CancellationToken) -> Result<(), Error> {
         const AT_ONCE: usize = 1_024;
         let mut emitted = Vec::with_capacity(AT_ONCE);
-        let mut beat = tokio::time::interval(self.deps.clock.real(self.heartbeat));
+        // A playback must not turn heartbeats into a storm of fsyncs.
+        let period = self
+            .deps
+            .clock
+            .real(self.heartbeat)
+            .max(self.heartbeat.min(LEAST_BEAT));
+        let mut beat = tokio::time::interval(period);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut may_request = true;
         let mut has_waves = true;
