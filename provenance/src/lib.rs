@@ -1,1 +1,24 @@
-//! Placeholder.
+//! The provenance log: an append-only Merkle tree (RFC 6962) of in-toto statements, with signed checkpoints
+//! (C2SP tlog-checkpoint) and tiles on disk (C2SP tlog-tiles), so that tools that are not ours verify it.
+//!
+//! [`tree`] and [`note`] are pure. [`Log`] keeps one log in one folder and is durable when `append` returns.
+//! [`verify_dir`] checks a folder offline. [`run`] and [`routes`] are the service: it takes what is published on
+//! `orrery.provenance` into the log and answers over HTTP.
+//!
+//! This crate does not know what the statements mean.
+
+mod config;
+mod error;
+mod log;
+pub mod note;
+mod routes;
+mod service;
+pub mod tree;
+mod verify;
+
+pub use config::Config;
+pub use error::{Error, LogError};
+pub use log::{Entry, Log};
+pub use routes::routes;
+pub use service::{Deps, Handle, State, Status, run};
+pub use verify::{Mismatch, Report, verify_dir};
