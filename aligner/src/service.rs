@@ -434,3 +434,17 @@ fn fits(topic: &str, record: &Record) -> bool {
     }
     fits
 }
+
+/// The service runs as a task of whoever supervises it, so its future must be `Send`: checked where it is made.
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_send<T: Send>(_: &T) {}
+
+    #[test]
+    fn the_service_can_be_a_task() {
+        let check = |config, deps, shutdown| is_send(&run(config, deps, shutdown));
+        let _: &dyn Fn(Config, Deps, CancellationToken) = &check;
+    }
+}

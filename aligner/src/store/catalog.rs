@@ -45,10 +45,17 @@ impl Catalog {
             .synchronous(SqliteSynchronous::Full)
             .pragma("cache_size", "-16384");
         let mut catalog = Self::connect(path, &options).await?;
-        sqlx::raw_sql(SCHEMA)
-            .execute(&mut catalog.connection)
-            .await
-            .map_err(|e| catalog_error(path, e))?;
+        // `raw_sql` would do, were its future `Send` for more than one lifetime (rust-lang/rust#110338).
+        for statement in SCHEMA
+            .split(';')
+            .map(str::trim)
+            .filter(|statement| !statement.is_empty())
+        {
+            sqlx::query(statement)
+                .execute(&mut catalog.connection)
+                .await
+                .map_err(|e| catalog_error(path, e))?;
+        }
         sqlx::query("INSERT OR IGNORE INTO meta VALUES ('format', ?1), ('epoch', 0)")
             .bind(FORMAT)
             .execute(&mut catalog.connection)
