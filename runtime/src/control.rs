@@ -3,142 +3,39 @@
 //! Nothing here trusts the page: interlocks are checked on review and again on send, limits always, and a command
 //! counts as applied only when the device's own read-back comes in on `<device>/acks`.
 
-use std::collections::{BTreeMap, VecDeque};
+mod issue;
+mod views;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use arrow_array::cast::AsArray;
-use orrery_bus::{Record as BusRecord, SharedBus};
-use orrery_protocol::{
-    AlignedBlock, BootId, Clock, Command, DeviceId, Digest, MonoNanos, Record, RecordKind, SealKey,
-    Subject, TaiNanos, seal_command, topics,
-};
-use serde::{Deserialize, Serialize};
+use orrery_bus::SharedBus;
+use orrery_protocol::{AlignedBlock, BootId, Clock, MonoNanos, SealKey};
 
-use crate::graph::{ChannelRef, ControlChannel};
+use crate::graph::{ChannelRef, Condition, ControlChannel};
 use crate::handle::{GraphHandle, lock};
 use crate::interlocks::{self, Evidence, Report};
 use crate::readings::Readings;
 use crate::refusal::Refusal;
 use crate::units;
 
+pub use views::{
+    Change, ChannelView, CommandStatus, ControlView, LeaseView, Review, ReviewedChange,
+};
+
 const LEASE: Duration = Duration::from_secs(30 * 60);
 const REVIEW: Duration = Duration::from_secs(30);
 const PREDICT_S: u32 = 90;
-/// After `apply_by`, how long an acknowledgement may still be on its way.
-const ACK_GRACE: Duration = Duration::from_secs(5);
-const MOST_COMMANDS: usize = 1000;
 const MOST_REVIEWS: usize = 64;
 /// The stream name on which agents acknowledge.
 const ACKS: &str = "acks";
-
-/// A proposed set-point.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Change {
-    /// The device.
-    pub device: DeviceId,
-    /// The channel.
-    pub channel: String,
-    /// The value, in the channel's unit.
-    pub value: f64,
-}
-
-/// A proposed set-point beside the present one.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct ReviewedChange {
-    /// The device.
-    pub device: DeviceId,
-    /// The channel.
-    pub channel: String,
-    /// What the device last reported.
-    pub from: Option<f64>,
-    /// What would be sent.
-    pub to: f64,
-}
-
-/// What a change would do, and whether it may be sent.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Review {
-    /// Names the review.
-    pub review_id: String,
-    /// Until when it may be sent, UNIX milliseconds.
-    pub expires_ms: f64,
-    /// The changes.
-    pub changes: Vec<ReviewedChange>,
-    /// What the model says.
-    pub prediction: String,
-    /// Each interlock under the change.
-    pub interlocks: Vec<Report>,
-    /// Whether all hold.
-    pub allowed: bool,
-}
-
-/// A command and what became of it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct CommandStatus {
-    /// Names the command.
-    pub id: String,
-    /// The device.
-    pub device: DeviceId,
-    /// The channel.
-    pub channel: String,
-    /// `sending`, `accepted`, `applied`, `refused`, `unknown` or `expired`.
-    pub status: &'static str,
-    /// The value the device read back; before that, the value sent.
-    pub value: Option<f64>,
-    /// Why it was refused or is unknown.
-    pub reason: Option<String>,
-    #[serde(skip)]
-    gives_up: TaiNanos,
-}
 
 /// Who may change things, until when.
 #[derive(Debug, Clone, PartialEq)]
 struct Lease {
     holder: String,
     until: MonoNanos,
-}
-
-/// The state of `/control`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct ControlView {
-    /// What can be set.
-    pub channels: Vec<ChannelView>,
-    /// The interlocks as they stand, without any change.
-    pub interlocks: Vec<Report>,
-    /// Who holds the lease.
-    pub lease: Option<LeaseView>,
-}
-
-/// A channel and its read-back.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct ChannelView {
-    /// The device.
-    pub device: DeviceId,
-    /// The channel.
-    pub channel: String,
-    /// A title.
-    pub title: String,
-    /// The unit (UCUM).
-    pub unit: String,
-    /// The device's own read-back.
-    pub value: Option<f64>,
-    /// The least value.
-    pub low: f64,
-    /// The greatest value.
-    pub high: f64,
-    /// The age of the read-back.
-    pub age_s: Option<f64>,
-}
-
-/// A lease for people.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct LeaseView {
-    /// Who.
-    pub holder: String,
-    /// Until when, UNIX milliseconds.
-    pub expires_ms: f64,
 }
 
 struct StoredReview {
@@ -220,7 +117,7 @@ impl Control {
         inner.readings.update(block, self.watched());
         if block.stream.name() == ACKS {
             for row in 0..block.len() {
-                acknowledge(&mut inner.commands, block, row);
+                issue::acknowledge(&mut inner.commands, block, row);
             }
         }
     }
@@ -379,124 +276,12 @@ impl Control {
         self.issue(changes, who, None, &[]).await
     }
 
-    /// A command's state.
-    pub fn command(&self, id: &str) -> Option<CommandStatus> {
-        let now = self.clock.wall();
-        let mut inner = lock(&self.inner);
-        let command = inner.commands.get_mut(id)?;
-        if matches!(command.status, "sending" | "accepted") && now > command.gives_up {
-            command.status = "expired";
-            command.reason = Some(
-                "The device did not answer in time. Check its agent, then send again.".to_owned(),
-            );
-        }
-        Some(command.clone())
-    }
-
-    async fn check_and_issue(
-        &self,
-        changes: Vec<Change>,
-        who: &str,
-        review: Option<&str>,
-    ) -> Result<Vec<CommandStatus>, Refusal> {
-        self.reviewed(&changes)?;
-        let reports = self.judge(&changes);
-        if let Some(failed) = reports.iter().find(|report| !report.ok) {
-            return Err(Refusal::Interlock(Box::new(failed.clone())));
-        }
-        self.issue(changes, who, review, &reports).await
-    }
-
-    /// Seals, records and publishes commands, in order.
-    async fn issue(
-        &self,
-        changes: Vec<Change>,
-        who: &str,
-        review: Option<&str>,
-        reports: &[Report],
-    ) -> Result<Vec<CommandStatus>, Refusal> {
-        let mut next = self.sequence.lock().await;
-        let now = self.clock.wall();
-        let mut sealed = Vec::with_capacity(changes.len());
-        let mut records = Vec::with_capacity(changes.len());
-        let mut ids = Vec::with_capacity(changes.len());
-        for change in changes {
-            let command = Command {
-                id: self.new_id()?,
-                device: change.device,
-                channel: change.channel,
-                value: change.value,
-                issuer: self.issuer.clone(),
-                issuer_epoch: self.epoch,
-                issuer_sequence: *next,
-                apply_by: now.plus(self.apply_within),
-                hold_until: None,
-            };
-            *next += 1;
-            let bytes = seal_command(&command, &self.key);
-            records.push(provenance(&command, &bytes, who, review, reports, now));
-            sealed.push(BusRecord::new(command.device.as_str().to_owned(), bytes));
-            ids.push(command.id.clone());
-            self.remember(command);
-        }
-        // The command goes first: a heater that must go off does not wait for the log.
-        if let Err(error) = self.bus.publish(topics::CONTROL, sealed).await {
-            self.mark(
-                &ids,
-                "unknown",
-                Some("The bus did not confirm the command."),
-            );
-            return Err(Refusal::Bus(error.to_string()));
-        }
-        self.mark(&ids, "accepted", None);
-        if let Err(error) = self.bus.publish(topics::PROVENANCE, records).await {
-            tracing::error!(%error, "commands went out, but their provenance records did not");
-        }
-        drop(next);
-        Ok(ids.iter().filter_map(|id| self.command(id)).collect())
-    }
-
-    fn remember(&self, command: Command) {
-        let status = CommandStatus {
-            id: command.id.clone(),
-            device: command.device,
-            channel: command.channel,
-            status: "sending",
-            value: Some(command.value),
-            reason: None,
-            gives_up: command.apply_by.plus(ACK_GRACE),
-        };
-        let mut inner = lock(&self.inner);
-        inner.order.push_back(command.id.clone());
-        inner.commands.insert(command.id, status);
-        while inner.order.len() > MOST_COMMANDS {
-            if let Some(oldest) = inner.order.pop_front() {
-                inner.commands.remove(&oldest);
-            }
-        }
-    }
-
-    /// Moves commands on, unless an acknowledgement was faster.
-    fn mark(&self, ids: &[String], status: &'static str, reason: Option<&str>) {
-        let mut inner = lock(&self.inner);
-        for id in ids {
-            if let Some(command) = inner
-                .commands
-                .get_mut(id)
-                .filter(|command| command.status == "sending")
-            {
-                command.status = status;
-                command.reason = reason.map(str::to_owned);
-            }
-        }
-    }
-
     fn reviewed(&self, changes: &[Change]) -> Result<Vec<ReviewedChange>, Refusal> {
         if changes.is_empty() {
             return Err(Refusal::NoChange);
         }
         let readings = lock(&self.inner).readings.clone();
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         let reviewed = |change: &Change| {
             let (_, control) = self
                 .channel(change)
@@ -624,7 +409,7 @@ impl Control {
             let below =
                 graph.file.graph.interlocks.iter().filter_map(|interlock| {
                     match &interlock.condition {
-                        crate::graph::Condition::Below { channels, .. } => Some(channels.clone()),
+                        Condition::Below { channels, .. } => Some(channels.clone()),
                         _ => None,
                     }
                 });
@@ -676,58 +461,4 @@ fn inputs_of(graph: &GraphHandle, changes: &[Change]) -> Vec<(String, f64)> {
         Some((control.input.clone(), change.value))
     };
     changes.iter().filter_map(input).collect()
-}
-
-fn acknowledge(commands: &mut BTreeMap<String, CommandStatus>, block: &AlignedBlock, row: usize) {
-    let text = |name: &str| {
-        let column = block.channel(name)?.as_string_opt::<i32>()?;
-        (!arrow_array::Array::is_null(column, row)).then(|| column.value(row).to_owned())
-    };
-    let (Some(id), Some(status)) = (text("command_id"), text("status")) else {
-        return;
-    };
-    let Some(command) = commands
-        .get_mut(&id)
-        .filter(|command| command.device == block.stream.device())
-    else {
-        return;
-    };
-    command.status = match status.as_str() {
-        "applied" => "applied",
-        "refused" => "refused",
-        _ => "unknown",
-    };
-    command.value = block.value("value", row);
-    command.reason = text("reason").filter(|reason| !reason.is_empty());
-}
-
-fn provenance(
-    command: &Command,
-    sealed: &[u8],
-    who: &str,
-    review: Option<&str>,
-    reports: &[Report],
-    at: TaiNanos,
-) -> BusRecord {
-    let record = Record {
-        kind: RecordKind::Command,
-        subject: vec![Subject {
-            name: format!("command/{}", command.id),
-            sha256: Digest::of(sealed),
-        }],
-        predicate: serde_json::json!({
-            "device": command.device,
-            "channel": command.channel,
-            "value": command.value,
-            "principal": who,
-            "issuer": command.issuer,
-            "issuer_epoch": command.issuer_epoch.to_string(),
-            "issuer_sequence": command.issuer_sequence.to_string(),
-            "apply_by": command.apply_by.to_rfc3339(),
-            "review_id": review,
-            "interlocks": reports,
-        }),
-        at,
-    };
-    BusRecord::new(RecordKind::Command.as_str(), record.encode())
 }

@@ -139,6 +139,7 @@ mod tests {
         let state = State {
             tick: 5,
             run: None,
+            ended: false,
             streams: vec![],
             outputs: vec![f64::from_bits(0x3ff0_0000_0000_0001)],
             variance: vec![],

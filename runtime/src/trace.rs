@@ -3,7 +3,8 @@
 //! A block holds one row, so that its bytes do not depend on how ticks were batched. The frontier travels in the
 //! schema metadata `orrery.frontier`, one entry a stream, separated by spaces: `stream=time/boot/sequence/index/revision`,
 //! `stream=-` before its first row, with a trailing `!` where the tick did not wait for the stream. Events stand in
-//! `orrery.events` as JSON, absent when there were none; `orrery.graph` is the digest of graph and model.
+//! `orrery.events` as JSON, absent when there were none; `orrery.after_silence`
+//! marks the first tick of a run after one that ended for want of rows; `orrery.graph` is the digest of graph and model.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::progress::Event;
 
 const FRONTIER: &str = "orrery.frontier";
 const EVENTS: &str = "orrery.events";
+const AFTER_SILENCE: &str = "orrery.after_silence";
 const IDENTITY: &str = "orrery.graph";
 
 /// What a tick computed, and from what.
@@ -45,6 +47,8 @@ pub struct TickTrace {
     pub frontier: Vec<Frontier>,
     /// What was asked of the run at this tick.
     pub events: Vec<Event>,
+    /// The first tick of a run that follows one that ended in silence.
+    pub after_silence: bool,
 }
 
 /// How far a tick had read a stream.
@@ -65,6 +69,8 @@ pub struct Decision {
     pub waived: Vec<WaivedStream>,
     /// What was asked of the run.
     pub events: Vec<Event>,
+    /// It started a new run because the one before had ended in silence.
+    pub after_silence: bool,
 }
 
 /// A stream that a tick did not wait for.
@@ -191,6 +197,9 @@ impl TickTrace {
             (FRONTIER.to_owned(), frontier.join(" ")),
             (IDENTITY.to_owned(), identity.to_string()),
         ]);
+        if self.after_silence {
+            extra.insert(AFTER_SILENCE.to_owned(), "1".to_owned());
+        }
         if !self.events.is_empty() {
             let events = serde_json::to_string(&self.events)
                 .expect("events of finite numbers always encode");
@@ -234,7 +243,15 @@ pub fn decision_of(block: &AlignedBlock, layout: &Layout) -> Option<(i64, Decisi
         Some(events) => serde_json::from_str(events).ok()?,
         None => Vec::new(),
     };
-    Some((tick, Decision { waived, events }))
+    let after_silence = block.extra.contains_key(AFTER_SILENCE);
+    Some((
+        tick,
+        Decision {
+            waived,
+            events,
+            after_silence,
+        },
+    ))
 }
 
 fn parse_row(text: &str) -> Option<Option<RowId>> {

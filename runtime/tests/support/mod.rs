@@ -80,7 +80,7 @@ within_s = 2.0
 pub const MODEL: &str = r#"
 model Plate "A heated plate"
   parameter Real k(unit = "1/s") = 0.02 "Loss";
-  parameter Real g(unit = "degC/s") = 0.01 "Heating per percent";
+  parameter Real g(unit = "K/(s.%)") = 0.01 "Heating per percent";
   input Real q(unit = "%");
   input Real ambient(unit = "degC", start = 20);
   output Real t(unit = "degC", start = 20, fixed = true);
