@@ -13,7 +13,7 @@ use super::{Estimate, Line};
 /// No crystal is further off than this, in parts per billion; the prior for an unknown frequency.
 const FREQUENCY_PRIOR_PPB: f64 = 100_000.0;
 /// Wander of the frequency, in ppb² per second: its start and its bounds.
-const WANDER_START: f64 = 0.01;
+const WANDER_START: f64 = 1.0;
 const WANDER_LEAST: f64 = 1e-5;
 const WANDER_MOST: f64 = 1e4;
 /// Reading two clocks is never better than this (1 µs).
@@ -142,11 +142,11 @@ impl ClockFilter {
             self.correlation = 0.93 * self.correlation + 0.07 * clamped * previous;
         }
         self.previous_innovation = Some(clamped);
-        if self.correlation > 0.25 {
+        if self.correlation > 0.2 {
             line.wander = (line.wander * 4.0).min(WANDER_MOST);
             self.correlation = 0.2;
         } else if self.correlation < 0.0 {
-            line.wander = (line.wander * 0.98).max(WANDER_LEAST);
+            line.wander = (line.wander * 0.985).max(WANDER_LEAST);
         }
     }
 

@@ -543,7 +543,7 @@ impl Engine {
         let schema = Arc::new(arrow::datatypes::Schema::new(
             batch.schema().fields().clone(),
         ));
-        match batch.with_schema(schema) {
+        match RecordBatch::try_new(schema, batch.columns().to_vec()) {
             Ok(batch) => self.keep_rows(block.stream.as_str(), batch),
             Err(error) => {
                 tracing::error!(stream = %block.stream, %error, "a trace block could not be kept")
