@@ -69,7 +69,11 @@ pub struct RunArgs {
 pub async fn run(arguments: RunArgs) -> Result<(), Failure> {
     let mut config = match &arguments.config {
         Some(file) => Config::load(file)?,
-        None => of_arguments(&arguments).await?,
+        None => {
+            // Before waiting for a message that nobody would take.
+            arguments.target.gateway(None)?;
+            of_arguments(&arguments).await?
+        }
     };
     if let Some(folder) = arguments.folder.clone() {
         config.folder = folder;

@@ -91,7 +91,8 @@ pub async fn browse_variables(
                 continue;
             }
             let path = format!("{path}/{}", name(&child));
-            if child.node_class == NodeClass::Variable {
+            // Namespace 0 is the standard's own furniture, not the instrument's.
+            if child.node_class == NodeClass::Variable && id.namespace != 0 {
                 found.push((path.clone(), id.clone()));
                 if found.len() >= limit {
                     return describe(session, found).await;
@@ -123,7 +124,7 @@ async fn describe(
             let text = value
                 .value
                 .as_ref()
-                .map_or_else(|| "no value".to_owned(), |value| format!("{value:?}"));
+                .map_or_else(|| "no value".to_owned(), |value| value.to_string());
             let is_number = value.value.as_ref().is_some_and(|value| value.is_numeric());
             let value = text.chars().take(60).collect();
             variables.push(FoundVariable {
