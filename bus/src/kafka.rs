@@ -31,6 +31,9 @@ type GroupConsumer = BaseConsumer<WatchedContext>;
 /// How long `publish` waits before it tries a full queue again.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(5);
 
+/// The largest number a topic's setting takes.
+const NO_LIMIT: &str = "9223372036854775807";
+
 /// A [`Bus`] on Apache Kafka.
 pub struct KafkaBus {
     settings: Arc<Settings>,
@@ -105,7 +108,9 @@ impl KafkaBus {
         };
         let new = NewTopic::new(topic, config.partitions.max(1) as i32, replication)
             .set("max.message.bytes", &max_bytes)
-            .set("cleanup.policy", cleanup);
+            .set("cleanup.policy", cleanup)
+            // Timestamps are those of the injected clock, which a sped-up playback takes far ahead of the broker's.
+            .set("message.timestamp.after.max.ms", NO_LIMIT);
         let options = AdminOptions::new()
             .request_timeout(Some(self.settings.request_timeout()))
             .operation_timeout(Some(self.settings.request_timeout()));
@@ -184,10 +189,9 @@ impl KafkaBus {
         blocking(move || {
             let what = format!("ask for the offsets of {topic}");
             let ask = |&partition: &i32| {
-                let (low, high) = admin
-                    .inner()
-                    .fetch_watermarks(&topic, partition, settings.request_timeout())
-                    .map_err(|error| settings.explain(&what, &error, &failures))?;
+                let (low, high) =
+                    watermarks_of(&admin, &topic, partition, settings.request_timeout())
+                        .map_err(|error| settings.explain(&what, &error, &failures))?;
                 Ok((partition as u32, low.max(0) as u64, high.max(0) as u64))
             };
             partitions.iter().map(ask).collect()
@@ -428,6 +432,37 @@ fn owned_headers(headers: &[(String, String)]) -> OwnedHeaders {
             value: Some(value.as_str()),
         })
     })
+}
+
+/// The oldest and the next offset of a partition. Its leader is elected a moment after the topic is created, and
+/// again after a broker returns: that is waited for.
+fn watermarks_of(
+    admin: &AdminClient<WatchedContext>,
+    topic: &str,
+    partition: i32,
+    patience: Duration,
+) -> Result<(i64, i64), KafkaError> {
+    let settling = [
+        RDKafkaErrorCode::NotLeaderForPartition,
+        RDKafkaErrorCode::LeaderNotAvailable,
+        RDKafkaErrorCode::UnknownTopicOrPartition,
+        RDKafkaErrorCode::UnknownPartition,
+        RDKafkaErrorCode::UnknownTopic,
+    ];
+    let pause = Duration::from_millis(50);
+    let mut waited = Duration::ZERO;
+    loop {
+        let answer = admin.inner().fetch_watermarks(topic, partition, patience);
+        let code = answer
+            .as_ref()
+            .err()
+            .and_then(KafkaError::rdkafka_error_code);
+        if waited >= patience || !code.is_some_and(|code| settling.contains(&code)) {
+            return answer;
+        }
+        std::thread::sleep(pause);
+        waited += pause;
+    }
 }
 
 /// Drops a client on a thread of its own, which nobody waits for.

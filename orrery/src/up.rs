@@ -188,18 +188,15 @@ async fn start_services(
     let (bus, clock) = (&shared.bus, &shared.clock);
     let mut mounts = Vec::new();
     if wanted.contains(&Service::Provenance) {
-        let handle = orrery_provenance::Handle::default();
-        let deps = orrery_provenance::Deps {
-            bus: Arc::clone(bus),
-            clock: Arc::clone(clock),
-            key: folder.key("log")?,
-            handle: handle.clone(),
-        };
         let log = orrery_provenance::Config {
             folder: folder.path("provenance"),
             source: config.bus.url.to_string(),
             ..Default::default()
         };
+        let key = folder.key("log")?;
+        let handle = orrery_provenance::Handle::open(&log, key).map_err(Failure::from_error)?;
+        let deps =
+            orrery_provenance::Deps { bus: Arc::clone(bus), clock: Arc::clone(clock), handle: handle.clone() };
         tasks.rest.spawn("provenance log", orrery_provenance::run(log, deps, stop.clone()));
         mounts.push(local("provenance", orrery_provenance::routes(handle), orrery_provenance::openapi())?);
     }
@@ -308,7 +305,7 @@ async fn record_configuration(config: &Config, bus: &SharedBus, clock: &dyn Cloc
         predicate: serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "bus": config.bus.url.to_string() }),
         at: clock.wall(),
     };
-    let record = orrery_bus::Record::new(RecordKind::Config.as_str().into(), record.encode().into());
+    let record = orrery_bus::Record::new(RecordKind::Config.as_str(), record.encode());
     bus.publish(topics::PROVENANCE, vec![record]).await.map(drop).map_err(Failure::from_error)
 }
 

@@ -19,6 +19,6 @@ mod verify;
 pub use config::Config;
 pub use error::{Error, LogError};
 pub use log::{Entry, Log};
-pub use routes::routes;
+pub use routes::{openapi, routes};
 pub use service::{Deps, Handle, State, Status, run};
 pub use verify::{Mismatch, Report, verify_dir};

@@ -26,6 +26,25 @@ const MAX_LIMIT: u64 = 1_000;
 /// A query that was understood, or why not.
 type Asked<T> = Result<Query<T>, QueryRejection>;
 
+/// What the routes answer, as a fragment of an OpenAPI 3.1 document.
+pub fn openapi() -> serde_json::Value {
+    let get = |summary: &str, query: &[&str]| {
+        let parameters: Vec<_> = query
+            .iter()
+            .map(|name| serde_json::json!({ "name": name, "in": "query", "schema": { "type": "integer" } }))
+            .collect();
+        let responses = serde_json::json!({ "200": { "description": "the answer" } });
+        serde_json::json!({ "get": { "tags": ["provenance"], "summary": summary, "parameters": parameters, "responses": responses } })
+    };
+    serde_json::json!({ "paths": {
+        "/provenance/checkpoint": get("The latest signed checkpoint (C2SP tlog-checkpoint)", &[]),
+        "/provenance/proof": get("An inclusion proof of one record (RFC 6962)", &["index"]),
+        "/provenance/consistency": get("A consistency proof between two sizes (RFC 6962)", &["from", "to"]),
+        "/provenance/entries": get("Records as they were hashed", &["from", "limit"]),
+        "/provenance/status": get("Size, root, and until when the log knows everything", &[]),
+    } })
+}
+
 /// The routes of the service, to be mounted under `/api/v1`.
 pub fn routes(handle: Handle) -> Router {
     Router::new()

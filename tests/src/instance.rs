@@ -14,9 +14,16 @@ use serde_json::Value;
 /// When the binary was not built; `make test` builds it first.
 pub fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own path");
-    let folder = test.parent().and_then(Path::parent).expect("tests lie in <target>/<profile>/deps");
+    let folder = test
+        .parent()
+        .and_then(Path::parent)
+        .expect("tests lie in <target>/<profile>/deps");
     let path = folder.join(name);
-    assert!(path.is_file(), "{} is missing: run `cargo build --workspace --bins` first", path.display());
+    assert!(
+        path.is_file(),
+        "{} is missing: run `cargo build --workspace --bins` first",
+        path.display()
+    );
     path
 }
 
@@ -47,7 +54,10 @@ impl Instance {
             .spawn()
             .expect("the binary starts");
         let messages = Arc::new(Mutex::new(String::new()));
-        collect(child.stderr.take().expect("stderr is piped"), Arc::clone(&messages));
+        collect(
+            child.stderr.take().expect("stderr is piped"),
+            Arc::clone(&messages),
+        );
         let lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
         let (sender, receiver) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
@@ -61,7 +71,13 @@ impl Instance {
                 Ok(line) => {
                     if let Some((url, token)) = line.trim().split_once("/?token=") {
                         let (url, token) = (url.to_owned(), token.to_owned());
-                        return Self { child, url, token, data: data.to_owned(), messages };
+                        return Self {
+                            child,
+                            url,
+                            token,
+                            data: data.to_owned(),
+                            messages,
+                        };
                     }
                 }
                 Err(_) => {
@@ -92,16 +108,28 @@ impl Instance {
     /// # Panics
     /// When the answer is no JSON.
     pub async fn get(&self, path: &str) -> Value {
-        let request = reqwest::Client::new().get(format!("{}/api/v1{path}", self.url)).bearer_auth(&self.token);
+        let request = reqwest::Client::new()
+            .get(format!("{}/api/v1{path}", self.url))
+            .bearer_auth(&self.token);
         let response = request.send().await.expect("the instance answers");
-        let (status, text) = (response.status(), response.text().await.expect("the answer is text"));
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("GET {path}: {status} {error}: {text}"))
+        let (status, text) = (
+            response.status(),
+            response.text().await.expect("the answer is text"),
+        );
+        serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("GET {path}: {status} {error}: {text}"))
     }
 
     /// A POST of JSON; gives the status and the answer.
     pub async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
-        let request = reqwest::Client::new().post(format!("{}/api/v1{path}", self.url)).bearer_auth(&self.token);
-        let response = request.json(body).send().await.expect("the instance answers");
+        let request = reqwest::Client::new()
+            .post(format!("{}/api/v1{path}", self.url))
+            .bearer_auth(&self.token);
+        let response = request
+            .json(body)
+            .send()
+            .await
+            .expect("the instance answers");
         let status = response.status().as_u16();
         (status, response.json().await.unwrap_or(Value::Null))
     }
@@ -122,13 +150,22 @@ impl Instance {
     /// When it has not ended after 20 seconds.
     pub fn interrupt(mut self) -> (Duration, bool) {
         let started = Instant::now();
-        let status = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
-        assert!(status.is_ok_and(|status| status.success()), "kill -INT works");
+        let status = Command::new("kill")
+            .args(["-INT", &self.child.id().to_string()])
+            .status();
+        assert!(
+            status.is_ok_and(|status| status.success()),
+            "kill -INT works"
+        );
         loop {
             if let Some(status) = self.child.try_wait().expect("the child can be asked") {
                 return (started.elapsed(), status.success());
             }
-            assert!(started.elapsed() < Duration::from_secs(20), "still running:\n{}", self.messages());
+            assert!(
+                started.elapsed() < Duration::from_secs(20),
+                "still running:\n{}",
+                self.messages()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -164,7 +201,11 @@ pub fn orrery(data: &Path, arguments: &[&str]) -> Output {
 /// When it failed, with what it said.
 pub fn stdout_of(output: &Output, arguments: &[&str]) -> String {
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "orrery {arguments:?}: {:?}\n{errors}", output.status.code());
+    assert!(
+        output.status.success(),
+        "orrery {arguments:?}: {:?}\n{errors}",
+        output.status.code()
+    );
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -172,7 +213,11 @@ pub fn stdout_of(output: &Output, arguments: &[&str]) -> String {
 ///
 /// # Panics
 /// When it has given nothing within `limit`.
-pub async fn eventually<T>(what: &str, limit: Duration, mut check: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn eventually<T>(
+    what: &str,
+    limit: Duration,
+    mut check: impl AsyncFnMut() -> Option<T>,
+) -> T {
     let started = Instant::now();
     loop {
         if let Some(found) = check().await {
@@ -187,7 +232,9 @@ fn collect(mut from: impl Read + Send + 'static, into: Arc<Mutex<String>>) {
     std::thread::spawn(move || {
         let mut buffer = [0u8; 4096];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
-            into.lock().expect("no panic holds it").push_str(&String::from_utf8_lossy(&buffer[..count]));
+            into.lock()
+                .expect("no panic holds it")
+                .push_str(&String::from_utf8_lossy(&buffer[..count]));
         }
     });
 }

@@ -3,4 +3,5 @@
 //! Everything here starts on a free loopback port in a temporary folder and is stopped when its value is dropped.
 
 pub mod instance;
+pub mod kafka;
 pub mod venv;

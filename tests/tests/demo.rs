@@ -9,26 +9,48 @@ use serde_json::{Value, json};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn rows(csv: &str) -> Vec<Vec<String>> {
-    csv.lines().skip(1).map(|line| line.split(',').map(str::to_owned).collect()).collect()
+    csv.lines()
+        .skip(1)
+        .map(|line| line.split(',').map(str::to_owned).collect())
+        .collect()
 }
 
 async fn count(instance: &Instance, table: &str) -> u64 {
-    let answer = instance.command(&["query", "-o", "csv", &format!("SELECT count(*) AS n FROM {table}")]);
+    let answer = instance.command(&[
+        "query",
+        "-o",
+        "csv",
+        &format!("SELECT count(*) AS n FROM {table}"),
+    ]);
     if !answer.status.success() {
         return 0;
     }
-    rows(&String::from_utf8_lossy(&answer.stdout)).first().and_then(|row| row[0].parse().ok()).unwrap_or(0)
+    rows(&String::from_utf8_lossy(&answer.stdout))
+        .first()
+        .and_then(|row| row[0].parse().ok())
+        .unwrap_or(0)
 }
 
 async fn all_devices_live(instance: &Instance) -> Value {
-    eventually("all four devices are live with a clock", PATIENCE, async || {
-        let devices = instance.get("/devices").await;
-        let list = devices["devices"].as_array()?.clone();
-        let ready = |id: &str| {
-            list.iter().any(|device| device["device_id"] == id && device["state"] == "live" && !device["clock"].is_null())
-        };
-        ["tclab-01", "chamber-ctl", "power-meter", "room-sensor"].iter().all(|id| ready(id)).then_some(devices)
-    })
+    eventually(
+        "all four devices are live with a clock",
+        PATIENCE,
+        async || {
+            let devices = instance.get("/devices").await;
+            let list = devices["devices"].as_array()?.clone();
+            let ready = |id: &str| {
+                list.iter().any(|device| {
+                    device["device_id"] == id
+                        && device["state"] == "live"
+                        && !device["clock"].is_null()
+                })
+            };
+            ["tclab-01", "chamber-ctl", "power-meter", "room-sensor"]
+                .iter()
+                .all(|id| ready(id))
+                .then_some(devices)
+        },
+    )
     .await
 }
 
@@ -40,8 +62,16 @@ async fn the_demo_is_live_and_answers() {
     for device in devices["devices"].as_array().unwrap() {
         assert!(device["keys"][0]["cose_key"].is_string(), "{device}");
         let clock = &device["clock"];
-        assert!(clock["offset_uncertainty_ms"].as_f64().unwrap() > 0.0, "{clock}");
-        assert!(device["counters"]["forged"].as_str().is_none_or(|n| n == "0"), "{device}");
+        assert!(
+            clock["offset_uncertainty_ms"].as_f64().unwrap() > 0.0,
+            "{clock}"
+        );
+        assert!(
+            device["counters"]["forged"]
+                .as_str()
+                .is_none_or(|n| n == "0"),
+            "{device}"
+        );
     }
 
     // The twin follows: its prediction lies near the measurement.
@@ -53,7 +83,10 @@ async fn the_demo_is_live_and_answers() {
     let residual = &rows(&demo.stdout(&["query", "-o", "csv", sql]))[0];
     assert!(residual[2].parse::<u64>().unwrap() > 10, "{residual:?}");
     for mean in &residual[..2] {
-        assert!(mean.parse::<f64>().unwrap() < 2.0, "the twin is off by {mean} °C on average");
+        assert!(
+            mean.parse::<f64>().unwrap() < 2.0,
+            "the twin is off by {mean} °C on average"
+        );
     }
 
     // SQL: the published columns, and a typo gets help.
@@ -61,25 +94,58 @@ async fn the_demo_is_live_and_answers() {
     assert_eq!(rows(&demo.stdout(&["query", "-o", "csv", sql])).len(), 1);
     let wrong = demo.command(&["query", r#"SELECT * FROM aligned."tclab-01/bord""#]);
     assert!(!wrong.status.success());
-    assert!(String::from_utf8_lossy(&wrong.stderr).contains("tclab-01/board"), "{wrong:?}");
+    assert!(
+        String::from_utf8_lossy(&wrong.stderr).contains("tclab-01/board"),
+        "{wrong:?}"
+    );
 
     // Forecast and what-if.
     let forecast = demo.get("/graphs/twin/forecast?horizon_s=90").await;
-    assert!(forecast["channels"]["t1"]["v"].as_array().is_some_and(|values| values.len() > 10), "{forecast}");
-    let (status, what_if) = demo.post("/graphs/twin/what-if", &json!({"set": {"q1": 80}, "horizon_s": 90})).await;
+    assert!(
+        forecast["channels"]["t1"]["v"]
+            .as_array()
+            .is_some_and(|values| values.len() > 10),
+        "{forecast}"
+    );
+    let (status, what_if) = demo
+        .post(
+            "/graphs/twin/what-if",
+            &json!({"set": {"q1": 80}, "horizon_s": 90}),
+        )
+        .await;
     assert_eq!(status, 200, "{what_if}");
-    let last = |answer: &Value| answer["channels"]["t1"]["v"].as_array().unwrap().last().unwrap().as_f64().unwrap();
+    let last = |answer: &Value| {
+        answer["channels"]["t1"]["v"]
+            .as_array()
+            .unwrap()
+            .last()
+            .unwrap()
+            .as_f64()
+            .unwrap()
+    };
     assert!(last(&what_if) > last(&forecast), "more power, more heat");
 
     // The page is served to whoever has the token, and the API to nobody else.
     let http = reqwest::Client::new();
-    let refused = http.get(format!("{}/api/v1/devices", demo.url)).send().await.unwrap();
+    let refused = http
+        .get(format!("{}/api/v1/devices", demo.url))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(refused.status(), 401);
-    let metrics = http.get(format!("{}/metrics", demo.url)).bearer_auth(&demo.token).send().await.unwrap();
+    let metrics = http
+        .get(format!("{}/metrics", demo.url))
+        .bearer_auth(&demo.token)
+        .send()
+        .await
+        .unwrap();
     assert!(metrics.text().await.unwrap().contains("orrery_"));
 
     let (took, well) = demo.interrupt();
-    assert!(well && took < Duration::from_secs(5), "Ctrl-C took {took:?}, well: {well}");
+    assert!(
+        well && took < Duration::from_secs(5),
+        "Ctrl-C took {took:?}, well: {well}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -92,13 +158,20 @@ async fn a_heater_obeys_and_interlocks_refuse() {
     eventually("the board reads back 58 %", PATIENCE, async || {
         let sql = r#"SELECT q1 FROM aligned."tclab-01/board" ORDER BY time_tai DESC LIMIT 1"#;
         let out = demo.command(&["query", "-o", "csv", sql]);
-        let value = rows(&String::from_utf8_lossy(&out.stdout)).first()?.first()?.parse::<f64>().ok()?;
+        let value = rows(&String::from_utf8_lossy(&out.stdout))
+            .first()?
+            .first()?
+            .parse::<f64>()
+            .ok()?;
         (value == 58.0).then_some(())
     })
     .await;
     let refused = demo.command(&["control", "tclab-01", "q1=95"]);
     assert!(!refused.status.success());
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("80"), "the limit is named: {refused:?}");
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains("80"),
+        "the limit is named: {refused:?}"
+    );
     let said = demo.stdout(&["control", "tclab-01", "off"]);
     assert!(said.contains("applied"), "{said}");
 
@@ -108,7 +181,10 @@ async fn a_heater_obeys_and_interlocks_refuse() {
     })
     .await;
     let checked = demo.stdout(&["provenance", "verify"]);
-    assert!(checked.contains("command") || checked.contains("record"), "{checked}");
+    assert!(
+        checked.contains("command") || checked.contains("record"),
+        "{checked}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,16 +198,34 @@ async fn nothing_is_lost_and_replays_are_equal_after_kill_9() {
     .await;
     let sql = "SELECT min(time), max(time) FROM aligned.\"tclab-01/board\"";
     let span = rows(&demo.stdout(&["query", "-o", "csv", sql]))[0].clone();
-    let instant = |text: &str| if text.ends_with('Z') { text.to_owned() } else { format!("{}Z", text.replace(' ', "T")) };
+    let instant = |text: &str| {
+        if text.ends_with('Z') {
+            text.to_owned()
+        } else {
+            format!("{}Z", text.replace(' ', "T"))
+        }
+    };
     let (from, to) = (instant(&span[0]), instant(&span[1]));
-    let window = ["replay", "--from", &from, "--to", &to, "--streams", "tclab-01/board"];
+    let window = [
+        "replay",
+        "--from",
+        &from,
+        "--to",
+        &to,
+        "--streams",
+        "tclab-01/board",
+    ];
     let digest = [&window[..], &["--digest"]].concat();
     let before = demo.stdout(&digest);
     assert_eq!(before.trim().len(), 64, "{before}");
     assert_eq!(demo.stdout(&digest), before);
     let printed = demo.stdout(&window);
     assert_eq!(demo.stdout(&window), printed);
-    assert!(printed.lines().count() >= 49, "{} lines", printed.lines().count());
+    assert!(
+        printed.lines().count() >= 49,
+        "{} lines",
+        printed.lines().count()
+    );
     demo.kill();
 
     // A stopped folder answers the same.
@@ -140,14 +234,22 @@ async fn nothing_is_lost_and_replays_are_equal_after_kill_9() {
 
     let demo = Instance::start(data.path(), &["--demo", "--seed", "3"]);
     all_devices_live(&demo).await;
-    assert_eq!(demo.stdout(&digest), before, "the replay of the time before the crash");
+    assert_eq!(
+        demo.stdout(&digest),
+        before,
+        "the replay of the time before the crash"
+    );
     // Every envelope that was acknowledged is there exactly once and every chain is whole.
-    let sql = "SELECT count(*) - count(DISTINCT digest) FROM raw.envelopes WHERE payload_type <> ''";
+    let sql =
+        "SELECT count(*) - count(DISTINCT digest) FROM raw.envelopes WHERE payload_type <> ''";
     assert_eq!(rows(&demo.stdout(&["query", "-o", "csv", sql]))[0][0], "0");
     let sql = "SELECT device_id, boot_id, max(sequence) + 1 - count(DISTINCT sequence) FROM raw.envelopes GROUP BY 1, 2";
     for row in rows(&demo.stdout(&["query", "-o", "csv", sql])) {
         assert_eq!(row[2], "0", "holes in the chain of {row:?}");
     }
     let (took, well) = demo.interrupt();
-    assert!(well && took < Duration::from_secs(5), "Ctrl-C took {took:?}, well: {well}");
+    assert!(
+        well && took < Duration::from_secs(5),
+        "Ctrl-C took {took:?}, well: {well}"
+    );
 }

@@ -53,9 +53,7 @@ impl Settings {
                 "message.max.bytes",
                 (MAX_RECORD_BYTES + 64 * 1024).to_string(),
             )
-            .set("reconnect.backoff.max.ms", "2000")
-            // Java's own limit; topics are ours to create with a fixed number of partitions.
-            .set("allow.auto.create.topics", "false");
+            .set("reconnect.backoff.max.ms", "2000");
         if let Some(ca_file) = &config.ca_file {
             client.set("ssl.ca.location", path_text(ca_file));
         }

@@ -191,6 +191,7 @@ fn is_passing(error: &KafkaError) -> bool {
         RDKafkaErrorCode::RequestTimedOut,
         RDKafkaErrorCode::NotLeaderForPartition,
         RDKafkaErrorCode::LeaderNotAvailable,
+        RDKafkaErrorCode::UnknownPartition,
         RDKafkaErrorCode::CoordinatorNotAvailable,
         RDKafkaErrorCode::NotCoordinator,
         RDKafkaErrorCode::CoordinatorLoadInProgress,

@@ -97,14 +97,7 @@ pub async fn start_with(setup: Setup) -> Gateway {
         .folder
         .unwrap_or_else(|| Arc::new(tempfile::tempdir().unwrap()));
     let clock = Arc::new(TickingClock::default());
-    let bus = orrery_bus::open(
-        &BusUrl::Journal,
-        &folder.path().join("bus"),
-        &orrery_bus::Config::default(),
-        Arc::clone(&clock) as Arc<dyn Clock>,
-    )
-    .await
-    .unwrap();
+    let bus = open_bus(&folder, &clock).await;
     let mut config = Config {
         listen: "127.0.0.1:0".into(),
         keys_dir: folder.path().join("keys"),
@@ -156,6 +149,26 @@ pub async fn start_with(setup: Setup) -> Gateway {
     })
     .await;
     gateway
+}
+
+/// The journal of a gateway that has just stopped is let go a moment later, with the last of its connections.
+async fn open_bus(folder: &TempDir, clock: &Arc<TickingClock>) -> SharedBus {
+    let path = folder.path().join("bus");
+    let settings = orrery_bus::Config::default();
+    timeout(PATIENCE, async {
+        loop {
+            let clock = Arc::clone(clock) as Arc<dyn Clock>;
+            match orrery_bus::open(&BusUrl::Journal, &path, &settings, clock).await {
+                Ok(bus) => return bus,
+                Err(error) if error.to_string().contains("in use") => {
+                    tokio::time::sleep(Duration::from_millis(10)).await
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    })
+    .await
+    .expect("the stopped gateway never let its journal go")
 }
 
 /// Waits until something holds.

@@ -20,7 +20,10 @@ pub fn provenance(arguments: &Provenance) -> Result<(), Failure> {
         return Ok(());
     }
     for mismatch in &report.mismatches {
-        println!("{mismatch}");
+        match mismatch.record {
+            Some(record) => println!("record {record}: {}", mismatch.why),
+            None => println!("{}", mismatch.why),
+        }
     }
     let message = format!("{} of {} records do not match the log", report.mismatches.len(), report.size);
     Err(Failure::new(Exit::ProofFailed, message))

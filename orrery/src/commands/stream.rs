@@ -12,7 +12,7 @@ pub async fn stream(arguments: &Stream) -> Result<(), Failure> {
     let Stream::List { target, json } = arguments;
     let answer = match Source::find(target)? {
         Source::Running(client) => client.get("/streams", &[]).await?,
-        Source::Stopped(folder) => json!({ "streams": local::store(&folder).await?.stream_infos() }),
+        Source::Stopped(folder) => json!({ "streams": local::store(&folder).await?.view().stream_infos() }),
     };
     if *json {
         println!("{}", serde_json::to_string_pretty(&answer).map_err(Failure::from_error)?);

@@ -106,26 +106,24 @@ fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<Strin
         .map(|(_, other)| other.to_string())
 }
 
-/// Edit distance without regard to case; long names are cut, for a bound on time.
+/// Edit distance without regard to case, a swap of neighbours counting once; long names are cut, for a bound on time.
 fn distance(left: &str, right: &str) -> usize {
     let left: Vec<char> = left.chars().take(64).flat_map(char::to_lowercase).collect();
-    let right: Vec<char> = right
-        .chars()
-        .take(64)
-        .flat_map(char::to_lowercase)
-        .collect();
+    let right: Vec<char> = right.chars().take(64).flat_map(char::to_lowercase).collect();
+    let mut before = vec![0; right.len() + 1];
     let mut previous: Vec<usize> = (0..=right.len()).collect();
-    for (row, a) in left.iter().enumerate() {
-        let mut current = vec![row + 1];
-        for (column, b) in right.iter().enumerate() {
-            let replace = previous[column] + usize::from(a != b);
-            current.push(
-                replace
-                    .min(previous[column + 1] + 1)
-                    .min(current[column] + 1),
-            );
+    for row in 1..=left.len() {
+        let mut current = vec![row];
+        for column in 1..=right.len() {
+            let replace = previous[column - 1] + usize::from(left[row - 1] != right[column - 1]);
+            let mut best = replace.min(previous[column] + 1).min(current[column - 1] + 1);
+            let swapped = row > 1 && column > 1 && left[row - 1] == right[column - 2] && left[row - 2] == right[column - 1];
+            if swapped {
+                best = best.min(before[column - 2] + 1);
+            }
+            current.push(best);
         }
-        previous = current;
+        before = std::mem::replace(&mut previous, current);
     }
     previous[right.len()]
 }

@@ -32,6 +32,8 @@ pub struct Measure {
     celsius: bool,
     /// Numbers that multiplied it in the formula.
     factors: Vec<f64>,
+    /// `time` and its multiples: seconds that may also stand for a plain number, as in `sin(2*time)`.
+    bare: bool,
 }
 
 const BASES: [&str; 7] = ["m", "kg", "s", "A", "K", "mol", "cd"];
@@ -43,6 +45,7 @@ impl Measure {
             scale,
             celsius: false,
             factors: Vec::new(),
+            bare: false,
         }
     }
 
@@ -56,6 +59,19 @@ impl Measure {
         let mut exponents = [0; 7];
         exponents[2] = DENOMINATOR;
         Measure::plain(exponents, 1.0)
+    }
+
+    /// The unit of `time`.
+    pub fn time() -> Measure {
+        Measure {
+            bare: true,
+            ..Measure::second()
+        }
+    }
+
+    /// Whether this may be the argument of a function of plain numbers.
+    pub fn is_plain(&self) -> bool {
+        self.is_dimensionless() || self.bare
     }
 
     /// Whether the exponents are all zero.
@@ -129,7 +145,11 @@ impl Measure {
             }
             *each = raised.round() as i32;
         }
-        Some(Measure::plain(exponents, libm::pow(self.scale, exponent)))
+        let raised = Measure::plain(exponents, libm::pow(self.scale, exponent));
+        Some(Measure {
+            bare: self.bare,
+            ..raised
+        })
     }
 
     /// As a difference: a Celsius point becomes kelvin.
@@ -311,7 +331,8 @@ impl Reader<'_> {
     }
 
     fn exponent(&mut self) -> Result<Option<i32>, String> {
-        if self.peek() == Some('^') {
+        let raised = self.peek() == Some('^');
+        if raised {
             self.at += 1;
         }
         let negative = match self.peek() {
@@ -326,6 +347,7 @@ impl Reader<'_> {
                     .map(Some)
                     .ok_or("an exponent is too large".to_string());
             }
+            _ if raised => return Err("an exponent is missing after `^`".to_string()),
             _ => return Ok(None),
         };
         self.at += 1;

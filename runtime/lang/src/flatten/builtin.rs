@@ -9,7 +9,7 @@ use crate::syntax::{Expr, Ident};
 use crate::units::{Measure, Unit};
 
 /// Known Modelica that is not read, with what to do instead.
-const REFUSED: [(&str, &str); 22] = [
+pub const REFUSED: [(&str, &str); 22] = [
     ("pre", "`pre` belongs to events"),
     ("edge", "`edge` belongs to events"),
     ("change", "`change` belongs to events"),
@@ -217,7 +217,7 @@ impl<'a> Flattener<'a> {
                 .difference()
                 .power(0.5)
                 .map_or(Unit::Any, Unit::Known),
-            (Unit::Known(measure), _) if !measure.is_dimensionless() => {
+            (Unit::Known(measure), _) if !measure.is_plain() => {
                 let message = format!(
                     "the argument of `{name}` must be a plain number and is in {}",
                     measure.describe()

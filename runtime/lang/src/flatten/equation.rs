@@ -1,5 +1,6 @@
 //! Equations to scalar equations over the graph.
 
+use super::builtin::REFUSED;
 use super::expression::Remedied as _;
 use super::instance::{InstanceId, Member};
 use super::{FlatEquation, Flattener, Kind, Lowered};
@@ -186,10 +187,8 @@ impl<'a> Flattener<'a> {
                     ExprKind::Call { function, .. } => function.text.as_str(),
                     _ => "",
                 };
-                Err(self.unsupported(
-                    call.span,
-                    format!("`{name}(…)` as an equation is outside the subset"),
-                ))
+                let reason = REFUSED.iter().find(|(refused, _)| *refused == name).map(|(_, reason)| (*reason).to_string());
+                Err(self.unsupported(call.span, reason.unwrap_or_else(|| format!("`{name}(…)` is no equation of the subset"))))
             }
         }
     }

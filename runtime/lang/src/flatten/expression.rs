@@ -97,11 +97,7 @@ impl<'a> Flattener<'a> {
                 let value = self.expression(operand, id)?;
                 self.unary_operator(*op, value, expr.span)
             }
-            ExprKind::Binary(op, left, right) => {
-                let left_value = self.expression(left, id)?;
-                let right_value = self.expression(right, id)?;
-                self.binary_operator(*op, left_value, right_value, left, right)
-            }
+            ExprKind::Binary(..) => self.chain(expr, id),
             ExprKind::If {
                 branches,
                 otherwise,
@@ -138,6 +134,22 @@ impl<'a> Flattener<'a> {
                 "this only has a meaning as a subscript",
             )),
         }
+    }
+
+    /// `a + b + c + …` nests to the left: from the innermost outwards, without recursion.
+    fn chain(&mut self, expr: &'a Expr, id: InstanceId) -> Lowered<Value> {
+        let mut links = Vec::new();
+        let mut innermost = expr;
+        while let ExprKind::Binary(op, left, right) = &innermost.kind {
+            links.push((*op, &**left, &**right));
+            innermost = left;
+        }
+        let mut value = self.expression(innermost, id)?;
+        for (op, left, right) in links.into_iter().rev() {
+            let right_value = self.expression(right, id)?;
+            value = self.binary_operator(op, value, right_value, left, right)?;
+        }
+        Ok(value)
     }
 
     pub fn undefined(
@@ -183,7 +195,7 @@ impl<'a> Flattener<'a> {
             }
             if part.name.text == "time" {
                 let item = self.graph.leaf(Leaf::Time);
-                return Ok(Value::scalar(item, Unit::Known(Measure::second())));
+                return Ok(Value::scalar(item, Unit::Known(Measure::time())));
             }
         }
         self.member(parts, expr, id, id)
@@ -208,8 +220,7 @@ impl<'a> Flattener<'a> {
                         format!("`{}` has no component `{}`", part.name.text, next.name.text);
                     return Err(self.error(next.name.span, "no-such-member", message));
                 }
-                let value = self.declared_value(&declared, here, expr)?;
-                self.subscripted(value, &part.subscripts, id)
+                self.declared_value(&declared, here, expr, &part.subscripts, id)
             }
             Some(Member::Instances { shape, ids }) => {
                 if rest.is_empty() {
@@ -235,15 +246,19 @@ impl<'a> Flattener<'a> {
         }
     }
 
+    /// The elements of a declared variable that `subscripts` (written in the names of `id`) choose.
     fn declared_value(
         &mut self,
         declared: &Declared<'a>,
         owner: InstanceId,
         expr: &'a Expr,
+        subscripts: &'a [Expr],
+        id: InstanceId,
     ) -> Lowered<Value> {
         if declared.base != BaseType::Real {
             let fixed = self.structural_declared(declared, owner, expr)?;
-            return self.fixed_value(&fixed, expr.span);
+            let value = self.fixed_value(&fixed, expr.span)?;
+            return self.subscripted(value, subscripts, id);
         }
         let Some(first) = declared.first else {
             // Only while sizes are still being found: the value is not there yet.
@@ -253,13 +268,14 @@ impl<'a> Flattener<'a> {
                 format!("`{}` is not known here", declared.component.name.text),
             ));
         };
-        let count: usize = declared.shape.iter().product();
         let unit = self
             .variables
             .get(first as usize)
             .map_or(Unit::Any, |variable| variable.unit.clone());
-        let items = (0..count as u32)
-            .map(|offset| self.graph.leaf(Leaf::Variable(first + offset)))
+        let (shape, chosen) = self.select_indices(&declared.shape, subscripts, id, expr.span)?;
+        let items = chosen
+            .into_iter()
+            .map(|offset| self.graph.leaf(Leaf::Variable(first + offset as u32)))
             .collect();
         let number = match (declared.component.variability, &unit, declared.binding) {
             // A constant without a unit is as good as the number it names.
@@ -277,7 +293,7 @@ impl<'a> Flattener<'a> {
             _ => None,
         };
         Ok(Value {
-            shape: declared.shape.clone(),
+            shape,
             items,
             unit,
             truth: false,

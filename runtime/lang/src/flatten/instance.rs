@@ -442,6 +442,15 @@ impl<'a> Flattener<'a> {
                 }
             };
             shape.push(size);
+            let scalars = shape.iter().try_fold(1_usize, |product, size| product.checked_mul(*size));
+            if scalars.is_none_or(|scalars| scalars > super::MAX_SCALARS) {
+                let span = match dimension {
+                    Dimension::Size(expr) => expr.span,
+                    Dimension::Any => binding.map_or(Span::default(), |(expr, _)| expr.span),
+                };
+                let message = format!("an array has at most {} elements", super::MAX_SCALARS);
+                return Err(self.error(span, "too-large", message));
+            }
         }
         Ok(shape)
     }

@@ -75,6 +75,9 @@ const KEYWORDS: [&str; 60] = [
     "within",
 ];
 
+/// How many operators one chain such as `a + b + c + …` may have.
+const MAX_CHAIN: u32 = 2000;
+
 /// The classes of a file, in their order.
 pub fn parse(source: &str, file: &str) -> Result<Vec<Class>, Diagnostic> {
     let tokens = tokenize(source, file)?;
@@ -912,12 +915,18 @@ impl Parser<'_> {
         } else {
             self.primary()?
         };
+        let mut links = 0;
         loop {
             let Some((op, precedence)) = self.operator() else {
                 return Ok(left);
             };
             if precedence < level {
                 return Ok(left);
+            }
+            links += 1;
+            if links > MAX_CHAIN {
+                let error = self.error_here("too-deep", format!("this chain has more than {MAX_CHAIN} operators"));
+                return Err(error.remedy("name parts of it, or use `sum({…})`"));
             }
             self.at += 1;
             let right = self.deeper(|parser| parser.operators(precedence + 1))?;
