@@ -231,10 +231,9 @@ impl Engine {
     fn publish_block(&mut self, block: AlignedBlock) {
         match block.encode() {
             Ok(bytes) => {
-                let key = block.stream.device();
                 self.outbox.push((
                     topics::ALIGNED,
-                    Record::new(key.as_str().as_bytes().to_vec(), bytes),
+                    Record::new(block.stream.as_str().as_bytes().to_vec(), bytes),
                 ));
             }
             Err(error) => {

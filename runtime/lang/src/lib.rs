@@ -109,15 +109,24 @@ fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<Strin
 /// Edit distance without regard to case, a swap of neighbours counting once; long names are cut, for a bound on time.
 fn distance(left: &str, right: &str) -> usize {
     let left: Vec<char> = left.chars().take(64).flat_map(char::to_lowercase).collect();
-    let right: Vec<char> = right.chars().take(64).flat_map(char::to_lowercase).collect();
+    let right: Vec<char> = right
+        .chars()
+        .take(64)
+        .flat_map(char::to_lowercase)
+        .collect();
     let mut before = vec![0; right.len() + 1];
     let mut previous: Vec<usize> = (0..=right.len()).collect();
     for row in 1..=left.len() {
         let mut current = vec![row];
         for column in 1..=right.len() {
             let replace = previous[column - 1] + usize::from(left[row - 1] != right[column - 1]);
-            let mut best = replace.min(previous[column] + 1).min(current[column - 1] + 1);
-            let swapped = row > 1 && column > 1 && left[row - 1] == right[column - 2] && left[row - 2] == right[column - 1];
+            let mut best = replace
+                .min(previous[column] + 1)
+                .min(current[column - 1] + 1);
+            let swapped = row > 1
+                && column > 1
+                && left[row - 1] == right[column - 2]
+                && left[row - 2] == right[column - 1];
             if swapped {
                 best = best.min(before[column - 2] + 1);
             }

@@ -26,20 +26,37 @@ fn plan(method: Method, ticks: u32, inputs: Vec<InputTable>) -> Plan {
 }
 
 fn table(mode: InputMode, knots: &[(i64, f64)]) -> InputTable {
-    InputTable { mode, knots: knots.iter().map(|(offset, value)| (1_700_000_000_000_000_000 + offset, *value)).collect() }
+    InputTable {
+        mode,
+        knots: knots
+            .iter()
+            .map(|(offset, value)| (1_700_000_000_000_000_000 + offset, *value))
+            .collect(),
+    }
 }
 
 fn joined(parts: &[Rows]) -> Vec<u64> {
     let times = parts.iter().flat_map(|rows| &rows.times);
-    times.chain(parts.iter().flat_map(|rows| &rows.values)).map(|value| value.to_bits()).collect()
+    times
+        .chain(parts.iter().flat_map(|rows| &rows.values))
+        .map(|value| value.to_bits())
+        .collect()
 }
 
 #[test]
 fn engines_agree_in_every_bit() {
-    let knots: Vec<(i64, f64)> = (0..50).map(|k| (k * 130_000_000, f64::from(k as i32 % 7) * 10.0)).collect();
-    for (source, inputs) in [(DRIVEN, 1), (TCLAB, 3), (include_str!("models/lotka_volterra.mo"), 0)] {
+    let knots: Vec<(i64, f64)> = (0..50)
+        .map(|k| (k * 130_000_000, f64::from(k as i32 % 7) * 10.0))
+        .collect();
+    for (source, inputs) in [
+        (DRIVEN, 1),
+        (TCLAB, 3),
+        (include_str!("models/lotka_volterra.mo"), 0),
+    ] {
         for method in [Method::Tsit5, Method::Rk4 { steps_per_tick: 3 }] {
-            let tables = (0..inputs).map(|_| table(InputMode::Linear, &knots)).collect();
+            let tables = (0..inputs)
+                .map(|_| table(InputMode::Linear, &knots))
+                .collect();
             let plan = plan(method, 60, tables);
             let first = Machine::on(&cranelift(), build(source)).good(&plan);
             let second = Machine::on(&pulley(), build(source)).good(&plan);
@@ -63,9 +80,15 @@ fn the_same_source_gives_the_same_bytes() {
 fn the_custom_section_says_what_meta_says() {
     let compiled = build(TCLAB);
     let text = serde_json::to_vec(&compiled.meta).expect("json");
-    let found = compiled.wasm.windows(text.len()).any(|window| window == text);
+    let found = compiled
+        .wasm
+        .windows(text.len())
+        .any(|window| window == text);
     assert!(found, "the module does not carry its description");
-    assert_eq!(serde_json::from_slice::<orrery_lang::Meta>(&text).expect("readable"), compiled.meta);
+    assert_eq!(
+        serde_json::from_slice::<orrery_lang::Meta>(&text).expect("readable"),
+        compiled.meta
+    );
 }
 
 #[test]
@@ -74,12 +97,29 @@ fn a_context_can_be_moved() {
     let mut machine = Machine::new(DRIVEN);
     let here = bits(&machine.good(&plan));
     let meta = machine.compiled.meta.clone();
-    let solve = machine.instance.get_typed_func::<u32, u32>(&mut machine.store, abi::SOLVE).expect("solve");
+    let solve = machine
+        .instance
+        .get_typed_func::<u32, u32>(&mut machine.store, abi::SOLVE)
+        .expect("solve");
     let other = CTX + 16 * 1000;
     machine.memory.grow(&mut machine.store, 4).expect("memory");
-    let layout = abi::write_plan(machine.memory.data_mut(&mut machine.store), other, &meta, &plan).expect("a good plan");
+    let layout = abi::write_plan(
+        machine.memory.data_mut(&mut machine.store),
+        other,
+        &meta,
+        &plan,
+    )
+    .expect("a good plan");
     assert_eq!(solve.call(&mut machine.store, other).expect("no trap"), 0);
-    assert_eq!(bits(&abi::read_outputs(machine.memory.data(&machine.store), other, &meta, &layout)), here);
+    assert_eq!(
+        bits(&abi::read_outputs(
+            machine.memory.data(&machine.store),
+            other,
+            &meta,
+            &layout
+        )),
+        here
+    );
 }
 
 proptest! {
@@ -131,10 +171,24 @@ fn a_dependent_parameter_follows_the_one_it_depends_on() {
     let mut machine = Machine::new(source);
     let a = machine.compiled.meta.parameter("a").expect("a");
     assert_eq!(machine.compiled.meta.parameters.len(), 1);
-    let initialise = Some(Initialise { parameters: vec![(a, 5.0)], states: Vec::new() });
-    let rows = machine.good(&Plan { initialise, ..common::until(1.0, 1) });
+    let initialise = Some(Initialise {
+        parameters: vec![(a, 5.0)],
+        states: Vec::new(),
+    });
+    let rows = machine.good(&Plan {
+        initialise,
+        ..common::until(1.0, 1)
+    });
     assert_eq!(rows.row(0)[0], 15.0);
     assert!(rows.row(1)[0].abs() < 1e-12);
-    let compiled = compile(source, "d.mo", &Options { model: None, set: vec![("b".into(), 1.0)] }).expect("compiles");
+    let compiled = compile(
+        source,
+        "d.mo",
+        &Options {
+            model: None,
+            set: vec![("b".into(), 1.0)],
+        },
+    )
+    .expect("compiles");
     assert_eq!(compiled.meta.states[0].default, 1.0);
 }

@@ -32,13 +32,35 @@ fn a_unit_clash_is_shown_at_the_operator() {
 fn every_clash_of_units_is_found() {
     let declare = "parameter Real w(unit=\"W\")=1; parameter Real kw(unit=\"kW\")=1; parameter Real k(unit=\"K\")=1; \
                    parameter Real c(unit=\"degC\")=1; parameter Real m(unit=\"m\")=1; parameter Real s(unit=\"s\")=1; parameter Real pc(unit=\"%\")=1;";
-    for bad in ["w + kw", "w - k", "c + c", "m + s", "sin(m)", "exp(k)", "m^s", "max(m, s)", "pc + 1*pc/w", "sqrt(m) + m", "c + w"] {
+    for bad in [
+        "w + kw",
+        "w - k",
+        "c + c",
+        "m + s",
+        "sin(m)",
+        "exp(k)",
+        "m^s",
+        "max(m, s)",
+        "pc + 1*pc/w",
+        "sqrt(m) + m",
+        "c + w",
+    ] {
         let source = format!("model U {declare} Real x; equation x = {bad}; end U;");
-        let codes: Vec<String> = errors(&source).into_iter().map(|error| error.code).collect();
+        let codes: Vec<String> = errors(&source)
+            .into_iter()
+            .map(|error| error.code)
+            .collect();
         assert_eq!(codes, ["unit-clash"], "{bad}");
     }
-    for (bad, unit) in [("w", "kW"), ("c", "K"), ("pc", "1"), ("m/s", "m"), ("m*m", "m")] {
-        let source = format!("model U {declare} Real x(unit=\"{unit}\"); equation x = {bad}; end U;");
+    for (bad, unit) in [
+        ("w", "kW"),
+        ("c", "K"),
+        ("pc", "1"),
+        ("m/s", "m"),
+        ("m*m", "m"),
+    ] {
+        let source =
+            format!("model U {declare} Real x(unit=\"{unit}\"); equation x = {bad}; end U;");
         assert_eq!(errors(&source)[0].code, "unit-clash", "{bad} as {unit}");
     }
     for (good, unit) in [
@@ -59,7 +81,8 @@ fn every_clash_of_units_is_found() {
         ("sin(2*time)", "1"),
         ("m/time", "m/s"),
     ] {
-        let source = format!("model U {declare} Real x(unit=\"{unit}\"); equation x = {good}; end U;");
+        let source =
+            format!("model U {declare} Real x(unit=\"{unit}\"); equation x = {good}; end U;");
         common::build(&source);
     }
 }
@@ -67,17 +90,29 @@ fn every_clash_of_units_is_found() {
 #[test]
 fn balance_is_explained() {
     let text = first("model B\n  Real x;\n  Real y;\nequation\n  x = 1;\nend B;");
-    assert!(text.contains("no equation determines `y` (1 equations for 2 unknowns)"), "{text}");
+    assert!(
+        text.contains("no equation determines `y` (1 equations for 2 unknowns)"),
+        "{text}"
+    );
     let text = first("model B\n  Real x;\nequation\n  x = 1;\n  x = 2;\nend B;");
-    assert!(text.contains("one too many") && text.contains("test.mo:5:3") && text.contains("note: 4:3"), "{text}");
-    let text = render(&errors("model P\n Real x; Real y; Real l;\nequation\n der(x) = y; der(y) = -l*x; x^2 = 1;\nend P;"));
+    assert!(
+        text.contains("one too many") && text.contains("test.mo:5:3") && text.contains("note: 4:3"),
+        "{text}"
+    );
+    let text = render(&errors(
+        "model P\n Real x; Real y; Real l;\nequation\n der(x) = y; der(y) = -l*x; x^2 = 1;\nend P;",
+    ));
     assert!(text.contains("higher index"), "{text}");
 }
 
 #[test]
 fn loops_are_named() {
-    let text = first("model L\n  Real x; Real y;\nequation\n  x = sin(y) + 1;\n  y = cos(x);\nend L;");
-    assert!(text.contains("algebraic loop") && text.contains("x, y"), "{text}");
+    let text =
+        first("model L\n  Real x; Real y;\nequation\n  x = sin(y) + 1;\n  y = cos(x);\nend L;");
+    assert!(
+        text.contains("algebraic loop") && text.contains("x, y"),
+        "{text}"
+    );
     assert!(text.contains("note: 5:3"), "{text}");
 }
 
@@ -94,10 +129,15 @@ fn what_needs_events_is_refused_by_name() {
         ("reinit(x, 1);", "`reinit`"),
     ] {
         let text = first(&format!("model R\n  Real x;\nequation\n  {body}\nend R;"));
-        assert!(text.contains(word) && text.contains("test.mo:4:"), "{body}: {text}");
+        assert!(
+            text.contains(word) && text.contains("test.mo:4:"),
+            "{body}: {text}"
+        );
     }
     common::build("model R Real x; equation x = noEvent(if time > 1 then 1 else 0); end R;");
-    common::build("model R parameter Real p = 1; Real x; equation x = (if p > 1 then 1 else 0) + floor(p); end R;");
+    common::build(
+        "model R parameter Real p = 1; Real x; equation x = (if p > 1 then 1 else 0) + floor(p); end R;",
+    );
 }
 
 #[test]
@@ -105,7 +145,10 @@ fn what_is_outside_is_refused_by_name() {
     for (source, word) in [
         ("import Modelica.Constants; model M end M;", "model"),
         ("model M import A.B; Real x = 1; end M;", "`import`"),
-        ("model M Modelica.Units.SI.Voltage u = 1; end M;", "Standard Library"),
+        (
+            "model M Modelica.Units.SI.Voltage u = 1; end M;",
+            "Standard Library",
+        ),
         ("model M outer Real x; end M;", "`outer`"),
         ("model M replaceable Real x = 1; end M;", "`replaceable`"),
         ("model M Real x; algorithm x := 1; end M;", "algorithm"),
@@ -115,12 +158,27 @@ fn what_is_outside_is_refused_by_name() {
         ("model M Real x = 2 ^ 3 ^ 4; end M;", "chained"),
         ("model M Real x = 1 < 2 < 3; end M;", "chained"),
         ("model M Real x = 2 * -3; end M;", "expected an expression"),
-        ("model M type E = enumeration(a, b); end M;", "`enumeration`"),
-        ("model M Real x(strat = 1) = 1; end M;", "did you mean `start`"),
+        (
+            "model M type E = enumeration(a, b); end M;",
+            "`enumeration`",
+        ),
+        (
+            "model M Real x(strat = 1) = 1; end M;",
+            "did you mean `start`",
+        ),
         ("model M Real x(unit = \"parsec\") = 1; end M;", "parsec"),
-        ("model M parameter Real p; Real x = p; end M;", "has no value"),
-        ("model M parameter Real p = time; Real x = p; end M;", "changes with time"),
-        ("model M parameter Real p = q; parameter Real q = p; Real x = p; end M;", "define each other"),
+        (
+            "model M parameter Real p; Real x = p; end M;",
+            "has no value",
+        ),
+        (
+            "model M parameter Real p = time; Real x = p; end M;",
+            "changes with time",
+        ),
+        (
+            "model M parameter Real p = q; parameter Real q = p; Real x = p; end M;",
+            "define each other",
+        ),
         ("model M Real x = 1; end N;", "closes"),
         ("model M Real x = 1 end M;", "expected `;`"),
         ("model M Real x == 1; end M;", "expected"),
@@ -132,7 +190,10 @@ fn what_is_outside_is_refused_by_name() {
         ("model M Real x = snin(1); end M;", "did you mean `sin`"),
         ("model M Real x = sin(1, 2); end M;", "arguments"),
         ("model M Real x[3] = {1, 2}; end M;", "size"),
-        ("model M Real x = y[4]; Real y[3] = {1,2,3}; end M;", "element 4"),
+        (
+            "model M Real x = y[4]; Real y[3] = {1,2,3}; end M;",
+            "element 4",
+        ),
         ("", "no model"),
     ] {
         let text = render(&errors(source));
@@ -155,9 +216,13 @@ fn diagnostics_are_json_for_editors() {
 fn the_example_of_the_guide_is_real() {
     let guide = include_str!("../../../docs/guides/modelica-subset.md");
     let mut blocks = guide.split("```");
-    let example = blocks.nth(1).and_then(|block| block.strip_prefix("modelica\n")).expect("an example");
+    let example = blocks
+        .nth(1)
+        .and_then(|block| block.strip_prefix("modelica\n"))
+        .expect("an example");
     let shown = blocks.nth(1).expect("its diagnostic").trim_start();
-    let Err(errors) = orrery_lang::compile(example, "tank.mo", &orrery_lang::Options::default()) else {
+    let Err(errors) = orrery_lang::compile(example, "tank.mo", &orrery_lang::Options::default())
+    else {
         panic!("the example has an error on purpose");
     };
     assert_eq!(render(&errors), shown);

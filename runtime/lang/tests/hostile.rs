@@ -13,9 +13,24 @@ use proptest::prelude::*;
 fn a_solution_that_explodes_is_an_error_with_time_and_equation() {
     let source = "model E output Real x(start=1, fixed=true); equation\n  der(x) = x^2;\nend E;";
     let mut machine = Machine::new(source);
-    let (status, rows) = machine.run(&Plan { ticks: 10, rows_per_tick: 10, ..until(0.3, 1) });
-    assert!(matches!(status.code, Code::NotFinite | Code::StepTooSmall | Code::StepLimit), "{:?}", status.code);
-    assert!((status.time - 1.0).abs() < 1e-3, "stopped at {}", status.time);
+    let (status, rows) = machine.run(&Plan {
+        ticks: 10,
+        rows_per_tick: 10,
+        ..until(0.3, 1)
+    });
+    assert!(
+        matches!(
+            status.code,
+            Code::NotFinite | Code::StepTooSmall | Code::StepLimit
+        ),
+        "{:?}",
+        status.code
+    );
+    assert!(
+        (status.time - 1.0).abs() < 1e-3,
+        "stopped at {}",
+        status.time
+    );
     assert_eq!(status.ticks, 3);
     assert!(rows.times.len() > 30 && rows.values.iter().all(|value| value.is_finite()));
     let text = status.describe(&machine.compiled.meta).expect("an error");
@@ -26,12 +41,16 @@ fn a_solution_that_explodes_is_an_error_with_time_and_equation() {
 fn a_value_that_is_not_a_number_names_its_equation() {
     let source = "model E output Real x(start=1, fixed=true); output Real y; equation\n  der(x) = -1;\n  y = log(x);\nend E;";
     let mut machine = Machine::new(source);
-    let (status, rows) = machine.run(&Plan { ticks: 20, ..until(0.1, 1) });
+    let (status, rows) = machine.run(&Plan {
+        ticks: 20,
+        ..until(0.1, 1)
+    });
     assert_eq!(status.code, Code::NotFinite);
     let equation = &machine.compiled.meta.equations[status.equation.expect("an equation")];
     assert_eq!((equation.solves.as_str(), equation.line), ("y", 3));
     assert_eq!(rows.times.len(), status.rows as usize);
-    let source = "model E output Real x(start=1, fixed=true); equation\n  der(x) = -1/(x - 1);\nend E;";
+    let source =
+        "model E output Real x(start=1, fixed=true); equation\n  der(x) = -1/(x - 1);\nend E;";
     let (status, _) = Machine::new(source).run(&until(1.0, 1));
     assert_eq!(status.code, Code::NotFinite);
     assert_eq!(status.equation, Some(0));
@@ -39,9 +58,13 @@ fn a_value_that_is_not_a_number_names_its_equation() {
 
 #[test]
 fn limits_are_counted() {
-    let source = "model E output Real x(start=1, fixed=true); equation der(x) = 1e6*cos(1e6*time); end E;";
+    let source =
+        "model E output Real x(start=1, fixed=true); equation der(x) = 1e6*cos(1e6*time); end E;";
     let mut machine = Machine::new(source);
-    let (status, _) = machine.run(&Plan { max_steps: 50, ..until(1.0, 1) });
+    let (status, _) = machine.run(&Plan {
+        max_steps: 50,
+        ..until(1.0, 1)
+    });
     assert_eq!(status.code, Code::StepLimit);
     assert_eq!(status.steps + status.rejected, 50);
 }
@@ -49,7 +72,10 @@ fn limits_are_counted() {
 #[test]
 fn a_context_without_a_start_says_so() {
     let mut machine = Machine::new(include_str!("models/lotka_volterra.mo"));
-    let (status, _) = machine.run(&Plan { initialise: None, ..until(1.0, 1) });
+    let (status, _) = machine.run(&Plan {
+        initialise: None,
+        ..until(1.0, 1)
+    });
     assert_eq!(status.code, Code::NotInitialised);
 }
 
@@ -61,40 +87,102 @@ fn plans_that_make_no_sense_are_refused_before_anything_runs() {
         Err(AbiError::Plan { .. }) => {}
         other => panic!("{plan:?}: {other:?}"),
     };
-    refused(Plan { tick_nanos: 0, ..until(1.0, 1) });
-    refused(Plan { rows_per_tick: 0, ..until(1.0, 1) });
-    refused(Plan { rtol: f64::NAN, ..until(1.0, 1) });
-    refused(Plan { rtol: 0.0, atol: 0.0, ..until(1.0, 1) });
-    refused(Plan { clock_hz: 0.0, ..until(1.0, 1) });
-    refused(Plan { first_tick: i64::MAX, ..until(1.0, 1) });
-    refused(Plan { method: Method::Rk4 { steps_per_tick: 0 }, ..until(1.0, 1) });
-    let table = |knots| vec![InputTable { mode: InputMode::Hold, knots }];
-    refused(Plan { inputs: table(vec![(5, 1.0), (5, 2.0)]), ..until(1.0, 1) });
-    refused(Plan { inputs: table(vec![(5, f64::NAN)]), ..until(1.0, 1) });
-    let huge = Plan { ticks: u32::MAX, rows_per_tick: u32::MAX, ..until(1e-9, 1) };
+    refused(Plan {
+        tick_nanos: 0,
+        ..until(1.0, 1)
+    });
+    refused(Plan {
+        rows_per_tick: 0,
+        ..until(1.0, 1)
+    });
+    refused(Plan {
+        rtol: f64::NAN,
+        ..until(1.0, 1)
+    });
+    refused(Plan {
+        rtol: 0.0,
+        atol: 0.0,
+        ..until(1.0, 1)
+    });
+    refused(Plan {
+        clock_hz: 0.0,
+        ..until(1.0, 1)
+    });
+    refused(Plan {
+        first_tick: i64::MAX,
+        ..until(1.0, 1)
+    });
+    refused(Plan {
+        method: Method::Rk4 { steps_per_tick: 0 },
+        ..until(1.0, 1)
+    });
+    let table = |knots| {
+        vec![InputTable {
+            mode: InputMode::Hold,
+            knots,
+        }]
+    };
+    refused(Plan {
+        inputs: table(vec![(5, 1.0), (5, 2.0)]),
+        ..until(1.0, 1)
+    });
+    refused(Plan {
+        inputs: table(vec![(5, f64::NAN)]),
+        ..until(1.0, 1)
+    });
+    let huge = Plan {
+        ticks: u32::MAX,
+        rows_per_tick: u32::MAX,
+        ..until(1e-9, 1)
+    };
     assert_eq!(Layout::for_plan(&compiled.meta, &huge).bytes, u32::MAX);
-    assert!(matches!(abi::write_plan(&mut memory, 1024, &compiled.meta, &huge), Err(AbiError::Memory { .. })));
-    assert!(matches!(abi::restore(&mut memory, 1024, &compiled.meta, &[1, 2, 3]), Err(AbiError::Snapshot { .. })));
+    assert!(matches!(
+        abi::write_plan(&mut memory, 1024, &compiled.meta, &huge),
+        Err(AbiError::Memory { .. })
+    ));
+    assert!(matches!(
+        abi::restore(&mut memory, 1024, &compiled.meta, &[1, 2, 3]),
+        Err(AbiError::Snapshot { .. })
+    ));
 }
 
 #[test]
 fn nesting_is_bounded_in_time() {
     let start = Instant::now();
     for text in [
-        format!("model M Real x = {}1{}; end M;", "(".repeat(20_000), ")".repeat(20_000)),
+        format!(
+            "model M Real x = {}1{}; end M;",
+            "(".repeat(20_000),
+            ")".repeat(20_000)
+        ),
         format!("model M Real x = {}1; end M;", "-(".repeat(20_000)),
-        format!("model M Real x = {}1{}; end M;", "sin(".repeat(20_000), ")".repeat(20_000)),
-        format!("model M Real x = {}1{}; end M;", "{".repeat(20_000), "}".repeat(20_000)),
+        format!(
+            "model M Real x = {}1{}; end M;",
+            "sin(".repeat(20_000),
+            ")".repeat(20_000)
+        ),
+        format!(
+            "model M Real x = {}1{}; end M;",
+            "{".repeat(20_000),
+            "}".repeat(20_000)
+        ),
         format!("model M Real x(start{}; end M;", "(a".repeat(20_000)),
         "model M ".repeat(20_000),
         format!("model M Real x = 1{}; end M;", " + 1".repeat(200_000)),
         format!("model M equation {} end M;", "if true then ".repeat(20_000)),
         format!("model M Real x = {} 1; end M;", "not ".repeat(20_000)),
-        format!("model M Real x = {} 1; end M;", "if true then 1 else ".repeat(20_000)),
+        format!(
+            "model M Real x = {} 1; end M;",
+            "if true then 1 else ".repeat(20_000)
+        ),
         format!("model M Real x(unit=\"{}\"); end M;", "(".repeat(20_000)),
     ] {
         let errors = errors(&text);
-        assert!(["too-deep", "syntax", "bad-unit"].contains(&errors[0].code.as_str()), "{}", render(&errors));
+        assert!(
+            ["too-deep", "syntax", "bad-unit"].contains(&errors[0].code.as_str()),
+            "{}",
+            render(&errors)
+        );
         assert!(errors[0].render().len() < 2_000);
     }
     assert!(start.elapsed().as_secs_f64() < 5.0, "{:?}", start.elapsed());
@@ -103,7 +191,10 @@ fn nesting_is_bounded_in_time() {
 #[test]
 fn long_sums_and_many_equations_compile() {
     let sum: Vec<String> = (0..1_900).map(|k| format!("{k}*x")).collect();
-    let source = format!("model M output Real x(start=1, fixed=true); equation der(x) = -({})/1e7; end M;", sum.join(" + "));
+    let source = format!(
+        "model M output Real x(start=1, fixed=true); equation der(x) = -({})/1e7; end M;",
+        sum.join(" + ")
+    );
     Machine::new(&source).good(&until(0.1, 1));
     let source = "model Chain constant Integer n = 300; Real x[n](each start = 1, each fixed = true); equation \
                   der(x[1]) = -x[1]; for i in 2:n loop der(x[i]) = x[i-1] - x[i]*exp(-x[i-1]); end for; end Chain;";
@@ -129,7 +220,11 @@ fn small_texts_cannot_unfold_without_bound() {
         let errors = errors(source);
         assert!(!errors.is_empty(), "{source}");
     }
-    assert!(start.elapsed().as_secs_f64() < 20.0, "{:?}", start.elapsed());
+    assert!(
+        start.elapsed().as_secs_f64() < 20.0,
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 proptest! {
@@ -165,8 +260,67 @@ proptest! {
 }
 
 const WORDS: &[&str] = &[
-    "Real", "x", "y", "z", "parameter", "input", "output", "constant", "Integer", "Boolean", "=", ";", "(", ")", "equation", "der",
-    "+", "-", "*", "/", "^", "1", "2.5", "1e9", "time", "sin", "if", "then", "else", "end", "M", "for", "in", "loop", "1:3", "[", "]",
-    "{", "}", ",", ".", "\"text\"", "noEvent", "when", "model", "extends", "start", "unit", "and", "or", "not", "<", ">", "==", "connect",
-    "initial", "algorithm", "annotation", "each", "fixed", "true", ":=", ":",
+    "Real",
+    "x",
+    "y",
+    "z",
+    "parameter",
+    "input",
+    "output",
+    "constant",
+    "Integer",
+    "Boolean",
+    "=",
+    ";",
+    "(",
+    ")",
+    "equation",
+    "der",
+    "+",
+    "-",
+    "*",
+    "/",
+    "^",
+    "1",
+    "2.5",
+    "1e9",
+    "time",
+    "sin",
+    "if",
+    "then",
+    "else",
+    "end",
+    "M",
+    "for",
+    "in",
+    "loop",
+    "1:3",
+    "[",
+    "]",
+    "{",
+    "}",
+    ",",
+    ".",
+    "\"text\"",
+    "noEvent",
+    "when",
+    "model",
+    "extends",
+    "start",
+    "unit",
+    "and",
+    "or",
+    "not",
+    "<",
+    ">",
+    "==",
+    "connect",
+    "initial",
+    "algorithm",
+    "annotation",
+    "each",
+    "fixed",
+    "true",
+    ":=",
+    ":",
 ];

@@ -187,8 +187,14 @@ impl<'a> Flattener<'a> {
                     ExprKind::Call { function, .. } => function.text.as_str(),
                     _ => "",
                 };
-                let reason = REFUSED.iter().find(|(refused, _)| *refused == name).map(|(_, reason)| (*reason).to_string());
-                Err(self.unsupported(call.span, reason.unwrap_or_else(|| format!("`{name}(…)` is no equation of the subset"))))
+                let reason = REFUSED
+                    .iter()
+                    .find(|(refused, _)| *refused == name)
+                    .map(|(_, reason)| (*reason).to_string());
+                Err(self.unsupported(
+                    call.span,
+                    reason.unwrap_or_else(|| format!("`{name}(…)` is no equation of the subset")),
+                ))
             }
         }
     }

@@ -442,7 +442,9 @@ impl<'a> Flattener<'a> {
                 }
             };
             shape.push(size);
-            let scalars = shape.iter().try_fold(1_usize, |product, size| product.checked_mul(*size));
+            let scalars = shape
+                .iter()
+                .try_fold(1_usize, |product, size| product.checked_mul(*size));
             if scalars.is_none_or(|scalars| scalars > super::MAX_SCALARS) {
                 let span = match dimension {
                     Dimension::Size(expr) => expr.span,

@@ -403,7 +403,8 @@ impl Parser<'_> {
         let start = self.at;
         if from >= to {
             // Read over, with the name bound so that the text is understood.
-            self.scopes.push(HashMap::from([(name.clone(), Expr::I32(0))]));
+            self.scopes
+                .push(HashMap::from([(name.clone(), Expr::I32(0))]));
             self.block()?;
             self.scopes.pop();
         }

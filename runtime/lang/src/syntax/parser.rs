@@ -925,7 +925,10 @@ impl Parser<'_> {
             }
             links += 1;
             if links > MAX_CHAIN {
-                let error = self.error_here("too-deep", format!("this chain has more than {MAX_CHAIN} operators"));
+                let error = self.error_here(
+                    "too-deep",
+                    format!("this chain has more than {MAX_CHAIN} operators"),
+                );
                 return Err(error.remedy("name parts of it, or use `sum({…})`"));
             }
             self.at += 1;
