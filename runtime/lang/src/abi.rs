@@ -418,7 +418,7 @@ impl Layout {
 }
 
 fn align(address: u64) -> u64 {
-    address.div_ceil(16) * 16
+    address.div_ceil(16).saturating_mul(16)
 }
 
 fn clamp(value: u64) -> u32 {
