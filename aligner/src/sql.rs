@@ -27,6 +27,8 @@ use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPu
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::prelude::col;
+use datafusion::sql::parser::Statement as DFStatement;
+use datafusion::sql::sqlparser::ast::Statement;
 use futures_util::StreamExt;
 use object_store::ObjectMeta;
 use object_store::path::Path as ObjectPath;
@@ -76,17 +78,20 @@ impl Store {
             .with_allow_ddl(false)
             .with_allow_dml(false)
             .with_allow_statements(false);
-        let plan = context
-            .state()
-            .create_logical_plan(sql)
+        let state = context.state();
+        let dialect = state.config_options().sql_parser.dialect;
+        let statement = state.sql_to_statement(sql, &dialect).map_err(sql_error)?;
+        // What writes is refused before it is planned, so that the answer is not about its columns.
+        if !is_question(&statement) {
+            return Err(read_only(&statement.to_string()));
+        }
+        let plan = state
+            .statement_to_plan(statement)
             .await
             .map_err(sql_error)?;
-        options.verify_plan(&plan).map_err(|error| {
-            Error::Sql(format!(
-                "{}: the store is read-only, only queries are answered",
-                error.strip_backtrace()
-            ))
-        })?;
+        options
+            .verify_plan(&plan)
+            .map_err(|error| read_only(&error.strip_backtrace()))?;
         let frame = context
             .execute_logical_plan(plan)
             .await
@@ -130,6 +135,31 @@ impl Store {
         context.register_catalog("orrery", Arc::new(catalog));
         Ok(context)
     }
+}
+
+fn is_question(statement: &DFStatement) -> bool {
+    match statement {
+        DFStatement::Statement(statement) => matches!(
+            statement.as_ref(),
+            Statement::Query(_)
+                | Statement::Explain { .. }
+                | Statement::ExplainTable { .. }
+                | Statement::ShowTables { .. }
+                | Statement::ShowColumns { .. }
+                | Statement::ShowFunctions { .. }
+                | Statement::ShowVariable { .. }
+        ),
+        DFStatement::Explain(_) => true,
+        DFStatement::CreateExternalTable(_) | DFStatement::CopyTo(_) | DFStatement::Reset(_) => {
+            false
+        }
+    }
+}
+
+fn read_only(what: &str) -> Error {
+    Error::Sql(format!(
+        "the store is read-only, only queries are answered: {what}"
+    ))
 }
 
 /// The archive under the names of the published table.
