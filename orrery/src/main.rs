@@ -41,6 +41,9 @@ fn main() -> ExitCode {
     }
 }
 
+const DEFAULT_FILTER: &str =
+    "warn,orrery=info,opcua_core=off,opcua_client=off,opcua_crypto=off,opcua_server=off";
+
 async fn dispatch(command: &Command) -> Result<(), Failure> {
     match command {
         Command::Up(arguments) => up::up(arguments).await,
@@ -61,9 +64,10 @@ async fn dispatch(command: &Command) -> Result<(), Failure> {
     }
 }
 
-/// `RUST_LOG`, or our own information and others' warnings.
+/// `RUST_LOG`, or our own information and others' warnings. The OPC UA library reports each missing certificate as an
+/// error, also where no security is asked for; connectors report what matters themselves.
 fn log_to_stderr() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,orrery=info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
 }

@@ -152,7 +152,7 @@ fn tsit5<const N: usize>(
         -0.45808210592918697,
         0.015151515151515152,
     ];
-    let (mut t, mut h, mut old, mut steps) = (0.0, 1e-3, 1e-4_f64, 0);
+    let (mut t, mut h, mut old, mut steps) = (0.0_f64, 1e-3_f64, 1e-4_f64, 0);
     let mut k = [[0.0; N]; 7];
     k[0] = f(&y);
     while t < end {
