@@ -28,12 +28,14 @@ help: ## print this list
 setup: ## install what demo and test need
 	@scripts/setup.sh test
 
-# Every build names the whole workspace: cargo unites the features of what it builds, and another selection would
-# compile the dependencies again.
+# Every build names the whole workspace, and one test with it: cargo unites the features of what it builds, those of the
+# tests' own dependencies only where a test is among it, and another selection would compile the dependencies again.
+BUILD := cargo build --locked --workspace --bins --test arrows
+
 demo: ## build and start Orrery with the simulated rig (ARGS="--speed 20 …")
 	@scripts/setup.sh demo
 	@$(MAKE) --no-print-directory dashboard
-	cargo build --locked --workspace --bins
+	$(BUILD)
 	@exec "$(CARGO_TARGET_DIR)/debug/orrery" up --demo $(ARGS)
 
 test: ## run every test
@@ -43,7 +45,7 @@ test: ## run every test
 
 # The tests that drive Python clients, mosquitto and Kafka are Rust tests too: they start what they need.
 test-rust: dashboard
-	cargo build --locked --workspace --bins
+	$(BUILD)
 	cargo test --locked --workspace
 
 test-dashboard: $(MODULES)
@@ -72,7 +74,7 @@ install: dashboard ## put orrery and orrery-edge into PREFIX/bin
 	install -m 755 "$(CARGO_TARGET_DIR)/release/orrery" "$(CARGO_TARGET_DIR)/release/orrery-edge" "$(DESTDIR)$(PREFIX)/bin"
 
 screenshots: dashboard ## make the screenshots of the dashboard in light, dark and phone
-	cargo build --locked --workspace --bins
+	$(BUILD)
 	cd $(DASHBOARD) && ORRERY_BIN="$(CARGO_TARGET_DIR)/debug/orrery" npm run --silent screenshots
 
 dashboard: $(DIST) ## build the dashboard
