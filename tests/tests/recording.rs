@@ -59,7 +59,7 @@ async fn the_replay_of_a_recording_is_the_recording_and_the_twin_follows_it() {
                 .nth(1)?
                 .parse::<u64>()
                 .ok()?;
-            (residuals >= 4_500).then_some(())
+            (residuals >= 5_000).then_some(())
         },
     )
     .await;
