@@ -16,11 +16,7 @@ const BLOCKS: usize = 200;
 fn envelopes(agent: &mut Agent, rows: usize, blocks: usize) -> Vec<Sealed> {
     let mut sealed = vec![agent.announce(), agent.probe(0)];
     let step = 1_000_000;
-    sealed.extend(
-        (0..blocks).map(|block| {
-            agent.samples((1 + block) as i64 * rows as i64 * step + SECOND, step, rows)
-        }),
-    );
+    sealed.extend((0..blocks).map(|block| agent.samples((1 + block) as i64 * rows as i64 * step + SECOND, step, rows)));
     sealed
 }
 
@@ -57,16 +53,10 @@ async fn commit_all(engine: &mut Engine, sealed: &[Sealed], writer: &mut orrery_
         engine.on_raw(&message(one, offset as u64));
         drop(engine.take_outbox());
         if engine.pending_bytes() > 8 << 20 {
-            writer
-                .commit(engine.seal(TaiNanos(1)).unwrap())
-                .await
-                .unwrap();
+            writer.commit(engine.seal(TaiNanos(1)).unwrap()).await.unwrap();
         }
     }
-    writer
-        .commit(engine.seal(TaiNanos(1)).unwrap())
-        .await
-        .unwrap();
+    writer.commit(engine.seal(TaiNanos(1)).unwrap()).await.unwrap();
 }
 
 fn scan(criterion: &mut Criterion) {
@@ -84,9 +74,7 @@ fn scan(criterion: &mut Criterion) {
         store
     });
     let mut group = criterion.benchmark_group("one million rows");
-    group
-        .sample_size(10)
-        .throughput(Throughput::Elements(1_000_000));
+    group.sample_size(10).throughput(Throughput::Elements(1_000_000));
     group.bench_function("replay scan", |bencher| {
         bencher.iter(|| {
             runtime.block_on(async {
@@ -100,9 +88,7 @@ fn scan(criterion: &mut Criterion) {
         });
     });
     group.bench_function("replay digest", |bencher| {
-        bencher.iter(|| {
-            runtime.block_on(async { store.replay(&everything()).unwrap().digest().await.unwrap() })
-        });
+        bencher.iter(|| runtime.block_on(async { store.replay(&everything()).unwrap().digest().await.unwrap() }));
     });
     group.bench_function("SQL average", |bencher| {
         bencher.iter(|| {

@@ -29,11 +29,7 @@ pub struct AlignedRows {
 ///
 /// # Errors
 /// [`AlignedError`] when columns do not fit together, which a decoded block's do.
-pub fn align(
-    block: &SampleBlock,
-    place: Place,
-    maps: &Maps<'_>,
-) -> Result<AlignedRows, AlignedError> {
+pub fn align(block: &SampleBlock, place: Place, maps: &Maps<'_>) -> Result<AlignedRows, AlignedError> {
     let rows = block.len();
     let mut times = Vec::with_capacity(rows);
     let mut uncertainties = Vec::with_capacity(rows);

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, AsArray, BinaryArray, Int64Array, RecordBatch, StringArray, TimestampNanosecondArray,
-    UInt32Array, UInt64Array,
+    ArrayRef, AsArray, BinaryArray, Int64Array, RecordBatch, StringArray, TimestampNanosecondArray, UInt32Array,
+    UInt64Array,
 };
 use arrow::datatypes::{DataType, Field, FieldRef};
 use arrow::error::ArrowError;
@@ -50,11 +50,8 @@ pub fn raw_batch(envelopes: &[ArchivedEnvelope], revision: u64) -> Result<Record
     let text = |get: &dyn Fn(&ArchivedEnvelope) -> String| -> ArrayRef {
         Arc::new(StringArray::from_iter_values(envelopes.iter().map(get)))
     };
-    let received =
-        Int64Array::from_iter_values(envelopes.iter().map(|envelope| envelope.received.0));
-    let stamps = envelopes
-        .iter()
-        .map(|envelope| envelope.claims.timestamp.to_utc().0);
+    let received = Int64Array::from_iter_values(envelopes.iter().map(|envelope| envelope.received.0));
+    let stamps = envelopes.iter().map(|envelope| envelope.claims.timestamp.to_utc().0);
     let columns: Vec<ArrayRef> = vec![
         utc_column(&received),
         Arc::new(received),

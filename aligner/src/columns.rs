@@ -8,14 +8,11 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, FixedSizeBinaryArray, FixedSizeBinaryBuilder, Int64Array,
-    RecordBatch, StringArray, StringBuilder, TimestampNanosecondArray, UInt32Array, UInt64Array,
-    new_null_array,
+    Array, ArrayRef, AsArray, FixedSizeBinaryArray, FixedSizeBinaryBuilder, Int64Array, RecordBatch, StringArray,
+    StringBuilder, TimestampNanosecondArray, UInt32Array, UInt64Array, new_null_array,
 };
 use arrow::compute::{concat_batches, take_record_batch};
-use arrow::datatypes::{
-    DataType, Field, FieldRef, Int64Type, Schema, SchemaRef, TimeUnit, UInt32Type, UInt64Type,
-};
+use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef, TimeUnit, UInt32Type, UInt64Type};
 use arrow::error::ArrowError;
 use orrery_protocol::{AlignedBlock, BootId, Descriptor, TaiNanos};
 
@@ -123,10 +120,7 @@ pub fn stored_from_aligned(batch: &RecordBatch, revision: u64) -> Result<RecordB
 ///
 /// # Errors
 /// When the batch is not in stored form.
-pub fn aligned_from_stored(
-    batch: &RecordBatch,
-    aligned: &SchemaRef,
-) -> Result<RecordBatch, ArrowError> {
+pub fn aligned_from_stored(batch: &RecordBatch, aligned: &SchemaRef) -> Result<RecordBatch, ArrowError> {
     let column = |name: &str| {
         batch
             .column_by_name(name)
@@ -145,10 +139,11 @@ pub fn aligned_from_stored(
         column("index")?,
     ];
     for field in &aligned.fields()[ALIGNED_KEYS..] {
-        columns.push(batch.column_by_name(field.name()).map_or_else(
-            || new_null_array(field.data_type(), batch.num_rows()),
-            Arc::clone,
-        ));
+        columns.push(
+            batch
+                .column_by_name(field.name())
+                .map_or_else(|| new_null_array(field.data_type(), batch.num_rows()), Arc::clone),
+        );
     }
     RecordBatch::try_new(Arc::clone(aligned), columns)
 }
@@ -208,9 +203,7 @@ impl Keys {
                 "`{name}` is {}, not {kind}",
                 column.data_type()
             ))),
-            None => Err(ArrowError::SchemaError(format!(
-                "column `{name}` is missing"
-            ))),
+            None => Err(ArrowError::SchemaError(format!("column `{name}` is missing"))),
         };
         let boots = batch
             .column_by_name("boot_id")
@@ -224,9 +217,7 @@ impl Keys {
             sequences: column("sequence", &DataType::UInt64)?
                 .as_primitive::<UInt64Type>()
                 .clone(),
-            indexes: column("index", &DataType::UInt32)?
-                .as_primitive::<UInt32Type>()
-                .clone(),
+            indexes: column("index", &DataType::UInt32)?.as_primitive::<UInt32Type>().clone(),
         })
     }
 
@@ -251,11 +242,7 @@ impl Keys {
             .value(row)
             .cmp(&other.times.value(other_row))
             .then_with(|| self.boot(row).cmp(other.boot(other_row)))
-            .then_with(|| {
-                self.sequences
-                    .value(row)
-                    .cmp(&other.sequences.value(other_row))
-            })
+            .then_with(|| self.sequences.value(row).cmp(&other.sequences.value(other_row)))
             .then_with(|| self.indexes.value(row).cmp(&other.indexes.value(other_row)))
     }
 
@@ -277,10 +264,7 @@ impl Keys {
 ///
 /// # Errors
 /// When a batch does not fit.
-pub fn merge_sorted(
-    schema: &SchemaRef,
-    batches: &[RecordBatch],
-) -> Result<RecordBatch, ArrowError> {
+pub fn merge_sorted(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<RecordBatch, ArrowError> {
     let fitted = batches
         .iter()
         .map(|batch| conform(batch, schema))
@@ -305,10 +289,9 @@ pub fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, A
         return RecordBatch::try_new(Arc::clone(schema), batch.columns().to_vec());
     }
     let columns = schema.fields().iter().map(|field| {
-        batch.column_by_name(field.name()).map_or_else(
-            || new_null_array(field.data_type(), batch.num_rows()),
-            Arc::clone,
-        )
+        batch
+            .column_by_name(field.name())
+            .map_or_else(|| new_null_array(field.data_type(), batch.num_rows()), Arc::clone)
     });
     RecordBatch::try_new(Arc::clone(schema), columns.collect())
 }

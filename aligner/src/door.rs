@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use orrery_protocol::{
-    BootId, Claims, DeviceId, Digest, Envelope, IntervalSet, KeyId, LossPayload, PublicKey,
-    TaiNanos, Unverified, Verified,
+    BootId, Claims, DeviceId, Digest, Envelope, IntervalSet, KeyId, LossPayload, PublicKey, TaiNanos, Unverified,
+    Verified,
 };
 use serde::{Deserialize, Serialize};
 
@@ -217,21 +217,12 @@ impl ChainState {
                 ..gap.clone()
             });
             if last < gap.last {
-                gaps.push(Gap {
-                    first: last + 1,
-                    ..gap
-                });
+                gaps.push(Gap { first: last + 1, ..gap });
             }
         }
         // What was dropped at the end of a boot never became a hole between two envelopes.
-        let beyond = self
-            .accepted
-            .last()
-            .map_or(0, |last| last + 1)
-            .max(loss.first);
-        let known = gaps
-            .iter()
-            .any(|gap| gap.first <= beyond && beyond <= gap.last);
+        let beyond = self.accepted.last().map_or(0, |last| last + 1).max(loss.first);
+        let known = gaps.iter().any(|gap| gap.first <= beyond && beyond <= gap.last);
         if beyond <= loss.last && !known && gaps.len() < MAX_GAPS {
             let from = self.head.map(|(_, at)| at);
             gaps.push(Gap {
@@ -271,18 +262,8 @@ impl Door {
     }
 
     /// Restores the digest of an accepted envelope.
-    pub fn restore_digest(
-        &mut self,
-        device: &DeviceId,
-        boot: BootId,
-        sequence: u64,
-        digest: Digest,
-    ) {
-        remember(
-            self.recent.entry((device.clone(), boot)).or_default(),
-            sequence,
-            digest,
-        );
+    pub fn restore_digest(&mut self, device: &DeviceId, boot: BootId, sequence: u64, digest: Digest) {
+        remember(self.recent.entry((device.clone(), boot)).or_default(), sequence, digest);
     }
 
     /// The enrolled devices.
@@ -306,15 +287,10 @@ impl Door {
     }
 
     /// The chains of a device, oldest boot first.
-    pub fn chains_of<'a>(
-        &'a self,
-        device: &DeviceId,
-    ) -> impl Iterator<Item = (BootId, &'a ChainState)> {
+    pub fn chains_of<'a>(&'a self, device: &DeviceId) -> impl Iterator<Item = (BootId, &'a ChainState)> {
         let first = (device.clone(), BootId([0; 16]));
         let last = (device.clone(), BootId([0xff; 16]));
-        self.chains
-            .range(first..=last)
-            .map(|((_, boot), chain)| (*boot, chain))
+        self.chains.range(first..=last).map(|((_, boot), chain)| (*boot, chain))
     }
 
     /// Decides about foreign bytes; never panics on any of them.
@@ -378,11 +354,7 @@ impl Door {
                 None => Admission::Ask(Box::new(envelope)),
             };
         }
-        remember(
-            self.recent.entry(id.clone()).or_default(),
-            claims.sequence,
-            digest,
-        );
+        remember(self.recent.entry(id.clone()).or_default(), claims.sequence, digest);
         let late = self.chains.entry(id).or_default().accept(&claims, digest);
         Admission::Accepted {
             envelope: Box::new(envelope),

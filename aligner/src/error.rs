@@ -11,9 +11,7 @@ pub enum Error {
     #[error("the aligner's bus failed: {0}")]
     Bus(#[from] orrery_bus::BusError),
     /// SQLite failed.
-    #[error(
-        "the catalog {path} failed: {source}; check the disk's free space and the folder's permissions"
-    )]
+    #[error("the catalog {path} failed: {source}; check the disk's free space and the folder's permissions")]
     Catalog {
         /// The catalog file.
         path: PathBuf,
@@ -21,9 +19,7 @@ pub enum Error {
         source: sqlx::Error,
     },
     /// The catalog has another format.
-    #[error(
-        "the catalog {path} has format {found}, this program reads {expected}: use the version that wrote it"
-    )]
+    #[error("the catalog {path} has format {found}, this program reads {expected}: use the version that wrote it")]
     CatalogFormat {
         /// The catalog file.
         path: PathBuf,
@@ -39,9 +35,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// Another owner took over.
-    #[error(
-        "another process took over the data folder (epoch {ours} is no longer current): this one must stop"
-    )]
+    #[error("another process took over the data folder (epoch {ours} is no longer current): this one must stop")]
     EpochLost {
         /// Our epoch.
         ours: i64,

@@ -76,11 +76,7 @@ impl Handle {
     pub fn read_only(store: Store, bus: SharedBus) -> Self {
         let handle = Self::default();
         let (commands, _) = mpsc::channel(1);
-        handle.0.send_replace(Some(Live {
-            store,
-            bus,
-            commands,
-        }));
+        handle.0.send_replace(Some(Live { store, bus, commands }));
         handle
     }
 
@@ -131,24 +127,14 @@ impl Handle {
     /// # Errors
     /// [`Error::NotRunning`].
     pub async fn revoke(&self, device: DeviceId, key_id: KeyId) -> Result<bool, Error> {
-        self.ask(|reply| Command::Revoke {
-            device,
-            key_id,
-            reply,
-        })
-        .await?
+        self.ask(|reply| Command::Revoke { device, key_id, reply }).await?
     }
 
     pub(crate) async fn devices(&self) -> Result<Value, Error> {
         self.ask(Command::Devices).await
     }
 
-    pub(crate) async fn gaps(
-        &self,
-        device: DeviceId,
-        from: TaiNanos,
-        to: TaiNanos,
-    ) -> Result<Vec<Value>, Error> {
+    pub(crate) async fn gaps(&self, device: DeviceId, from: TaiNanos, to: TaiNanos) -> Result<Vec<Value>, Error> {
         self.ask(|reply| Command::Gaps {
             device,
             from,
@@ -176,30 +162,19 @@ impl Handle {
         Ok(status)
     }
 
-    pub(crate) async fn record(
-        &self,
-        key: String,
-        record: orrery_protocol::Record,
-    ) -> Result<(), Error> {
+    pub(crate) async fn record(&self, key: String, record: orrery_protocol::Record) -> Result<(), Error> {
         let command = Command::Record {
             key,
             record: Box::new(record),
         };
-        self.live()?
-            .commands
-            .send(command)
-            .await
-            .map_err(|_| Error::NotRunning)
+        self.live()?.commands.send(command).await.map_err(|_| Error::NotRunning)
     }
 
     fn live(&self) -> Result<Live, Error> {
         self.0.borrow().clone().ok_or(Error::NotRunning)
     }
 
-    async fn ask<T>(
-        &self,
-        command: impl FnOnce(oneshot::Sender<T>) -> Command,
-    ) -> Result<T, Error> {
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
         self.live()?
             .commands

@@ -24,9 +24,7 @@ mod store;
 mod window;
 
 pub use config::Config;
-pub use door::{
-    Admission, ChainState, Device, Door, EnrolledKey, Enrolment, Gap, Refusal, Verdict,
-};
+pub use door::{Admission, ChainState, Device, Door, EnrolledKey, Enrolment, Gap, Refusal, Verdict};
 pub use engine::{Engine, Outbox};
 pub use error::Error;
 pub use handle::Handle;

@@ -129,9 +129,7 @@ impl Renderer {
                     out.append(writer.get_mut());
                 }
             }
-            Format::Table => {
-                out.extend_from_slice(table_text(&self.schema, &self.held)?.as_bytes())
-            }
+            Format::Table => out.extend_from_slice(table_text(&self.schema, &self.held)?.as_bytes()),
             Format::Ndjson | Format::Csv => {}
         }
         Ok(out)
@@ -154,8 +152,7 @@ impl Renderer {
                 format!("{}\n", names.join(",")).into_bytes()
             }
             Format::Arrow => {
-                let mut writer = StreamWriter::try_new(Vec::new(), &self.schema)
-                    .map_err(Error::arrow("output"))?;
+                let mut writer = StreamWriter::try_new(Vec::new(), &self.schema).map_err(Error::arrow("output"))?;
                 let head = std::mem::take(writer.get_mut());
                 self.arrow = Some(writer);
                 head
@@ -167,11 +164,7 @@ impl Renderer {
     fn json(&mut self, batch: &RecordBatch, out: &mut Vec<u8>) -> Result<(), Error> {
         let schema = batch.schema();
         let cells = cells(batch)?;
-        let names: Vec<String> = schema
-            .fields()
-            .iter()
-            .map(|field| json_text(field.name()))
-            .collect();
+        let names: Vec<String> = schema.fields().iter().map(|field| json_text(field.name())).collect();
         let mut line = String::new();
         for row in 0..batch.num_rows() {
             line.clear();
@@ -216,8 +209,7 @@ fn cells(batch: &RecordBatch) -> Result<Vec<Cell<'_>>, Error> {
 
 fn cell(column: &ArrayRef) -> Result<Cell<'_>, Error> {
     static OPTIONS: FormatOptions<'static> = FormatOptions::new();
-    let formatter =
-        || ArrayFormatter::try_new(column.as_ref(), &OPTIONS).map_err(Error::arrow("output"));
+    let formatter = || ArrayFormatter::try_new(column.as_ref(), &OPTIONS).map_err(Error::arrow("output"));
     Ok(match column.data_type() {
         DataType::Float64 => Cell::Float(column.as_primitive::<Float64Type>()),
         DataType::Float32 => Cell::Float32(column.as_primitive::<Float32Type>()),
@@ -229,12 +221,9 @@ fn cell(column: &ArrayRef) -> Result<Cell<'_>, Error> {
         DataType::Utf8 => Cell::Text(column.as_string::<i32>()),
         DataType::Boolean => Cell::Bool(column.as_boolean()),
         DataType::Binary => Cell::Binary(column.as_binary::<i32>()),
-        DataType::Int8
-        | DataType::Int16
-        | DataType::Int32
-        | DataType::UInt8
-        | DataType::UInt16
-        | DataType::UInt32 => Cell::Small(formatter()?, column),
+        DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::UInt8 | DataType::UInt16 | DataType::UInt32 => {
+            Cell::Small(formatter()?, column)
+        }
         _ => Cell::Other(formatter()?, column),
     })
 }
@@ -267,9 +256,7 @@ impl Cell<'_> {
             }
         };
         match self {
-            Self::Float(column) => {
-                out.push_str(&number(column.value(row), float_text(column.value(row))))
-            }
+            Self::Float(column) => out.push_str(&number(column.value(row), float_text(column.value(row)))),
             Self::Float32(column) => {
                 let value = column.value(row);
                 out.push_str(&number(f64::from(value), format!("{value:?}")));
@@ -290,16 +277,13 @@ impl Cell<'_> {
             Self::Float32(column) => format!("{:?}", column.value(row)),
             Self::Integer(column) => column.value(row).to_string(),
             Self::Unsigned(column) => column.value(row).to_string(),
-            Self::Time(column) => DateTime::<Utc>::from_timestamp_nanos(column.value(row))
-                .to_rfc3339_opts(SecondsFormat::Nanos, true),
+            Self::Time(column) => {
+                DateTime::<Utc>::from_timestamp_nanos(column.value(row)).to_rfc3339_opts(SecondsFormat::Nanos, true)
+            }
             Self::Text(column) => column.value(row).to_owned(),
             Self::Bool(column) => column.value(row).to_string(),
-            Self::Binary(column) => {
-                base64::engine::general_purpose::STANDARD.encode(column.value(row))
-            }
-            Self::Small(formatter, _) | Self::Other(formatter, _) => {
-                formatter.value(row).to_string()
-            }
+            Self::Binary(column) => base64::engine::general_purpose::STANDARD.encode(column.value(row)),
+            Self::Small(formatter, _) | Self::Other(formatter, _) => formatter.value(row).to_string(),
         }
     }
 }
@@ -343,11 +327,7 @@ fn csv_rows(batch: &RecordBatch, out: &mut Vec<u8>) -> Result<(), Error> {
 }
 
 fn table_text(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<String, Error> {
-    let header: Vec<String> = schema
-        .fields()
-        .iter()
-        .map(|field| field.name().clone())
-        .collect();
+    let header: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
     let mut rows: Vec<Vec<String>> = Vec::new();
     for batch in batches {
         let cells = cells(batch)?;
@@ -436,10 +416,7 @@ pub fn replay_batch(runs: &[Run], schema: &SchemaRef) -> Result<RecordBatch, Err
     if let [only] = widened.as_slice() {
         return Ok(only.clone());
     }
-    let order: Vec<(usize, usize)> = order
-        .into_iter()
-        .map(|(at, row)| (at, row - sources[at].1))
-        .collect();
+    let order: Vec<(usize, usize)> = order.into_iter().map(|(at, row)| (at, row - sources[at].1)).collect();
     let all: Vec<&RecordBatch> = widened.iter().collect();
     arrow::compute::interleave_record_batch(&all, &order).map_err(Error::arrow("replay"))
 }
@@ -448,10 +425,7 @@ fn widen(run: &Run, first: usize, end: usize, schema: &SchemaRef) -> Result<Reco
     let rows = run.batch.slice(first, end - first);
     let fail = || Error::arrow(run.stream.as_str());
     let stored = stored_from_aligned(&rows, 0).map_err(fail())?;
-    let mut columns: Vec<ArrayRef> = vec![Arc::new(StringArray::from(vec![
-        run.stream.as_str();
-        rows.num_rows()
-    ]))];
+    let mut columns: Vec<ArrayRef> = vec![Arc::new(StringArray::from(vec![run.stream.as_str(); rows.num_rows()]))];
     columns.extend([0, 1, 2, 4, 5, 6].map(|at| Arc::clone(stored.column(at))));
     for field in &schema.fields()[REPLAY_KEYS..] {
         columns.push(match rows.column_by_name(field.name()) {

@@ -150,11 +150,7 @@ impl Store {
     }
 }
 
-pub(crate) fn resolve(
-    view: &View,
-    streams: &[StreamId],
-    revision: Option<u64>,
-) -> Result<(Vec<StreamId>, u64), Error> {
+pub(crate) fn resolve(view: &View, streams: &[StreamId], revision: Option<u64>) -> Result<(Vec<StreamId>, u64), Error> {
     let revision = revision.unwrap_or(view.revision);
     if revision > view.revision {
         return Err(Error::UnknownRevision {
@@ -204,11 +200,7 @@ pub(crate) fn window(
 }
 
 /// Row groups that may hold rows in `from..to`, by their statistics.
-pub(crate) fn row_groups(
-    builder: &ParquetRecordBatchStreamBuilder<SegmentReader>,
-    from: i64,
-    to: i64,
-) -> Vec<usize> {
+pub(crate) fn row_groups(builder: &ParquetRecordBatchStreamBuilder<SegmentReader>, from: i64, to: i64) -> Vec<usize> {
     let metadata = builder.metadata();
     let column = builder
         .parquet_schema()
@@ -217,8 +209,7 @@ pub(crate) fn row_groups(
         .position(|column| column.name() == "time_tai");
     (0..metadata.num_row_groups())
         .filter(|group| {
-            let statistics =
-                column.and_then(|column| metadata.row_group(*group).column(column).statistics());
+            let statistics = column.and_then(|column| metadata.row_group(*group).column(column).statistics());
             match statistics {
                 Some(Statistics::Int64(range)) => match (range.min_opt(), range.max_opt()) {
                     (Some(min), Some(max)) => *min < to && *max >= from,
@@ -275,9 +266,7 @@ impl Replay {
             return Ok(());
         }
         let cursor = self.cursors.len();
-        let empty = Arc::new(RecordBatch::new_empty(Arc::clone(
-            &self.streams[stream].schema,
-        )));
+        let empty = Arc::new(RecordBatch::new_empty(Arc::clone(&self.streams[stream].schema)));
         self.cursors.push(Cursor {
             stream,
             rest,
@@ -312,8 +301,7 @@ impl Replay {
         Head {
             time: batch.column(0).as_primitive::<Int64Type>().value(row),
             stream: held.stream,
-            boot: BootId::from_slice(batch.column(2).as_fixed_size_binary().value(row))
-                .map_or([0; 16], |boot| boot.0),
+            boot: BootId::from_slice(batch.column(2).as_fixed_size_binary().value(row)).map_or([0; 16], |boot| boot.0),
             sequence: batch.column(3).as_primitive::<UInt64Type>().value(row),
             index: batch
                 .column(4)
@@ -373,14 +361,7 @@ impl Replay {
                 )
             };
             time < limit.time
-                || time == limit.time
-                    && key()
-                        < (
-                            limit.stream,
-                            limit.boot.as_slice(),
-                            limit.sequence,
-                            limit.index,
-                        )
+                || time == limit.time && key() < (limit.stream, limit.boot.as_slice(), limit.sequence, limit.index)
         };
         // The head left the heap first, so at least its own row comes now.
         let (mut low, mut step) = (held.at + 1, 1);
@@ -388,10 +369,7 @@ impl Replay {
             low += step;
             step *= 2;
         }
-        let (mut known, mut end) = (
-            low.saturating_sub(step / 2).max(held.at + 1),
-            low.min(held.end),
-        );
+        let (mut known, mut end) = (low.saturating_sub(step / 2).max(held.at + 1), low.min(held.end));
         while known < end {
             let middle = known + (end - known) / 2;
             if before(middle) {
@@ -412,12 +390,8 @@ impl Replay {
                 Rest::Unopened(segment) => {
                     let builder = self.store.open_segment(&segment).await?;
                     let groups = row_groups(&builder, self.from, self.to);
-                    let reader = builder
-                        .with_row_groups(groups)
-                        .with_batch_size(BATCH_ROWS)
-                        .build();
-                    let reader =
-                        reader.map_err(|error| segment.broken(format!("corrupted: {error}")))?;
+                    let reader = builder.with_row_groups(groups).with_batch_size(BATCH_ROWS).build();
+                    let reader = reader.map_err(|error| segment.broken(format!("corrupted: {error}")))?;
                     (segment, Box::new(reader))
                 }
             };
@@ -458,9 +432,7 @@ impl Replay {
 
     /// The schema of the rows of each stream, in order of name.
     pub fn schemas(&self) -> impl Iterator<Item = (&StreamId, &SchemaRef)> {
-        self.streams
-            .iter()
-            .map(|source| (&source.id, &source.schema))
+        self.streams.iter().map(|source| (&source.id, &source.schema))
     }
 
     /// The view it reads.
@@ -477,10 +449,7 @@ impl Replay {
                     None => union.push(Arc::clone(field)),
                     Some(known) if known.data_type() == field.data_type() => {}
                     Some(known) => {
-                        let text = known
-                            .as_ref()
-                            .clone()
-                            .with_data_type(arrow::datatypes::DataType::Utf8);
+                        let text = known.as_ref().clone().with_data_type(arrow::datatypes::DataType::Utf8);
                         *known = Arc::new(text);
                     }
                 }

@@ -12,9 +12,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Json};
 use base64::Engine as _;
 use futures_util::stream;
-use orrery_protocol::{
-    DeviceId, Principal, Problem, PublicKey, RecordKind, Role, StreamId, Subject, TaiNanos,
-};
+use orrery_protocol::{DeviceId, Principal, Problem, PublicKey, RecordKind, Role, StreamId, Subject, TaiNanos};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -43,8 +41,7 @@ struct Refusal(Problem);
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let status =
-            StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         (
             status,
             [(header::CONTENT_TYPE, Problem::CONTENT_TYPE)],
@@ -95,16 +92,8 @@ async fn enrol(
     Json(body): Json<EnrolBody>,
 ) -> Answer<(StatusCode, Json<Value>)> {
     if !matches!(principal.role, Role::Operator | Role::Enroller) {
-        let detail = format!(
-            "`{}` may not enrol devices: use an enrolment token",
-            principal.name
-        );
-        return Err(Refusal(Problem::new(
-            403,
-            "forbidden",
-            "Not allowed",
-            detail,
-        )));
+        let detail = format!("`{}` may not enrol devices: use an enrolment token", principal.name);
+        return Err(Refusal(Problem::new(403, "forbidden", "Not allowed", detail)));
     }
     let device = DeviceId::new(&body.device_id).map_err(|error| bad(error.to_string()))?;
     let engine = base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -112,14 +101,8 @@ async fn enrol(
         .decode(body.public_key.trim_end_matches('='))
         .map_err(|_| bad("`public_key` is not base64url"))?;
     let public = PublicKey::from_bytes(&key).map_err(|error| bad(error.to_string()))?;
-    let created = handle
-        .enrol(device.clone(), public, body.title, body.protocol)
-        .await?;
-    let status = if created {
-        StatusCode::CREATED
-    } else {
-        StatusCode::OK
-    };
+    let created = handle.enrol(device.clone(), public, body.title, body.protocol).await?;
+    let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((
         status,
         Json(json!({ "device_id": device.as_str(), "kid": public.key_id().to_string() })),
@@ -145,8 +128,7 @@ async fn window(
     Path((device, name)): Path<(String, String)>,
     Query(asked): Query<WindowQuery>,
 ) -> Answer<Json<Value>> {
-    let stream =
-        StreamId::new(format!("{device}/{name}")).map_err(|error| bad(error.to_string()))?;
+    let stream = StreamId::new(format!("{device}/{name}")).map_err(|error| bad(error.to_string()))?;
     let (from_ms, to_ms) = (asked.from_ms, asked.to_ms);
     let request = WindowRequest {
         stream: stream.clone(),
@@ -155,20 +137,14 @@ async fn window(
         columns: asked.columns.unwrap_or(600),
     };
     let window = handle.store()?.window(&request).await?;
-    let (from, to) = (
-        TaiNanos::from_unix_millis(from_ms),
-        TaiNanos::from_unix_millis(to_ms),
-    );
+    let (from, to) = (TaiNanos::from_unix_millis(from_ms), TaiNanos::from_unix_millis(to_ms));
     let gaps = handle.gaps(stream.device(), from, to).await?;
     let mut body = serde_json::to_value(window).map_err(|error| bad(error.to_string()))?;
     body["gaps"] = Value::from(gaps);
     Ok(Json(body))
 }
 
-async fn presence(
-    State(handle): State<Handle>,
-    Query(asked): Query<WindowQuery>,
-) -> Answer<Json<Value>> {
+async fn presence(State(handle): State<Handle>, Query(asked): Query<WindowQuery>) -> Answer<Json<Value>> {
     let devices = handle
         .store()?
         .presence(asked.from_ms, asked.to_ms, asked.columns.unwrap_or(300))
@@ -187,10 +163,7 @@ struct ReplayQuery {
     format: Option<String>,
 }
 
-async fn replay(
-    State(handle): State<Handle>,
-    Query(asked): Query<ReplayQuery>,
-) -> Answer<Response> {
+async fn replay(State(handle): State<Handle>, Query(asked): Query<ReplayQuery>) -> Answer<Response> {
     let time = |text: &Option<String>, default: i64| match text {
         None => Ok(TaiNanos(default)),
         Some(text) => TaiNanos::parse_rfc3339(text).map_err(|error| bad(error.to_string())),
@@ -203,9 +176,7 @@ async fn replay(
     };
     let replay = handle.store()?.replay(&request)?;
     match asked.format.as_deref().unwrap_or("ndjson") {
-        "digest" => Ok(digest(&handle, replay, &asked, &request)
-            .await?
-            .into_response()),
+        "digest" => Ok(digest(&handle, replay, &asked, &request).await?.into_response()),
         format => {
             let format = Format::from_str(format)?;
             let schema = replay_schema(&replay.union_channels());
@@ -213,30 +184,16 @@ async fn replay(
                 replay: Box::new(replay),
                 waiting: Vec::new(),
             };
-            body(
-                format,
-                Renderer::new(format, schema.clone()),
-                source,
-                schema,
-            )
-            .await
+            body(format, Renderer::new(format, schema.clone()), source, schema).await
         }
     }
 }
 
 /// Digests a replay and leaves a record of it in the provenance log.
-async fn digest(
-    handle: &Handle,
-    replay: Replay,
-    asked: &ReplayQuery,
-    request: &ReplayRequest,
-) -> Answer<Json<Value>> {
+async fn digest(handle: &Handle, replay: Replay, asked: &ReplayQuery, request: &ReplayRequest) -> Answer<Json<Value>> {
     let revision = replay.revision();
     let at = replay.view().stamp;
-    let streams: Vec<String> = replay
-        .schemas()
-        .map(|(stream, _)| stream.to_string())
-        .collect();
+    let streams: Vec<String> = replay.schemas().map(|(stream, _)| stream.to_string()).collect();
     let (digest, rows) = replay.digest().await?;
     let answer = json!({
         "digest": digest.to_string(), "rows": rows.to_string(), "revision": revision.to_string(),
@@ -308,17 +265,11 @@ fn stream_list(text: Option<&str>) -> Answer<Vec<StreamId>> {
 
 enum Source {
     Query(Box<QueryStream>),
-    Replay {
-        replay: Box<Replay>,
-        waiting: Vec<Run>,
-    },
+    Replay { replay: Box<Replay>, waiting: Vec<Run> },
 }
 
 impl Source {
-    async fn next(
-        &mut self,
-        schema: &arrow::datatypes::SchemaRef,
-    ) -> Result<Option<arrow::array::RecordBatch>, Error> {
+    async fn next(&mut self, schema: &arrow::datatypes::SchemaRef) -> Result<Option<arrow::array::RecordBatch>, Error> {
         match self {
             Self::Query(query) => query.next().await,
             Self::Replay { replay, waiting } => {
@@ -367,11 +318,7 @@ async fn body(
         futures_util::StreamExt::map(first, |piece| piece.map_err(std::io::Error::other)),
         rest,
     );
-    Ok((
-        [(header::CONTENT_TYPE, format.content_type())],
-        Body::from_stream(all),
-    )
-        .into_response())
+    Ok(([(header::CONTENT_TYPE, format.content_type())], Body::from_stream(all)).into_response())
 }
 
 async fn piece(
@@ -399,12 +346,8 @@ async fn piece(
 
 /// The OpenAPI fragment of these routes, with paths as mounted under `/api/v1`.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    use utoipa::openapi::path::{
-        HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn, PathItemBuilder,
-    };
-    use utoipa::openapi::{
-        InfoBuilder, OpenApiBuilder, PathsBuilder, Required, ResponseBuilder, ResponsesBuilder,
-    };
+    use utoipa::openapi::path::{HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn, PathItemBuilder};
+    use utoipa::openapi::{InfoBuilder, OpenApiBuilder, PathsBuilder, Required, ResponseBuilder, ResponsesBuilder};
     let table: [(HttpMethod, &str, &str, &[(&str, bool)]); 9] = [
         (
             HttpMethod::Get,
@@ -412,12 +355,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
             "Devices: state, rate, clock, gaps, counters, keys",
             &[],
         ),
-        (
-            HttpMethod::Post,
-            "/api/v1/devices",
-            "Enrols a device's public key",
-            &[],
-        ),
+        (HttpMethod::Post, "/api/v1/devices", "Enrols a device's public key", &[]),
         (
             HttpMethod::Get,
             "/api/v1/streams",
@@ -470,15 +408,11 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     ];
     let mut paths = PathsBuilder::new();
     for (method, path, summary, parameters) in table {
-        let responses = ResponsesBuilder::new().response(
-            "200",
-            ResponseBuilder::new().description("the answer").build(),
-        );
+        let responses =
+            ResponsesBuilder::new().response("200", ResponseBuilder::new().description("the answer").build());
         let responses = responses.response(
             "default",
-            ResponseBuilder::new()
-                .description("problem details (RFC 9457)")
-                .build(),
+            ResponseBuilder::new().description("problem details (RFC 9457)").build(),
         );
         let mut operation = OperationBuilder::new()
             .summary(Some(summary))
@@ -490,11 +424,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
             } else {
                 ParameterIn::Query
             };
-            let required = if *required {
-                Required::True
-            } else {
-                Required::False
-            };
+            let required = if *required { Required::True } else { Required::False };
             operation = operation.parameter(
                 ParameterBuilder::new()
                     .name(*name)
@@ -503,17 +433,12 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
                     .build(),
             );
         }
-        let item = PathItemBuilder::new()
-            .operation(method, operation.build())
-            .build();
+        let item = PathItemBuilder::new().operation(method, operation.build()).build();
         paths = paths.path(path, item);
     }
     let info = InfoBuilder::new()
         .title("Orrery aligner")
         .version(env!("CARGO_PKG_VERSION"))
         .build();
-    OpenApiBuilder::new()
-        .info(info)
-        .paths(paths.build())
-        .build()
+    OpenApiBuilder::new().info(info).paths(paths.build()).build()
 }

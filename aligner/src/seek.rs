@@ -45,12 +45,7 @@ impl Store {
         Ok(rows)
     }
 
-    async fn last_row(
-        &self,
-        table: &Table,
-        time: i64,
-        revision: u64,
-    ) -> Result<Option<RecordBatch>, Error> {
+    async fn last_row(&self, table: &Table, time: i64, revision: u64) -> Result<Option<RecordBatch>, Error> {
         let schema = columns::aligned_schema(&table.channels_at(revision));
         let mut best: Option<RecordBatch> = None;
         let end = time.saturating_add(1);
@@ -73,21 +68,13 @@ impl Store {
                 take_later(&mut best, row, &table.name)?;
             }
         }
-        best.map(|row| {
-            columns::aligned_from_stored(&row, &schema).map_err(Error::arrow(&table.name))
-        })
-        .transpose()
+        best.map(|row| columns::aligned_from_stored(&row, &schema).map_err(Error::arrow(&table.name)))
+            .transpose()
     }
 
     /// Finds the row by the time column alone, then reads only that row's other columns.
-    async fn last_in_segment(
-        &self,
-        segment: &Segment,
-        end: i64,
-        revision: u64,
-    ) -> Result<Option<RecordBatch>, Error> {
-        let broken =
-            |error: parquet::errors::ParquetError| segment.broken(format!("corrupted: {error}"));
+    async fn last_in_segment(&self, segment: &Segment, end: i64, revision: u64) -> Result<Option<RecordBatch>, Error> {
+        let broken = |error: parquet::errors::ParquetError| segment.broken(format!("corrupted: {error}"));
         let builder = self.open_segment(segment).await?;
         let groups = row_groups(&builder, i64::MIN, end);
         for group in groups.into_iter().rev() {
@@ -105,10 +92,7 @@ impl Store {
                 let time = batch.column(0).as_primitive::<Int64Type>();
                 let revisions = batch.column(1).as_primitive::<UInt64Type>();
                 let until = time.values().partition_point(|time| *time < end);
-                if let Some(row) = (0..until)
-                    .rev()
-                    .find(|row| revisions.value(*row) <= revision)
-                {
+                if let Some(row) = (0..until).rev().find(|row| revisions.value(*row) <= revision) {
                     found = Some(offset + row);
                 }
                 if until < batch.num_rows() {
@@ -118,8 +102,7 @@ impl Store {
             }
             let Some(row) = found else { continue };
             let builder = self.open_segment(segment).await?;
-            let selection =
-                RowSelection::from(vec![RowSelector::skip(row), RowSelector::select(1)]);
+            let selection = RowSelection::from(vec![RowSelector::skip(row), RowSelector::select(1)]);
             let mut rows = builder
                 .with_row_groups(vec![group])
                 .with_row_selection(selection)

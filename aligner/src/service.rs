@@ -56,10 +56,7 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
         )
     };
     let raw = deps.bus.subscribe(topics::RAW, from(topics::RAW)).await?;
-    let traces = deps
-        .bus
-        .subscribe(topics::TRACES, from(topics::TRACES))
-        .await?;
+    let traces = deps.bus.subscribe(topics::TRACES, from(topics::TRACES)).await?;
     let streams = deps.bus.subscribe(topics::STREAMS, From::Earliest).await?;
 
     let mut tasks = JoinSet::new();
@@ -145,18 +142,13 @@ struct Service {
 }
 
 impl Service {
-    async fn serve(
-        &mut self,
-        mut inputs: Inputs,
-        shutdown: &CancellationToken,
-    ) -> Result<(), Error> {
+    async fn serve(&mut self, mut inputs: Inputs, shutdown: &CancellationToken) -> Result<(), Error> {
         loop {
             self.send_outbox();
             self.start_commit_if_due()?;
             let due = self.due;
             // Backpressure: nothing more comes in while publications or rows pile up.
-            let intake = !self.engine.has_outbox()
-                && self.engine.pending_bytes() < 4 * self.config.commit_bytes;
+            let intake = !self.engine.has_outbox() && self.engine.pending_bytes() < 4 * self.config.commit_bytes;
             let room = self.outgoing.clone();
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
@@ -237,11 +229,7 @@ impl Service {
     }
 
     fn on_ended(&mut self, ended: Result<Ended, tokio::task::JoinError>) -> Result<(), Error> {
-        let broken = |what: String| {
-            Error::Request(format!(
-                "the aligner's {what}; it starts again from the catalog"
-            ))
-        };
+        let broken = |what: String| Error::Request(format!("the aligner's {what}; it starts again from the catalog"));
         match ended.map_err(|error| broken(format!("task failed: {error}")))? {
             Ended::Publisher => Err(broken("publisher ended".to_owned())),
             Ended::Commit(writer, done) => {
@@ -276,11 +264,7 @@ impl Service {
                     Err(error) => drop(reply.send(Err(error))),
                 }
             }
-            Command::Revoke {
-                device,
-                key_id,
-                reply,
-            } => {
+            Command::Revoke { device, key_id, reply } => {
                 let revoked = self.engine.revoke(&device, &key_id, now);
                 self.reply_when_durable(reply, revoked);
             }
@@ -301,10 +285,7 @@ impl Service {
                     partition: *partition,
                     offset: *offset,
                 });
-                let _ = reply.send((
-                    self.engine.status_json(&self.store.view()),
-                    consumed.collect(),
-                ));
+                let _ = reply.send((self.engine.status_json(&self.store.view()), consumed.collect()));
             }
             Command::Record { key, record } => self.engine.publish_record(&key, &record),
         }
@@ -313,8 +294,7 @@ impl Service {
     fn reply_when_durable(&mut self, reply: oneshot::Sender<Result<bool, Error>>, answer: bool) {
         if self.engine.has_pending() {
             self.urgent = true;
-            self.waiting
-                .push((self.engine.open_revision(), reply, answer));
+            self.waiting.push((self.engine.open_revision(), reply, answer));
         } else {
             let _ = reply.send(Ok(answer));
         }
@@ -327,8 +307,7 @@ impl Service {
                 self.send_outbox();
                 self.urgent = true;
                 self.start_commit_if_due()?;
-                if self.writer.is_some() && !self.engine.has_outbox() && !self.engine.has_pending()
-                {
+                if self.writer.is_some() && !self.engine.has_outbox() && !self.engine.has_pending() {
                     break;
                 }
                 let room = self.outgoing.clone();
@@ -345,9 +324,7 @@ impl Service {
         .await;
         match drained {
             Ok(outcome) => outcome?,
-            Err(_) => tracing::warn!(
-                "the aligner did not drain in time; what is left is read again at the next start"
-            ),
+            Err(_) => tracing::warn!("the aligner did not drain in time; what is left is read again at the next start"),
         }
         if let Some(writer) = self.writer.take() {
             writer.close().await;
@@ -372,11 +349,7 @@ async fn reserve(room: Option<mpsc::Sender<Outgoing>>) {
 }
 
 /// Publishes in order, again and again until the bus takes it. Ends when the service lets go of its side.
-async fn publish(
-    bus: SharedBus,
-    mut incoming: mpsc::Receiver<Outgoing>,
-    published: watch::Sender<u64>,
-) {
+async fn publish(bus: SharedBus, mut incoming: mpsc::Receiver<Outgoing>, published: watch::Sender<u64>) {
     while let Some(first) = incoming.recv().await {
         let mut ticket = first.ticket;
         let mut by_topic: Vec<(&'static str, Vec<Record>)> = Vec::new();
@@ -407,10 +380,7 @@ async fn publish(
 async fn publish_topic(bus: &SharedBus, topic: &'static str, records: Vec<Record>) {
     let mut pause = RETRY_FIRST;
     // A dead letter may carry what is too large for the bus; one record must not stop the world.
-    let records: Vec<Record> = records
-        .into_iter()
-        .filter(|record| fits(topic, record))
-        .collect();
+    let records: Vec<Record> = records.into_iter().filter(|record| fits(topic, record)).collect();
     loop {
         match bus.publish(topic, records.clone()).await {
             Ok(_) => return,

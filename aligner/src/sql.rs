@@ -46,9 +46,7 @@ pub struct QueryStream {
 
 impl fmt::Debug for QueryStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("QueryStream")
-            .field("schema", &self.schema())
-            .finish()
+        f.debug_struct("QueryStream").field("schema", &self.schema()).finish()
     }
 }
 
@@ -85,17 +83,11 @@ impl Store {
         if !is_question(&statement) {
             return Err(read_only(&statement.to_string()));
         }
-        let plan = state
-            .statement_to_plan(statement)
-            .await
-            .map_err(sql_error)?;
+        let plan = state.statement_to_plan(statement).await.map_err(sql_error)?;
         options
             .verify_plan(&plan)
             .map_err(|error| read_only(&error.strip_backtrace()))?;
-        let frame = context
-            .execute_logical_plan(plan)
-            .await
-            .map_err(sql_error)?;
+        let frame = context.execute_logical_plan(plan).await.map_err(sql_error)?;
         let stream = frame.execute_stream().await.map_err(sql_error)?;
         Ok(QueryStream { stream })
     }
@@ -109,11 +101,7 @@ impl Store {
         config.options_mut().execution.parquet.pushdown_filters = true;
         config.options_mut().execution.time_zone = Some("UTC".to_owned());
         // Our strings are Utf8 everywhere; views would only be converted back.
-        config
-            .options_mut()
-            .execution
-            .parquet
-            .schema_force_view_types = false;
+        config.options_mut().execution.parquet.schema_force_view_types = false;
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_limit(self.query_memory_bytes(), 1.0)
             .build_arc()?;
@@ -150,27 +138,18 @@ fn is_question(statement: &DFStatement) -> bool {
                 | Statement::ShowVariable { .. }
         ),
         DFStatement::Explain(_) => true,
-        DFStatement::CreateExternalTable(_) | DFStatement::CopyTo(_) | DFStatement::Reset(_) => {
-            false
-        }
+        DFStatement::CreateExternalTable(_) | DFStatement::CopyTo(_) | DFStatement::Reset(_) => false,
     }
 }
 
 fn read_only(what: &str) -> Error {
-    Error::Sql(format!(
-        "the store is read-only, only queries are answered: {what}"
-    ))
+    Error::Sql(format!("the store is read-only, only queries are answered: {what}"))
 }
 
 /// The archive under the names of the published table.
-fn raw_envelopes(
-    context: &SessionContext,
-    store: &Store,
-    view: &View,
-) -> SqlResult<Arc<dyn TableProvider>> {
+fn raw_envelopes(context: &SessionContext, store: &Store, view: &View) -> SqlResult<Arc<dyn TableProvider>> {
     let table = view.tables.get(RAW_TABLE).cloned();
-    let table =
-        table.unwrap_or_else(|| Arc::new(Table::new(RAW_TABLE, &crate::archive::raw_fields())));
+    let table = table.unwrap_or_else(|| Arc::new(Table::new(RAW_TABLE, &crate::archive::raw_fields())));
     let provider = StreamTable {
         store: store.clone(),
         table,
@@ -187,10 +166,7 @@ fn raw_envelopes(
         col("revision"),
         col("bytes"),
     ];
-    Ok(context
-        .read_table(Arc::new(provider))?
-        .select(columns)?
-        .into_view())
+    Ok(context.read_table(Arc::new(provider))?.select(columns)?.into_view())
 }
 
 /// What went wrong, without the engine's inner history.
@@ -212,10 +188,7 @@ struct AlignedSchema {
 #[async_trait]
 impl SchemaProvider for AlignedSchema {
     fn table_names(&self) -> Vec<String> {
-        self.view
-            .streams()
-            .map(|(stream, _)| stream.to_string())
-            .collect()
+        self.view.streams().map(|(stream, _)| stream.to_string()).collect()
     }
 
     async fn table(&self, name: &str) -> SqlResult<Option<Arc<dyn TableProvider>>> {
@@ -224,9 +197,7 @@ impl SchemaProvider for AlignedSchema {
                 store: self.store.clone(),
                 table: Arc::clone(table),
             }))),
-            Err(_) => Err(DataFusionError::External(
-                unknown_table(&self.view, name).into(),
-            )),
+            Err(_) => Err(DataFusionError::External(unknown_table(&self.view, name).into())),
         }
     }
 
@@ -287,10 +258,7 @@ impl TableProvider for StreamTable {
         TableType::Base
     }
 
-    fn supports_filters_pushdown(
-        &self,
-        filters: &[&Expr],
-    ) -> SqlResult<Vec<TableProviderFilterPushDown>> {
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> SqlResult<Vec<TableProviderFilterPushDown>> {
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
 
@@ -309,8 +277,7 @@ impl TableProvider for StreamTable {
         for part in self.table.parts_within(from, to) {
             tail.push(columns::conform(&part.batch, &schema)?);
         }
-        let memory =
-            MemorySourceConfig::try_new_exec(&[tail], Arc::clone(&schema), projection.cloned())?;
+        let memory = MemorySourceConfig::try_new_exec(&[tail], Arc::clone(&schema), projection.cloned())?;
         let mut plans: Vec<Arc<dyn ExecutionPlan>> = vec![memory];
 
         let mut groups = Vec::new();
@@ -332,12 +299,11 @@ impl TableProvider for StreamTable {
                 source = source.with_predicate(state.create_physical_expr(filter, &df_schema)?);
             }
             let limit = if filters.is_empty() { limit } else { None };
-            let config =
-                FileScanConfigBuilder::new(ObjectStoreUrl::parse(SEGMENTS_URL)?, Arc::new(source))
-                    .with_file_groups(groups)
-                    .with_limit(limit)
-                    .with_projection_indices(projection.cloned())?
-                    .build();
+            let config = FileScanConfigBuilder::new(ObjectStoreUrl::parse(SEGMENTS_URL)?, Arc::new(source))
+                .with_file_groups(groups)
+                .with_limit(limit)
+                .with_projection_indices(projection.cloned())?
+                .build();
             plans.push(DataSourceExec::from_data_source(config));
         }
         if plans.len() == 1 {
@@ -376,21 +342,12 @@ fn narrow(filter: &Expr, bounds: &mut (i64, i64)) {
     };
     let tai = match (column.name.as_str(), literal) {
         ("time_tai", ScalarValue::Int64(Some(tai))) => *tai,
-        ("time", ScalarValue::TimestampNanosecond(Some(utc), _)) => {
-            TaiNanos::from_utc(UtcNanos(*utc)).0
-        }
+        ("time", ScalarValue::TimestampNanosecond(Some(utc), _)) => TaiNanos::from_utc(UtcNanos(*utc)).0,
         _ => return,
     };
     // UTC repeats a second at a leap: one second of slack keeps pruning honest.
-    let slack = if column.name == "time" {
-        1_000_000_000
-    } else {
-        0
-    };
-    let (low, high) = (
-        tai.saturating_sub(slack),
-        tai.saturating_add(slack).saturating_add(1),
-    );
+    let slack = if column.name == "time" { 1_000_000_000 } else { 0 };
+    let (low, high) = (tai.saturating_sub(slack), tai.saturating_add(slack).saturating_add(1));
     match op {
         Operator::Eq => *bounds = (bounds.0.max(low), bounds.1.min(high)),
         Operator::Gt | Operator::GtEq => bounds.0 = bounds.0.max(low),

@@ -165,22 +165,13 @@ impl Engine {
         now: TaiNanos,
     ) -> &'static str {
         let live = streams
-            .filter_map(|state| {
-                Some((state.latest.as_ref()?, state.persistent.watermark.latest()?))
-            })
+            .filter_map(|state| Some((state.latest.as_ref()?, state.persistent.watermark.latest()?)))
             .any(|(descriptor, latest)| {
-                let by_rate = descriptor
-                    .nominal_rate_hz
-                    .map(|hz| (3.0e9 / hz.max(1e-6)) as i64);
-                let promised = descriptor.max_silence_ms.map(|ms| {
-                    i64::try_from(ms)
-                        .unwrap_or(i64::MAX)
-                        .saturating_mul(1_000_000)
-                });
-                let allowed = promised
-                    .or(by_rate)
-                    .unwrap_or(5_000_000_000)
-                    .max(2_000_000_000);
+                let by_rate = descriptor.nominal_rate_hz.map(|hz| (3.0e9 / hz.max(1e-6)) as i64);
+                let promised = descriptor
+                    .max_silence_ms
+                    .map(|ms| i64::try_from(ms).unwrap_or(i64::MAX).saturating_mul(1_000_000));
+                let allowed = promised.or(by_rate).unwrap_or(5_000_000_000).max(2_000_000_000);
                 now.nanos_since(latest) <= allowed
             });
         let heard = activity
@@ -210,23 +201,14 @@ impl Engine {
             device: device.as_ref(),
             place,
         };
-        let Some(model) = clocks.model(
-            id,
-            stamps,
-            MonoNanos(activity.last_mono),
-            self.one_way_bound_nanos(),
-        ) else {
+        let Some(model) = clocks.model(id, stamps, MonoNanos(activity.last_mono), self.one_way_bound_nanos()) else {
             return Value::Null;
         };
         let ahead_nanos = match model.kind {
             ClockKind::Host => clocks.wall_ahead_nanos(host).unwrap_or(0),
             // Device stamps are UTC: what they are ahead of it by is the clock's error.
             ClockKind::RoundTrip | ClockKind::OneWay => {
-                let reference = TaiNanos(
-                    model
-                        .anchor
-                        .saturating_add(model.reference_minus_clock_nanos),
-                );
+                let reference = TaiNanos(model.anchor.saturating_add(model.reference_minus_clock_nanos));
                 model.anchor.saturating_sub(reference.to_utc().0)
             }
         };
@@ -287,10 +269,7 @@ impl Engine {
                 *totals.entry(name.clone()).or_default() += count;
             }
         }
-        let totals: BTreeMap<String, String> = totals
-            .into_iter()
-            .map(|(name, n)| (name, n.to_string()))
-            .collect();
+        let totals: BTreeMap<String, String> = totals.into_iter().map(|(name, n)| (name, n.to_string())).collect();
         let watermarks: BTreeMap<String, Option<String>> = self
             .streams
             .iter()

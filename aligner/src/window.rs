@@ -66,10 +66,7 @@ impl Store {
     /// [`Error::UnknownStream`], a window that makes no sense, or a segment that is gone.
     pub async fn window(&self, request: &WindowRequest) -> Result<Window, Error> {
         let columns = request.columns.clamp(1, 10_000);
-        if !(request.from_ms.is_finite()
-            && request.to_ms.is_finite()
-            && request.from_ms < request.to_ms)
-        {
+        if !(request.from_ms.is_finite() && request.to_ms.is_finite() && request.from_ms < request.to_ms) {
             return Err(Error::Request(format!(
                 "the window {} to {} ms is empty",
                 request.from_ms, request.to_ms
@@ -108,8 +105,7 @@ impl Store {
                 let values = values.as_primitive::<Float64Type>();
                 for row in run.first..run.first + run.count {
                     let time = times.value(row);
-                    let value = (values.is_valid(row) && values.value(row).is_finite())
-                        .then(|| values.value(row));
+                    let value = (values.is_valid(row) && values.value(row).is_finite()).then(|| values.value(row));
                     if rows <= 4 * columns {
                         raw[at].push((time, value));
                     }
@@ -145,22 +141,12 @@ impl Store {
     ///
     /// # Errors
     /// As for [`Store::window`].
-    pub async fn presence(
-        &self,
-        from_ms: f64,
-        to_ms: f64,
-        columns: usize,
-    ) -> Result<BTreeMap<String, Vec<u8>>, Error> {
+    pub async fn presence(&self, from_ms: f64, to_ms: f64, columns: usize) -> Result<BTreeMap<String, Vec<u8>>, Error> {
         let columns = columns.clamp(1, 10_000);
         if !(from_ms.is_finite() && to_ms.is_finite() && from_ms < to_ms) {
-            return Err(Error::Request(format!(
-                "the window {from_ms} to {to_ms} ms is empty"
-            )));
+            return Err(Error::Request(format!("the window {from_ms} to {to_ms} ms is empty")));
         }
-        let (from, to) = (
-            TaiNanos::from_unix_millis(from_ms),
-            TaiNanos::from_unix_millis(to_ms),
-        );
+        let (from, to) = (TaiNanos::from_unix_millis(from_ms), TaiNanos::from_unix_millis(to_ms));
         let span = (to.0 - from.0).max(1) as f64;
         let view = self.view();
         let mut devices: BTreeMap<String, Vec<u8>> = BTreeMap::new();
@@ -179,8 +165,7 @@ impl Store {
                 revision: None,
             })?;
             while let Some(run) = replay.next().await? {
-                for &time in &run.batch.column(0).as_primitive::<Int64Type>().values()
-                    [run.first..run.first + run.count]
+                for &time in &run.batch.column(0).as_primitive::<Int64Type>().values()[run.first..run.first + run.count]
                 {
                     let column = ((time - from.0) as f64 / span * columns as f64) as usize;
                     bins[column.min(columns - 1)] = 1;
@@ -247,10 +232,7 @@ fn bucket_points(buckets: &[Option<Bucket>]) -> Points {
 
 fn raw_points(raw: &[(i64, Option<f64>)]) -> Points {
     Points {
-        t: raw
-            .iter()
-            .map(|point| TaiNanos(point.0).to_unix_millis())
-            .collect(),
+        t: raw.iter().map(|point| TaiNanos(point.0).to_unix_millis()).collect(),
         v: raw.iter().map(|point| point.1).collect(),
     }
 }

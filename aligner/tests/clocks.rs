@@ -63,13 +63,7 @@ fn wave(rng: &mut ChaCha8Rng, truth: &Truth, at: i64, base: (i64, i64), jitter: 
 }
 
 /// Runs two hours of waves every ten seconds and returns (errors, covered) at instants between the waves, after settling.
-fn run(
-    seed: u64,
-    drift_ppm: f64,
-    wander_ppb: f64,
-    base: (i64, i64),
-    jitter: f64,
-) -> (Vec<f64>, usize, i64) {
+fn run(seed: u64, drift_ppm: f64, wander_ppb: f64, base: (i64, i64), jitter: f64) -> (Vec<f64>, usize, i64) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let seconds = 7_200;
     let truth = Truth::new(&mut rng, drift_ppm, wander_ppb, seconds);
@@ -123,10 +117,7 @@ fn two_way_error_is_small_and_its_interval_is_honest() {
     }
     for (name, median, share) in all {
         assert!(median < 500_000.0, "{name}: median error {median} ns");
-        assert!(
-            (0.92..=0.99).contains(&share),
-            "{name}: the interval holds {share}"
-        );
+        assert!((0.92..=0.99).contains(&share), "{name}: the interval holds {share}");
     }
 }
 
@@ -134,10 +125,7 @@ fn two_way_error_is_small_and_its_interval_is_honest() {
 fn asymmetry_stays_within_its_bound_and_outside_the_uncertainty() {
     let (errors, _, bound) = run(7, -30.0, 0.5, (4_000_000, 1_000_000), 1e6);
     let worst = errors.iter().copied().fold(0.0, f64::max);
-    assert!(
-        worst < 2_000_000.0,
-        "beside the asymmetry the error is {worst} ns"
-    );
+    assert!(worst < 2_000_000.0, "beside the asymmetry the error is {worst} ns");
     assert!(
         (1_500_000..=4_000_000).contains(&bound),
         "the bound is half the least round trip: {bound}"
@@ -148,15 +136,11 @@ fn asymmetry_stays_within_its_bound_and_outside_the_uncertainty() {
 fn a_step_is_doubted_once_then_believed_and_a_delay_is_ignored_once() {
     let mut rng = ChaCha8Rng::seed_from_u64(3);
     let truth = Truth::new(&mut rng, 10.0, 0.0, 1_000);
-    let probes = |rng: &mut ChaCha8Rng, at: i64, slow: i64| {
-        wave(rng, &truth, at * SECOND, (200_000 + slow, 200_000), 1e5)
-    };
+    let probes =
+        |rng: &mut ChaCha8Rng, at: i64, slow: i64| wave(rng, &truth, at * SECOND, (200_000 + slow, 200_000), 1e5);
     let mut filter = ClockFilter::start(&probes(&mut rng, 0, 0)).unwrap();
     for at in 1..20 {
-        assert_eq!(
-            filter.observe(&probes(&mut rng, at * 10, 0)),
-            WaveOutcome::Updated
-        );
+        assert_eq!(filter.observe(&probes(&mut rng, at * 10, 0)), WaveOutcome::Updated);
     }
     assert_eq!(
         filter.observe(&probes(&mut rng, 200, 80_000_000)),
@@ -173,12 +157,8 @@ fn a_step_is_doubted_once_then_believed_and_a_delay_is_ignored_once() {
         filter.observe(&stepped(probes(&mut rng, 210, 0))),
         WaveOutcome::JumpSuspected
     );
-    assert_eq!(
-        filter.observe(&stepped(probes(&mut rng, 220, 0))),
-        WaveOutcome::Reset
-    );
-    let error =
-        filter.other_from_host(221 * SECOND).nanos - truth.other_from_host(221 * SECOND) - SECOND;
+    assert_eq!(filter.observe(&stepped(probes(&mut rng, 220, 0))), WaveOutcome::Reset);
+    let error = filter.other_from_host(221 * SECOND).nanos - truth.other_from_host(221 * SECOND) - SECOND;
     assert!(error.abs() < 2_000_000, "{error}");
 }
 
@@ -190,15 +170,11 @@ fn one_way_follows_the_lower_envelope() {
         let jitter = Exp::new(1.0 / 2e6).unwrap();
         let base = 300_000;
         // The device's clock is 1.5 s off and 50 ppm fast; it stamps five times a second.
-        let host_from_device =
-            |device: i64| ((device - EPOCH) as f64 * (1.0 - 50e-6)) as i64 + 1_500_000_000;
+        let host_from_device = |device: i64| ((device - EPOCH) as f64 * (1.0 - 50e-6)) as i64 + 1_500_000_000;
         let mut model = OneWay::start(EPOCH, host_from_device(EPOCH) + base);
         for tick in 1..9_000i64 {
             let device = EPOCH + tick * SECOND / 5;
-            model.observe(
-                device,
-                host_from_device(device) + base + jitter.sample(&mut rng) as i64,
-            );
+            model.observe(device, host_from_device(device) + base + jitter.sample(&mut rng) as i64);
             model.settle();
             if tick > 600 && tick % 7 == 0 {
                 let estimate = model.host_from_device(device);
@@ -228,10 +204,7 @@ fn one_way_begins_anew_when_the_device_clock_steps() {
         model.settle();
     }
     for tick in 100..160 {
-        model.observe(
-            EPOCH + tick * SECOND + 3_600 * SECOND,
-            tick * SECOND + 500_000,
-        );
+        model.observe(EPOCH + tick * SECOND + 3_600 * SECOND, tick * SECOND + 500_000);
         model.settle();
     }
     assert_eq!(model.resets(), 1);

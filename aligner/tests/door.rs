@@ -9,8 +9,7 @@ use proptest::prelude::*;
 
 fn door(agent: &Agent) -> Door {
     let mut door = Door::new();
-    door.device_mut(&agent.id)
-        .enrol(agent.key.public(), TaiNanos(0));
+    door.device_mut(&agent.id).enrol(agent.key.public(), TaiNanos(0));
     door
 }
 
@@ -24,13 +23,7 @@ fn verdict(admission: &Admission) -> Verdict {
 
 fn some_envelopes(agent: &mut Agent, count: i64) -> Vec<Sealed> {
     (0..count)
-        .map(|at| {
-            agent.seal(
-                at * SECOND,
-                PayloadType::Log,
-                format!("line {at}").as_bytes(),
-            )
-        })
+        .map(|at| agent.seal(at * SECOND, PayloadType::Log, format!("line {at}").as_bytes()))
         .collect()
 }
 

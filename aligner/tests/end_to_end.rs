@@ -8,8 +8,8 @@ use common::{Agent, Bench, SECOND, START, everything, sql_rows};
 use orrery_aligner::{Error, ReplayRequest, Store};
 use orrery_bus::From;
 use orrery_protocol::{
-    AckPayload, AckStatus, AlignedBlock, Chain, Channel, ClockId, Digest, LossPayload, MonoNanos,
-    PayloadType, SealKey, StreamId, TaiNanos, topics,
+    AckPayload, AckStatus, AlignedBlock, Chain, Channel, ClockId, Digest, LossPayload, MonoNanos, PayloadType, SealKey,
+    StreamId, TaiNanos, topics,
 };
 use serde_json::json;
 
@@ -19,11 +19,7 @@ async fn sealed_samples_become_rows_watermarks_and_a_digest() {
     let bench = Bench::open(folder.path()).await;
     let mut agent = Agent::board();
     bench.enrol(&agent).await;
-    let mut aligned = bench
-        .bus
-        .subscribe(topics::ALIGNED, From::Earliest)
-        .await
-        .unwrap();
+    let mut aligned = bench.bus.subscribe(topics::ALIGNED, From::Earliest).await.unwrap();
     bench.send(&agent.session(5)).await;
     bench.rows(&agent.stream(), 50).await;
 
@@ -44,12 +40,7 @@ async fn sealed_samples_become_rows_watermarks_and_a_digest() {
         .await;
     let raw: Vec<_> = raw
         .iter()
-        .map(|row| {
-            (
-                row["payload_type"].as_str().unwrap(),
-                row["n"].as_str().unwrap(),
-            )
-        })
+        .map(|row| (row["payload_type"].as_str().unwrap(), row["n"].as_str().unwrap()))
         .collect();
     assert_eq!(
         raw,
@@ -106,15 +97,9 @@ async fn routes_answer_in_every_format_and_refuse_with_problems() {
     assert_eq!(window["bucketed"], true);
     let points = window["channels"]["t1"]["v"].as_array().unwrap();
     assert!((4..=16).contains(&points.len()), "{window}");
-    let path = format!(
-        "/presence?from_ms={from_ms}&to_ms={}&columns=10",
-        from_ms + 10_000.0
-    );
+    let path = format!("/presence?from_ms={from_ms}&to_ms={}&columns=10", from_ms + 10_000.0);
     let presence = get(&handle, &path).await;
-    assert_eq!(
-        presence["devices"]["tclab-01"],
-        json!([0, 0, 0, 1, 1, 1, 0, 0, 0, 0])
-    );
+    assert_eq!(presence["devices"]["tclab-01"], json!([0, 0, 0, 1, 1, 1, 0, 0, 0, 0]));
 
     let digest = get(&handle, "/replay?format=digest").await;
     assert_eq!(
@@ -129,26 +114,16 @@ async fn routes_answer_in_every_format_and_refuse_with_problems() {
     );
     let at = TaiNanos(START + 4 * SECOND + SECOND / 2).to_rfc3339();
     let seek = get(&handle, &format!("/seek?time={at}")).await;
-    assert_eq!(
-        seek["streams"]["tclab-01/board"]["t1"],
-        json!(4.5),
-        "{seek}"
-    );
+    assert_eq!(seek["streams"]["tclab-01/board"]["t1"], json!(4.5), "{seek}");
     let status = get(&handle, "/aligner/status").await;
     assert_eq!(
-        (
-            status["lag"].as_str(),
-            status["counters"]["accepted"].as_str()
-        ),
+        (status["lag"].as_str(), status["counters"]["accepted"].as_str()),
         (Some("0"), Some("10"))
     );
 
     let (code, problem) = request(&handle, "GET", "/replay?streams=tclab-01/bord", None).await;
     assert_eq!(code, 404);
-    assert!(
-        problem.contains("did you mean `tclab-01/board`"),
-        "{problem}"
-    );
+    assert!(problem.contains("did you mean `tclab-01/board`"), "{problem}");
     for (sql, expected) in [
         (
             "SELECT * FROM aligned.\"tclab-01/bord\"",
@@ -175,9 +150,7 @@ async fn routes_answer_in_every_format_and_refuse_with_problems() {
         ("table", " n\n30\n"),
         ("json", "[\n{\"n\":\"30\"}]\n"),
     ] {
-        let body =
-            json!({ "sql": "SELECT count(*) AS n FROM \"tclab-01/board\"", "format": format })
-                .to_string();
+        let body = json!({ "sql": "SELECT count(*) AS n FROM \"tclab-01/board\"", "format": format }).to_string();
         let (code, text) = request(&handle, "POST", "/query", Some(body)).await;
         assert_eq!((code, text.as_str()), (200, start));
     }
@@ -188,27 +161,17 @@ async fn routes_answer_in_every_format_and_refuse_with_problems() {
         json!({ "device_id": "tclab-01", "public_key": key }).to_string()
     };
     assert_eq!(
-        request(&handle, "POST", "/devices", Some(body(&agent.key)))
-            .await
-            .0,
+        request(&handle, "POST", "/devices", Some(body(&agent.key))).await.0,
         200
     );
     assert_eq!(
-        request(
-            &handle,
-            "POST",
-            "/devices",
-            Some(body(&SealKey::from_seed(&[9; 32])))
-        )
-        .await
-        .0,
+        request(&handle, "POST", "/devices", Some(body(&SealKey::from_seed(&[9; 32]))))
+            .await
+            .0,
         409
     );
     let wrong = json!({ "device_id": "tclab-01", "public_key": "AAAA" }).to_string();
-    assert_eq!(
-        request(&handle, "POST", "/devices", Some(wrong)).await.0,
-        400
-    );
+    assert_eq!(request(&handle, "POST", "/devices", Some(wrong)).await.0, 400);
     let openapi = serde_json::to_value(orrery_aligner::openapi()).unwrap();
     assert!(openapi["paths"]["/api/v1/query"]["post"].is_object());
     bench.stop().await;
@@ -285,23 +248,14 @@ async fn what_must_not_come_in_is_named_counted_and_kept_as_a_dead_letter() {
     let bench = Bench::open(folder.path()).await;
     let mut agent = Agent::board();
     bench.enrol(&agent).await;
-    let mut dead = bench
-        .bus
-        .subscribe(topics::DEADLETTER, From::Earliest)
-        .await
-        .unwrap();
+    let mut dead = bench.bus.subscribe(topics::DEADLETTER, From::Earliest).await.unwrap();
     let session = agent.session(2);
     bench.send(&session).await;
 
     // Forged: another key under this name. Altered: one bit. Truncated. Garbage. Unknown. Equivocation. Replayed.
     let mut thief = Chain::start(agent.id.clone(), agent.chain.boot_id(), None);
     let forged = thief
-        .seal(
-            &SealKey::from_seed(&[66; 32]),
-            TaiNanos(START),
-            PayloadType::Log,
-            b"x",
-        )
+        .seal(&SealKey::from_seed(&[66; 32]), TaiNanos(START), PayloadType::Log, b"x")
         .unwrap();
     bench.send(&[forged]).await;
     let mut altered = session[5].bytes.clone();
@@ -314,12 +268,7 @@ async fn what_must_not_come_in_is_named_counted_and_kept_as_a_dead_letter() {
     bench.send(&[stranger.announce()]).await;
     let mut twin = Chain::start(agent.id.clone(), agent.chain.boot_id(), None);
     let double = twin
-        .seal(
-            &agent.key,
-            TaiNanos(START),
-            PayloadType::Log,
-            b"another first envelope",
-        )
+        .seal(&agent.key, TaiNanos(START), PayloadType::Log, b"another first envelope")
         .unwrap();
     bench.send(&[double.clone()]).await;
     bench.send(&session[4..5]).await;
@@ -364,13 +313,7 @@ async fn what_must_not_come_in_is_named_counted_and_kept_as_a_dead_letter() {
     assert_eq!(bytes[0]["digest"], json!(Digest::of(&archived).to_string()));
 
     // A revoked key's envelopes are kept apart.
-    assert!(
-        bench
-            .handle
-            .revoke(agent.id.clone(), agent.key.key_id())
-            .await
-            .unwrap()
-    );
+    assert!(bench.handle.revoke(agent.id.clone(), agent.key.key_id()).await.unwrap());
     bench.send(&[agent.heartbeat(60 * SECOND)]).await;
     let late = dead.next().await.unwrap();
     assert_eq!(late[0].header("orrery-verdict"), Some("revoked"));
@@ -402,12 +345,7 @@ async fn holes_are_seen_hold_the_watermark_fill_late_and_may_be_declared_lost() 
         ),
         (Some("6"), Some("7"), Some("pending"))
     );
-    let mark = |body: &serde_json::Value| {
-        body["watermarks"]["tclab-01/board"]
-            .as_str()
-            .unwrap()
-            .to_owned()
-    };
+    let mark = |body: &serde_json::Value| body["watermarks"]["tclab-01/board"].as_str().unwrap().to_owned();
     let held = mark(&get(&handle, "/aligner/status").await);
     assert!(
         held <= TaiNanos(START + 4 * SECOND).to_rfc3339(),
@@ -431,11 +369,7 @@ async fn holes_are_seen_hold_the_watermark_fill_late_and_may_be_declared_lost() 
     bench.enrol(&agent).await;
     bench.send(&sealed).await;
     bench.rows(&agent.stream(), 60).await;
-    assert_eq!(
-        bench.digest().await,
-        with_hole,
-        "when it arrived does not show"
-    );
+    assert_eq!(bench.digest().await, with_hole, "when it arrived does not show");
 
     let skipped = agent.samples(20 * SECOND, SECOND / 10, 10);
     let payload = LossPayload {
@@ -467,8 +401,7 @@ async fn arrival_order_across_devices_and_segmentation_never_show() {
         let bench = Bench::with(folder.path(), config).await;
         let mut board = Agent::board();
         let mut meter = Agent::new("power-meter", "supply", vec![Channel::f64("power", "W")]);
-        (meter.device_clock, meter.offset_nanos) =
-            (Some(ClockId::session("power-meter", "s1")), 40_000_000);
+        (meter.device_clock, meter.offset_nanos) = (Some(ClockId::session("power-meter", "s1")), 40_000_000);
         let mut air = Agent::new(
             "chamber-ctl",
             "air",
@@ -486,9 +419,7 @@ async fn arrival_order_across_devices_and_segmentation_never_show() {
             }
             1 => {
                 for at in 0..a.len() {
-                    bench
-                        .send(&[c[at].clone(), a[at].clone(), b[at].clone()])
-                        .await;
+                    bench.send(&[c[at].clone(), a[at].clone(), b[at].clone()]).await;
                 }
             }
             _ => {
@@ -515,29 +446,14 @@ async fn arrival_order_across_devices_and_segmentation_never_show() {
         (digest, segments)
     };
     let plain: fn(&mut orrery_aligner::Config) = |_| {};
-    let tiny: fn(&mut orrery_aligner::Config) =
-        |config| (config.segment_seconds, config.commit_ms) = (2, 1);
-    let small: fn(&mut orrery_aligner::Config) =
-        |config| (config.segment_bytes, config.commit_ms) = (6_000, 2);
+    let tiny: fn(&mut orrery_aligner::Config) = |config| (config.segment_seconds, config.commit_ms) = (2, 1);
+    let small: fn(&mut orrery_aligner::Config) = |config| (config.segment_bytes, config.commit_ms) = (6_000, 2);
     let mut digests = Vec::new();
-    for (order, config) in [
-        (0, plain),
-        (1, plain),
-        (2, plain),
-        (1, tiny),
-        (2, small),
-        (0, tiny),
-    ] {
+    for (order, config) in [(0, plain), (1, plain), (2, plain), (1, tiny), (2, small), (0, tiny)] {
         digests.push(digest_of(order, config).await);
     }
-    assert!(
-        digests[3].1 > 3 && digests[4].1 > 3,
-        "segments were made: {digests:?}"
-    );
-    assert!(
-        digests.iter().all(|(digest, _)| *digest == digests[0].0),
-        "{digests:?}"
-    );
+    assert!(digests[3].1 > 3 && digests[4].1 > 3, "segments were made: {digests:?}");
+    assert!(digests.iter().all(|(digest, _)| *digest == digests[0].0), "{digests:?}");
 }
 
 #[tokio::test]
@@ -586,13 +502,8 @@ async fn a_broken_segment_is_named_and_the_rest_works() {
         .await
         .unwrap_err()
         .to_string();
-    assert!(
-        error.contains("corrupted") || error.contains("missing"),
-        "{error}"
-    );
-    let other = sql_rows(&store, "SELECT count(x) AS n FROM \"other/s\"")
-        .await
-        .unwrap();
+    assert!(error.contains("corrupted") || error.contains("missing"), "{error}");
+    let other = sql_rows(&store, "SELECT count(x) AS n FROM \"other/s\"").await.unwrap();
     assert_eq!(other, [json!({"n": "10"})]);
     // Whatever lies outside the broken stretch still reads.
     let late = ReplayRequest {
@@ -629,9 +540,7 @@ async fn acks_and_traces_become_streams() {
     };
     let sealed = agent.seal(4 * SECOND, PayloadType::Ack, &ack.encode());
     bench.send(&[sealed]).await;
-    bench
-        .rows(&StreamId::new("tclab-01/acks").unwrap(), 1)
-        .await;
+    bench.rows(&StreamId::new("tclab-01/acks").unwrap(), 1).await;
     let rows = bench
         .sql("SELECT command_id, status, value, reason FROM \"tclab-01/acks\"")
         .await;
@@ -649,15 +558,8 @@ async fn acks_and_traces_become_streams() {
         let channels: Vec<(_, arrow::array::ArrayRef)> =
             vec![(std::sync::Arc::new(field), std::sync::Arc::new(values))];
         let boot = orrery_protocol::BootId([1; 16]);
-        let batch = AlignedBlock::batch(
-            times.clone(),
-            vec![0; rows],
-            boot,
-            sequences,
-            vec![0; rows],
-            channels,
-        )
-        .unwrap();
+        let batch =
+            AlignedBlock::batch(times.clone(), vec![0; rows], boot, sequences, vec![0; rows], channels).unwrap();
         let block = AlignedBlock {
             stream: stream.clone(),
             descriptor: Digest([0; 32]),
@@ -710,11 +612,7 @@ async fn a_message_is_aligned_within_two_milliseconds_when_idle() {
     bench.enrol(&agent).await;
     bench.send(&agent.session(1)).await;
     bench.rows(&agent.stream(), 10).await;
-    let mut aligned = bench
-        .bus
-        .subscribe(topics::ALIGNED, From::Latest)
-        .await
-        .unwrap();
+    let mut aligned = bench.bus.subscribe(topics::ALIGNED, From::Latest).await.unwrap();
     let mut waits: Vec<Duration> = Vec::new();
     for at in 0..30 {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -726,10 +624,7 @@ async fn a_message_is_aligned_within_two_milliseconds_when_idle() {
         waits.push(start.elapsed());
     }
     waits.sort();
-    println!(
-        "raw → aligned: median {:?}, worst {:?}",
-        waits[15], waits[29]
-    );
+    println!("raw → aligned: median {:?}, worst {:?}", waits[15], waits[29]);
     assert!(waits[15] < Duration::from_millis(20), "{waits:?}");
     bench.stop().await;
 }
@@ -762,31 +657,17 @@ async fn get_text(handle: &orrery_aligner::Handle, path: &str) -> String {
     request(handle, "GET", path, None).await.1
 }
 
-async fn request(
-    handle: &orrery_aligner::Handle,
-    method: &str,
-    path: &str,
-    body: Option<String>,
-) -> (u16, String) {
+async fn request(handle: &orrery_aligner::Handle, method: &str, path: &str, body: Option<String>) -> (u16, String) {
     use axum::body::Body;
     use tower::ServiceExt as _;
     let mut request = axum::http::Request::builder().method(method).uri(path);
     if body.is_some() {
         request = request.header("content-type", "application/json");
     }
-    let mut request = request
-        .body(body.map_or_else(Body::empty, Body::from))
-        .unwrap();
-    request
-        .extensions_mut()
-        .insert(orrery_protocol::Principal::operator());
-    let response = orrery_aligner::routes(handle.clone())
-        .oneshot(request)
-        .await
-        .unwrap();
+    let mut request = request.body(body.map_or_else(Body::empty, Body::from)).unwrap();
+    request.extensions_mut().insert(orrery_protocol::Principal::operator());
+    let response = orrery_aligner::routes(handle.clone()).oneshot(request).await.unwrap();
     let code = response.status().as_u16();
-    let bytes = axum::body::to_bytes(response.into_body(), usize::MAX)
-        .await
-        .unwrap();
+    let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
     (code, String::from_utf8_lossy(&bytes).into_owned())
 }

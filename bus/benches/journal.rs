@@ -36,8 +36,7 @@ async fn measure(parent: Option<&std::path::Path>, appenders: usize, value_bytes
     };
     let folder = folder.expect("a folder to measure in");
     let clock = Arc::new(ManualClock::new(TaiNanos(0)));
-    let journal =
-        Journal::open(folder.path(), JournalOptions::default(), clock).expect("the journal opens");
+    let journal = Journal::open(folder.path(), JournalOptions::default(), clock).expect("the journal opens");
     let journal = Arc::new(journal);
     let start = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
@@ -46,10 +45,7 @@ async fn measure(parent: Option<&std::path::Path>, appenders: usize, value_bytes
         tasks.spawn(async move {
             let record = Record::new("tclab-01", vec![7; value_bytes]);
             while start.elapsed() < RUN {
-                journal
-                    .append(vec![record.clone()])
-                    .await
-                    .expect("an append");
+                journal.append(vec![record.clone()]).await.expect("an append");
             }
         });
     }

@@ -90,9 +90,7 @@ impl Message {
 }
 
 /// A place in a topic. As a resume point it is the *next* offset to read.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Position {
     /// The partition.
     pub partition: u32,
@@ -184,11 +182,7 @@ pub(crate) fn check_name(kind: &'static str, name: &str) -> Result<(), BusError>
 
 /// Refuses what no bus takes, before any record of the batch is sent.
 pub(crate) fn check_sizes(topic: &str, records: &[Record]) -> Result<(), BusError> {
-    match records
-        .iter()
-        .map(Record::size)
-        .find(|&size| size > MAX_RECORD_BYTES)
-    {
+    match records.iter().map(Record::size).find(|&size| size > MAX_RECORD_BYTES) {
         Some(bytes) => Err(BusError::TooLarge {
             topic: topic.to_owned(),
             bytes,

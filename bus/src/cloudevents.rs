@@ -8,14 +8,8 @@ pub fn cloudevents(claims: &Claims) -> Vec<(String, String)> {
         // Unique within the source, as CloudEvents asks, and the same for every copy of the envelope.
         header("ce_id", format!("{}/{}", claims.boot_id, claims.sequence)),
         header("ce_source", format!("/devices/{}", claims.device_id)),
-        header(
-            "ce_type",
-            format!("orrery.{}", claims.payload_type.as_str()),
-        ),
+        header("ce_type", format!("orrery.{}", claims.payload_type.as_str())),
         header("ce_time", claims.timestamp.to_rfc3339()),
-        header(
-            "content-type",
-            "application/cose; cose-type=\"cose-sign1\"".to_owned(),
-        ),
+        header("content-type", "application/cose; cose-type=\"cose-sign1\"".to_owned()),
     ]
 }

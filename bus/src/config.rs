@@ -16,19 +16,10 @@ use crate::{BusError, JournalBus, KafkaBus, SharedBus};
 ///
 /// # Errors
 /// [`BusError`] names the broker or the folder that could not be used, and what to do.
-pub async fn open(
-    url: &BusUrl,
-    folder: &Path,
-    config: &Config,
-    clock: Arc<dyn Clock>,
-) -> Result<SharedBus, BusError> {
+pub async fn open(url: &BusUrl, folder: &Path, config: &Config, clock: Arc<dyn Clock>) -> Result<SharedBus, BusError> {
     match url {
-        BusUrl::Journal => Ok(Arc::new(
-            JournalBus::open(folder, config.journal.clone(), clock).await?,
-        )),
-        BusUrl::Kafka(brokers) => Ok(Arc::new(
-            KafkaBus::connect(brokers, config.kafka.clone(), clock).await?,
-        )),
+        BusUrl::Journal => Ok(Arc::new(JournalBus::open(folder, config.journal.clone(), clock).await?)),
+        BusUrl::Kafka(brokers) => Ok(Arc::new(KafkaBus::connect(brokers, config.kafka.clone(), clock).await?)),
     }
 }
 
@@ -52,17 +43,13 @@ impl FromStr for BusUrl {
             return Ok(Self::Journal);
         }
         let brokers = text.strip_prefix("kafka://").ok_or_else(bad)?;
-        let brokers: Vec<String> = brokers
-            .trim_end_matches('/')
-            .split(',')
-            .map(str::to_owned)
-            .collect();
+        let brokers: Vec<String> = brokers.trim_end_matches('/').split(',').map(str::to_owned).collect();
         let is_address = |broker: &String| {
             let allowed = |c: char| c.is_ascii_alphanumeric() || ".-_[]:".contains(c);
             broker.chars().all(allowed)
-                && broker.rsplit_once(':').is_some_and(|(host, port)| {
-                    !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
-                })
+                && broker
+                    .rsplit_once(':')
+                    .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
         };
         if brokers.iter().all(is_address) {
             Ok(Self::Kafka(brokers))

@@ -71,10 +71,7 @@ where
         assert_eq!(message.key, record.key);
         assert_eq!(message.headers, record.headers);
         assert_eq!(message.value, record.value);
-        assert!(
-            message.appended.0 > 0,
-            "a record carries when it was appended"
-        );
+        assert!(message.appended.0 > 0, "a record carries when it was appended");
     }
     assert_silent(&mut reader).await;
 }
@@ -87,12 +84,7 @@ where
     let topic = "conformance.groups";
     let bus = open().await;
     publish(&bus, topic, numbered("k", 0..10)).await;
-    assert_eq!(
-        bus.committed("first", topic)
-            .await
-            .expect("committed answers"),
-        []
-    );
+    assert_eq!(bus.committed("first", topic).await.expect("committed answers"), []);
     let mut reader = subscribe(&bus, topic, From::Group("first".to_owned())).await;
     let got = read(&mut reader, 10).await;
     let resume = got[3].next_position();
@@ -106,9 +98,7 @@ where
     drop(bus);
     let bus = open().await;
     assert_eq!(
-        bus.committed("first", topic)
-            .await
-            .expect("committed answers"),
+        bus.committed("first", topic).await.expect("committed answers"),
         [resume]
     );
     let mut reader = subscribe(&bus, topic, From::Group("first".to_owned())).await;
@@ -129,12 +119,7 @@ async fn keys_keep_their_order_among_concurrent_publishers(bus: &SharedBus) {
     let topic = "conformance.order";
     let publishers = (0..8).map(|publisher| async move {
         for start in (0..60).step_by(3) {
-            publish(
-                bus,
-                topic,
-                numbered(&format!("key-{publisher}"), start..start + 3),
-            )
-            .await;
+            publish(bus, topic, numbered(&format!("key-{publisher}"), start..start + 3)).await;
         }
     });
     join_all(publishers).await;
@@ -147,18 +132,11 @@ async fn keys_keep_their_order_among_concurrent_publishers(bus: &SharedBus) {
             .entry(message.key.clone())
             .or_default()
             .extend(texts(std::slice::from_ref(message)));
-        by_partition
-            .entry(message.partition)
-            .or_default()
-            .push(message.offset);
+        by_partition.entry(message.partition).or_default().push(message.offset);
     }
     assert_eq!(by_key.len(), 8);
     for (key, values) in by_key {
-        assert_eq!(
-            values,
-            (0..60).map(|n| n.to_string()).collect::<Vec<_>>(),
-            "{key:?}"
-        );
+        assert_eq!(values, (0..60).map(|n| n.to_string()).collect::<Vec<_>>(), "{key:?}");
     }
     for offsets in by_partition.values() {
         assert!(
@@ -199,10 +177,7 @@ async fn a_reader_resumes_at_its_offsets(bus: &SharedBus) {
     let refused = bus.subscribe(topic, From::Offsets(stray)).await;
     assert!(matches!(
         refused.err(),
-        Some(BusError::NoPartition {
-            partition: 9_999,
-            ..
-        })
+        Some(BusError::NoPartition { partition: 9_999, .. })
     ));
 }
 
@@ -222,21 +197,12 @@ async fn big_records_pass_and_too_big_ones_are_refused(bus: &SharedBus) {
     for size in sizes {
         publish(bus, topic, vec![Record::new("k", value(size))]).await;
     }
-    let too_big = vec![
-        Record::new("k", "first"),
-        Record::new("k", value(MAX_RECORD_BYTES)),
-    ];
+    let too_big = vec![Record::new("k", "first"), Record::new("k", value(MAX_RECORD_BYTES))];
     let refused = bus.publish(topic, too_big).await;
-    assert!(
-        matches!(refused, Err(BusError::TooLarge { .. })),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(BusError::TooLarge { .. })), "{refused:?}");
     let mut reader = subscribe(bus, topic, From::Earliest).await;
     for (message, size) in read(&mut reader, sizes.len()).await.iter().zip(sizes) {
-        assert!(
-            message.value == value(size),
-            "a record of {size} bytes is unaltered"
-        );
+        assert!(message.value == value(size), "a record of {size} bytes is unaltered");
     }
     assert_silent(&mut reader).await;
 }
@@ -253,8 +219,7 @@ async fn a_dropped_wait_loses_nothing(bus: &SharedBus) {
     let impatient = async {
         let mut got = Vec::new();
         while got.len() < 30 {
-            if let Ok(batch) = tokio::time::timeout(Duration::from_micros(500), reader.next()).await
-            {
+            if let Ok(batch) = tokio::time::timeout(Duration::from_micros(500), reader.next()).await {
                 got.extend(batch.expect("the topic can be read"));
             }
         }
@@ -264,19 +229,13 @@ async fn a_dropped_wait_loses_nothing(bus: &SharedBus) {
     let got = tokio::time::timeout(PATIENCE, both)
         .await
         .expect("nothing is lost to dropped waits");
-    assert_eq!(
-        texts(&got),
-        (0..30).map(|n| n.to_string()).collect::<Vec<_>>()
-    );
+    assert_eq!(texts(&got), (0..30).map(|n| n.to_string()).collect::<Vec<_>>());
 }
 
 async fn ends_are_next_offsets(bus: &SharedBus) {
     let topic = "conformance.ends";
     let before = bus.end(topic).await.expect("an empty topic has an end");
-    assert!(
-        before.iter().all(|position| position.offset == 0),
-        "{before:?}"
-    );
+    assert!(before.iter().all(|position| position.offset == 0), "{before:?}");
     let published = publish(bus, topic, numbered("k", 0..3)).await;
     let last = published.last().expect("three were published");
     let after = bus.end(topic).await.expect("the end is known");
@@ -313,9 +272,7 @@ async fn bad_names_are_refused(bus: &SharedBus) {
 }
 
 fn numbered(key: &str, numbers: std::ops::Range<usize>) -> Vec<Record> {
-    numbers
-        .map(|n| Record::new(key.to_owned(), n.to_string()))
-        .collect()
+    numbers.map(|n| Record::new(key.to_owned(), n.to_string())).collect()
 }
 
 fn texts(messages: &[Message]) -> Vec<String> {
@@ -351,8 +308,7 @@ async fn read(reader: &mut Box<dyn Subscription>, count: usize) -> Vec<Message> 
     let mut got = Vec::new();
     while got.len() < count {
         let batch = tokio::time::timeout(PATIENCE, reader.next()).await;
-        let batch =
-            batch.unwrap_or_else(|_| panic!("only {} of {count} records arrived", got.len()));
+        let batch = batch.unwrap_or_else(|_| panic!("only {} of {count} records arrived", got.len()));
         let batch = batch.expect("the topic can be read");
         assert!(!batch.is_empty(), "a batch is never empty");
         got.extend(batch);
@@ -363,8 +319,5 @@ async fn read(reader: &mut Box<dyn Subscription>, count: usize) -> Vec<Message> 
 
 async fn assert_silent(reader: &mut Box<dyn Subscription>) {
     let uninvited = tokio::time::timeout(SILENCE, reader.next()).await;
-    assert!(
-        uninvited.is_err(),
-        "nothing arrives uninvited: {uninvited:?}"
-    );
+    assert!(uninvited.is_err(), "nothing arrives uninvited: {uninvited:?}");
 }

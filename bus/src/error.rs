@@ -38,9 +38,7 @@ pub enum BusError {
         reason: String,
     },
     /// A record above the limit.
-    #[error(
-        "a record of {bytes} bytes for topic {topic} is above the limit of {limit} bytes: split it"
-    )]
+    #[error("a record of {bytes} bytes for topic {topic} is above the limit of {limit} bytes: split it")]
     TooLarge {
         /// Where it was bound for.
         topic: String,
@@ -50,9 +48,7 @@ pub enum BusError {
         limit: usize,
     },
     /// A topic or group name that cannot be a folder or a Kafka topic.
-    #[error(
-        "`{name}` is not a {kind} name: use 1 to 200 letters, digits, '.', '_' or '-', not starting with '.'"
-    )]
+    #[error("`{name}` is not a {kind} name: use 1 to 200 letters, digits, '.', '_' or '-', not starting with '.'")]
     BadName {
         /// "topic" or "group".
         kind: &'static str,

@@ -108,11 +108,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`JournalError`] when the folder cannot be used or another process has it. Damage is not an error.
-    pub fn open(
-        folder: &Path,
-        options: JournalOptions,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self, JournalError> {
+    pub fn open(folder: &Path, options: JournalOptions, clock: Arc<dyn Clock>) -> Result<Self, JournalError> {
         Self::open_in(Arc::new(RealFs), folder, options, clock)
     }
 
@@ -128,23 +124,14 @@ impl Journal {
     ) -> Result<Self, JournalError> {
         fs.create_dir(folder)
             .map_err(|e| JournalError::io("create the folder", folder, e))?;
-        let lock = fs
-            .lock(folder)
-            .map_err(|e| JournalError::locked(folder, e))?;
+        let lock = fs.lock(folder).map_err(|e| JournalError::locked(folder, e))?;
         let opened = Segments::open(fs, folder)?;
         let segments = Arc::new(opened.segments);
         let (durable_tx, durable) = watch::channel(opened.next_offset);
         // The queue is bounded by bytes through `room`; this bound only limits very small requests.
         let (requests, inbox) = mpsc::channel(16 * 1024);
         let queue_bytes = options.queue_bytes.max(1);
-        let writer = Writer::new(
-            Arc::clone(&segments),
-            options,
-            clock,
-            durable_tx,
-            inbox,
-            opened.active,
-        );
+        let writer = Writer::new(Arc::clone(&segments), options, clock, durable_tx, inbox, opened.active);
         let thread = std::thread::Builder::new()
             .name("orrery-journal".to_owned())
             .spawn(move || writer.run())
@@ -170,18 +157,13 @@ impl Journal {
     /// [`JournalError::Full`] when the disk is: nothing is damaged, and appending works again once there is
     /// room. [`JournalError::TooLarge`] before anything is written. [`JournalError::Io`] for the rest.
     pub async fn append(&self, records: Vec<Record>) -> Result<Range<u64>, JournalError> {
-        let bodies = records
-            .iter()
-            .map(EncodedBody::new)
-            .collect::<Result<Vec<_>, _>>()?;
+        let bodies = records.iter().map(EncodedBody::new).collect::<Result<Vec<_>, _>>()?;
         let bytes: usize = bodies.iter().map(EncodedBody::frame_len).sum();
         if bodies.is_empty() {
             let next = self.next_offset();
             return Ok(next..next);
         }
-        let share = u32::try_from(bytes)
-            .unwrap_or(u32::MAX)
-            .min(self.queue_bytes);
+        let share = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.queue_bytes);
         let closed = || JournalError::Closed {
             folder: self.folder.clone(),
         };
@@ -258,8 +240,7 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Io`] when a file cannot be removed; what was removed stays removed.
     pub fn truncate_before(&self, offset: u64) -> Result<(), JournalError> {
-        self.segments
-            .drop_while(|_, end_offset, _| end_offset <= offset)
+        self.segments.drop_while(|_, end_offset, _| end_offset <= offset)
     }
 
     /// The offset that the next record gets, at the least; everything below is durable.
@@ -269,9 +250,7 @@ impl Journal {
 
     /// The lowest offset that may still be there.
     pub fn first_offset(&self) -> u64 {
-        self.segments
-            .first_offset()
-            .unwrap_or_else(|| self.next_offset())
+        self.segments.first_offset().unwrap_or_else(|| self.next_offset())
     }
 
     /// Counters and sizes.

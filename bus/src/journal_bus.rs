@@ -41,11 +41,7 @@ impl JournalBus {
     ///
     /// # Errors
     /// [`BusError::Journal`] when the folder cannot be used or another process has it.
-    pub async fn open(
-        folder: &Path,
-        options: JournalOptions,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self, BusError> {
+    pub async fn open(folder: &Path, options: JournalOptions, clock: Arc<dyn Clock>) -> Result<Self, BusError> {
         Self::open_in(Arc::new(RealFs), folder, options, clock).await
     }
 
@@ -64,9 +60,7 @@ impl JournalBus {
             let groups = folder.join(".groups");
             fs.create_dir(&groups)
                 .map_err(|e| JournalError::io("create the folder", &groups, e))?;
-            let lock = fs
-                .lock(&folder)
-                .map_err(|e| JournalError::locked(&folder, e))?;
+            let lock = fs.lock(&folder).map_err(|e| JournalError::locked(&folder, e))?;
             let (topics, commits) = (Mutex::default(), Arc::default());
             Ok(Self {
                 fs,
@@ -98,14 +92,9 @@ impl JournalBus {
         if let Some(journal) = topics.get(topic) {
             return Ok(Arc::clone(journal));
         }
-        let (fs, clock, options) = (
-            Arc::clone(&self.fs),
-            Arc::clone(&self.clock),
-            self.options.clone(),
-        );
+        let (fs, clock, options) = (Arc::clone(&self.fs), Arc::clone(&self.clock), self.options.clone());
         let folder = self.folder.join(topic);
-        let journal =
-            blocking(move || Ok(Arc::new(Journal::open_in(fs, &folder, options, clock)?))).await?;
+        let journal = blocking(move || Ok(Arc::new(Journal::open_in(fs, &folder, options, clock)?))).await?;
         topics.insert(topic.to_owned(), Arc::clone(&journal));
         Ok(journal)
     }
@@ -122,12 +111,7 @@ impl Bus for JournalBus {
     async fn publish(&self, topic: &str, records: Vec<Record>) -> Result<Vec<Position>, BusError> {
         check_sizes(topic, &records)?;
         let offsets = self.journal(topic).await?.append(records).await?;
-        Ok(offsets
-            .map(|offset| Position {
-                partition: 0,
-                offset,
-            })
-            .collect())
+        Ok(offsets.map(|offset| Position { partition: 0, offset }).collect())
     }
 
     async fn subscribe(&self, topic: &str, from: From) -> Result<Box<dyn Subscription>, BusError> {
@@ -191,17 +175,17 @@ impl Bus for JournalBus {
                 // Delivery is at-least-once: starting over is right, stopping is not.
                 tracing::warn!(file = %path.display(), "a group's stored offset is damaged: the group starts over");
             }
-            Ok(offset.map(|offset| Position { partition: 0, offset }).into_iter().collect())
+            Ok(offset
+                .map(|offset| Position { partition: 0, offset })
+                .into_iter()
+                .collect())
         })
         .await
     }
 
     async fn end(&self, topic: &str) -> Result<Vec<Position>, BusError> {
         let offset = self.journal(topic).await?.next_offset();
-        Ok(vec![Position {
-            partition: 0,
-            offset,
-        }])
+        Ok(vec![Position { partition: 0, offset }])
     }
 }
 

@@ -52,25 +52,16 @@ impl KafkaBus {
     ///
     /// # Errors
     /// [`BusError::Unreachable`] or [`BusError::Denied`] with the address, [`BusError::Kafka`] for a bad setting.
-    pub async fn connect(
-        brokers: &[String],
-        config: KafkaConfig,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self, BusError> {
+    pub async fn connect(brokers: &[String], config: KafkaConfig, clock: Arc<dyn Clock>) -> Result<Self, BusError> {
         let settings = Arc::new(Settings::new(brokers, config));
         let failures = Arc::new(Failures::default());
         let opened = Arc::clone(&settings);
         let seen = Arc::clone(&failures);
         let (producer, admin) = blocking(move || {
-            let producer: Producer =
-                opened.client("create a producer", &opened.producer(), &seen)?;
-            let admin: AdminClient<WatchedContext> =
-                opened.client("create an admin client", &opened.base(), &seen)?;
+            let producer: Producer = opened.client("create a producer", &opened.producer(), &seen)?;
+            let admin: AdminClient<WatchedContext> = opened.client("create an admin client", &opened.base(), &seen)?;
             // The producer has a thread that hears why a connection fails; the admin client has not.
-            if let Err(error) = producer
-                .client()
-                .fetch_metadata(None, opened.request_timeout())
-            {
+            if let Err(error) = producer.client().fetch_metadata(None, opened.request_timeout()) {
                 let explained = opened.explain("connect", &error, &seen);
                 drop_elsewhere((producer, admin));
                 return Err(explained);
@@ -97,15 +88,10 @@ impl KafkaBus {
         }
         let what = format!("create topic {topic}");
         let config = self.settings.config();
-        let replication =
-            TopicReplication::Fixed(config.replication.map_or(-1, |copies| copies as i32));
+        let replication = TopicReplication::Fixed(config.replication.map_or(-1, |copies| copies as i32));
         let max_bytes = (MAX_RECORD_BYTES + 64 * 1024).to_string();
         // Streams are announced again and again: the last word per stream is enough.
-        let cleanup = if topic == topics::STREAMS {
-            "compact"
-        } else {
-            "delete"
-        };
+        let cleanup = if topic == topics::STREAMS { "compact" } else { "delete" };
         let new = NewTopic::new(topic, config.partitions.max(1) as i32, replication)
             .set("max.message.bytes", &max_bytes)
             .set("cleanup.policy", cleanup)
@@ -139,10 +125,7 @@ impl KafkaBus {
                 Ok(partitions) if !partitions.is_empty() => return Ok(()),
                 Err(error) if waited >= self.settings.request_timeout() => return Err(error),
                 _ if waited >= self.settings.request_timeout() => {
-                    let (what, reason) = (
-                        format!("create topic {topic}"),
-                        "it has no partitions yet".to_owned(),
-                    );
+                    let (what, reason) = (format!("create topic {topic}"), "it has no partitions yet".to_owned());
                     return Err(self.settings.refused(what, reason));
                 }
                 _ => {}
@@ -167,13 +150,7 @@ impl KafkaBus {
                 return Err(settings.explain(&what, &error, &failures));
             }
             let mut partitions: Vec<i32> = found
-                .map(|found| {
-                    found
-                        .partitions()
-                        .iter()
-                        .map(|partition| partition.id())
-                        .collect()
-                })
+                .map(|found| found.partitions().iter().map(|partition| partition.id()).collect())
                 .unwrap_or_default();
             partitions.sort_unstable();
             Ok(partitions)
@@ -189,9 +166,8 @@ impl KafkaBus {
         blocking(move || {
             let what = format!("ask for the offsets of {topic}");
             let ask = |&partition: &i32| {
-                let (low, high) =
-                    watermarks_of(&admin, &topic, partition, settings.request_timeout())
-                        .map_err(|error| settings.explain(&what, &error, &failures))?;
+                let (low, high) = watermarks_of(&admin, &topic, partition, settings.request_timeout())
+                    .map_err(|error| settings.explain(&what, &error, &failures))?;
                 Ok((partition as u32, low.max(0) as u64, high.max(0) as u64))
             };
             partitions.iter().map(ask).collect()
@@ -206,10 +182,8 @@ impl KafkaBus {
         }
         let (settings, failures) = (Arc::clone(&self.settings), Arc::clone(&self.failures));
         let name = group.to_owned();
-        let consumer: GroupConsumer = blocking(move || {
-            settings.client("create a consumer", &settings.group(&name), &failures)
-        })
-        .await?;
+        let consumer: GroupConsumer =
+            blocking(move || settings.client("create a consumer", &settings.group(&name), &failures)).await?;
         Ok(Arc::clone(
             lock(&self.groups)
                 .entry(group.to_owned())
@@ -232,9 +206,7 @@ impl KafkaBus {
             let producer = lock(&self.producer).clone();
             match producer.send_result(message) {
                 Ok(delivery) => return Ok(delivery),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), unsent)) => {
-                    message = unsent
-                }
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), unsent)) => message = unsent,
                 Err((error, _)) => {
                     self.replace_if_fatal(&producer);
                     return Err(self.explain(&format!("publish to {topic}"), &error));
@@ -265,16 +237,14 @@ impl KafkaBus {
             return;
         };
         let mut current = lock(&self.producer);
-        let still_the_same =
-            std::ptr::eq(failed.client().native_ptr(), current.client().native_ptr());
+        let still_the_same = std::ptr::eq(failed.client().native_ptr(), current.client().native_ptr());
         if !still_the_same {
             return;
         }
-        match self.settings.client::<Producer>(
-            "create a producer",
-            &self.settings.producer(),
-            &self.failures,
-        ) {
+        match self
+            .settings
+            .client::<Producer>("create a producer", &self.settings.producer(), &self.failures)
+        {
             Ok(fresh) => {
                 tracing::warn!(%code, reason, "the Kafka producer failed for good and was replaced");
                 let old = std::mem::replace(&mut *current, fresh);
@@ -286,13 +256,7 @@ impl KafkaBus {
         }
     }
 
-    fn parts(
-        &self,
-    ) -> (
-        Arc<AdminClient<WatchedContext>>,
-        Arc<Settings>,
-        Arc<Failures>,
-    ) {
+    fn parts(&self) -> (Arc<AdminClient<WatchedContext>>, Arc<Settings>, Arc<Failures>) {
         (
             Arc::clone(&self.admin),
             Arc::clone(&self.settings),
@@ -314,12 +278,7 @@ impl Bus for KafkaBus {
         for record in &records {
             deliveries.push(self.enqueue(topic, record).await?);
         }
-        try_join_all(
-            deliveries
-                .into_iter()
-                .map(|delivery| self.delivered(topic, delivery)),
-        )
-        .await
+        try_join_all(deliveries.into_iter().map(|delivery| self.delivered(topic, delivery))).await
     }
 
     async fn subscribe(&self, topic: &str, from: From) -> Result<Box<dyn Subscription>, BusError> {
@@ -339,9 +298,7 @@ impl Bus for KafkaBus {
             });
         }
         let start = |&(partition, low, high): &(u32, u64, u64)| {
-            let asked = wanted
-                .iter()
-                .find(|position| position.partition == partition);
+            let asked = wanted.iter().find(|position| position.partition == partition);
             let latest = from == From::Latest;
             let offset = if latest {
                 high
@@ -387,16 +344,14 @@ impl Bus for KafkaBus {
             let committed = consumer
                 .committed_offsets(list, settings.request_timeout())
                 .map_err(|error| settings.explain(&what, &error, &failures))?;
-            let position =
-                |element: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| match element
-                    .offset()
-                {
-                    Offset::Offset(offset) => Some(Position {
-                        partition: element.partition() as u32,
-                        offset: offset as u64,
-                    }),
-                    _ => None,
-                };
+            let position = |element: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| match element.offset()
+            {
+                Offset::Offset(offset) => Some(Position {
+                    partition: element.partition() as u32,
+                    offset: offset as u64,
+                }),
+                _ => None,
+            };
             Ok(committed.elements().iter().filter_map(position).collect())
         })
         .await
@@ -453,10 +408,7 @@ fn watermarks_of(
     let mut waited = Duration::ZERO;
     loop {
         let answer = admin.inner().fetch_watermarks(topic, partition, patience);
-        let code = answer
-            .as_ref()
-            .err()
-            .and_then(KafkaError::rdkafka_error_code);
+        let code = answer.as_ref().err().and_then(KafkaError::rdkafka_error_code);
         if waited >= patience || !code.is_some_and(|code| settling.contains(&code)) {
             return answer;
         }

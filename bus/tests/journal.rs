@@ -40,10 +40,7 @@ fn read_all(journal: &Journal) -> Vec<Entry> {
 }
 
 fn offsets(journal: &Journal) -> Vec<u64> {
-    read_all(journal)
-        .into_iter()
-        .map(|entry| entry.offset)
-        .collect()
+    read_all(journal).into_iter().map(|entry| entry.offset).collect()
 }
 
 async fn append(journal: &Journal, numbers: std::ops::Range<u64>) {
@@ -66,10 +63,7 @@ async fn a_torn_tail_is_fenced_off_and_no_offset_is_given_twice() {
     assert_eq!(offsets(&journal), [0, 1, 2, 3]);
     assert_eq!(journal.stats().quarantined, 1);
     let fresh = journal.append(vec![record(9)]).await.unwrap();
-    assert!(
-        fresh.start > 4,
-        "offset 4 may have been read by someone: {fresh:?}"
-    );
+    assert!(fresh.start > 4, "offset 4 may have been read by someone: {fresh:?}");
     drop(journal);
     let journal = open(&fs, JournalOptions::default());
     assert_eq!(offsets(&journal), [0, 1, 2, 3, fresh.start]);
@@ -91,9 +85,7 @@ async fn a_flipped_bit_costs_one_record_wherever_it_is() {
         assert!(lost <= 1, "byte {byte} cost {lost} records");
         assert_eq!(journal.stats().quarantined, 1, "byte {byte} is noticed");
         assert!(
-            entries
-                .iter()
-                .all(|entry| entry.record == record(entry.offset)),
+            entries.iter().all(|entry| entry.record == record(entry.offset)),
             "byte {byte} altered a record"
         );
         drop(journal);
@@ -115,10 +107,7 @@ async fn a_value_that_holds_frames_is_never_taken_for_frames() {
     drop(journal);
     let other = MemoryFs::new();
     let journal = open(&other, JournalOptions::default());
-    journal
-        .append(vec![Record::new("copy", copy)])
-        .await
-        .unwrap();
+    journal.append(vec![Record::new("copy", copy)]).await.unwrap();
     append(&journal, 1..3).await;
     drop(journal);
     // The header of the frame that carries the copy: now the search runs through the copy.
@@ -136,10 +125,7 @@ async fn a_full_disk_is_said_damages_nothing_and_is_got_over() {
     for _ in 0..3 {
         let refused = journal.append(vec![record(3)]).await.unwrap_err();
         assert!(matches!(refused, JournalError::Full { .. }));
-        assert!(
-            refused.to_string().contains("is full: free some space"),
-            "{refused}"
-        );
+        assert!(refused.to_string().contains("is full: free some space"), "{refused}");
     }
     assert_eq!(offsets(&journal), [0, 1, 2]);
     fs.set_capacity(None);
@@ -162,11 +148,7 @@ async fn a_disk_full_from_the_start_can_be_opened_and_recovers() {
     fs.set_capacity(None);
     append(&journal, 0..2).await;
     assert_eq!(read_all(&journal).len(), 2);
-    assert_eq!(
-        segments(&fs).len(),
-        1,
-        "the failed attempt left no file behind"
-    );
+    assert_eq!(segments(&fs).len(), 1, "the failed attempt left no file behind");
 }
 
 #[tokio::test]
@@ -177,9 +159,7 @@ async fn after_a_failed_sync_writing_goes_on_in_a_new_segment() {
     fs.fail_syncs(1);
     let refused = journal.append(vec![record(2)]).await.unwrap_err();
     assert!(
-        refused
-            .to_string()
-            .contains("could not sync journal /journal/"),
+        refused.to_string().contains("could not sync journal /journal/"),
         "{refused}"
     );
     append(&journal, 2..4).await;
@@ -270,10 +250,7 @@ async fn a_batch_larger_than_the_queue_still_passes() {
         },
     );
     let big = Record::new("k", vec![7; 5000]);
-    let both = tokio::join!(
-        journal.append(vec![big.clone()]),
-        journal.append(vec![big.clone()])
-    );
+    let both = tokio::join!(journal.append(vec![big.clone()]), journal.append(vec![big.clone()]));
     assert!(both.0.is_ok() && both.1.is_ok());
     assert_eq!(read_all(&journal).len(), 2);
 }
@@ -291,12 +268,7 @@ async fn a_waiting_reader_is_woken() {
         append(&journal, 0..1).await;
     };
     let both = async { tokio::join!(reader, writer).0 };
-    assert_eq!(
-        tokio::time::timeout(Duration::from_secs(5), both)
-            .await
-            .unwrap(),
-        1
-    );
+    assert_eq!(tokio::time::timeout(Duration::from_secs(5), both).await.unwrap(), 1);
 }
 
 #[tokio::test]

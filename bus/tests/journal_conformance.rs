@@ -14,8 +14,7 @@ fn clock() -> Arc<ManualClock> {
 async fn the_journal_conforms() {
     let folder = tempfile::tempdir().unwrap();
     let open = || async {
-        let opened =
-            orrery_bus::open(&BusUrl::Journal, folder.path(), &Config::default(), clock()).await;
+        let opened = orrery_bus::open(&BusUrl::Journal, folder.path(), &Config::default(), clock()).await;
         opened.unwrap()
     };
     conformance::run(open).await;
@@ -45,15 +44,8 @@ async fn a_second_owner_of_the_folder_is_refused_by_name() {
         .await
         .err()
         .unwrap();
-    assert!(
-        refused.to_string().contains("in use by another process"),
-        "{refused}"
-    );
-    assert!(
-        refused
-            .to_string()
-            .contains(&folder.path().display().to_string())
-    );
+    assert!(refused.to_string().contains("in use by another process"), "{refused}");
+    assert!(refused.to_string().contains(&folder.path().display().to_string()));
     drop(first);
     JournalBus::open(folder.path(), JournalOptions::default(), clock())
         .await

@@ -105,12 +105,7 @@ impl Harness {
         self.fs.fail_syncs(0);
         self.fs.tear_writes(0);
         let clock = Arc::new(ManualClock::new(TaiNanos(1)));
-        let opened = Journal::open_in(
-            Arc::new(self.fs.clone()),
-            Path::new("/j"),
-            self.options.clone(),
-            clock,
-        );
+        let opened = Journal::open_in(Arc::new(self.fs.clone()), Path::new("/j"), self.options.clone(), clock);
         self.journal = Some(opened.expect("a journal always opens, whatever was damaged"));
     }
 
@@ -123,9 +118,7 @@ impl Harness {
             .iter()
             .map(|&size| {
                 self.serial += 1;
-                let value: Vec<u8> = (0..size)
-                    .map(|i| (u64::from(i) * self.serial) as u8)
-                    .collect();
+                let value: Vec<u8> = (0..size).map(|i| (u64::from(i) * self.serial) as u8).collect();
                 (self.serial, Record::new(self.serial.to_string(), value))
             })
             .collect();
@@ -139,9 +132,7 @@ impl Harness {
         let appends = batches
             .iter()
             .map(|batch| journal.append(batch.iter().map(|(_, record)| record.clone()).collect()));
-        let results = self
-            .runtime
-            .block_on(futures_util::future::join_all(appends));
+        let results = self.runtime.block_on(futures_util::future::join_all(appends));
         for (batch, result) in batches.iter().zip(results) {
             let Ok(range) = result else { continue };
             assert_eq!(range.end - range.start, batch.len() as u64);
@@ -201,10 +192,7 @@ impl Harness {
                 let first_before = self.journal().first_offset();
                 self.journal().truncate_before(before).unwrap();
                 let first = self.journal().first_offset();
-                assert!(
-                    first <= before.max(first_before),
-                    "truncation drops only what it may"
-                );
+                assert!(first <= before.max(first_before), "truncation drops only what it may");
                 self.acknowledged = self.acknowledged.split_off(&first);
             }
         }
@@ -218,10 +206,7 @@ impl Harness {
             let batch = journal.read(from, 500).unwrap();
             assert!(batch.next > from, "reading makes progress past any damage");
             for entry in batch.entries {
-                assert!(
-                    entry.offset >= from && entry.offset < batch.next,
-                    "offsets rise"
-                );
+                assert!(entry.offset >= from && entry.offset < batch.next, "offsets rise");
                 let serial: u64 = String::from_utf8_lossy(&entry.record.key)
                     .parse()
                     .expect("a key of ours");
@@ -253,11 +238,7 @@ impl Harness {
                 "offset {offset} stands for another record"
             );
         }
-        assert!(
-            self.acknowledged
-                .keys()
-                .all(|&offset| offset < journal.next_offset())
-        );
+        assert!(self.acknowledged.keys().all(|&offset| offset < journal.next_offset()));
     }
 }
 

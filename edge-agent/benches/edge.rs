@@ -10,9 +10,7 @@ use orrery_edge_agent::connector::{Emitter, Reading};
 use orrery_edge_agent::device::Sealer;
 use orrery_edge_agent::spool::Spool;
 use orrery_edge_agent::{Status, SystemClock};
-use orrery_protocol::{
-    BootId, Chain, Channel, Clock, Descriptor, DeviceId, DeviceNanos, SealKey, StreamId, Value,
-};
+use orrery_protocol::{BootId, Chain, Channel, Clock, Descriptor, DeviceId, DeviceNanos, SealKey, StreamId, Value};
 
 fn sealer(clock: &SystemClock, max_rows: usize) -> Sealer {
     let device = DeviceId::new("bench").expect("a device id");
@@ -21,9 +19,7 @@ fn sealer(clock: &SystemClock, max_rows: usize) -> Sealer {
         version: 1,
         title: "bench".to_owned(),
         protocol: "bench".to_owned(),
-        channels: ["a", "b", "c", "d"]
-            .map(|name| Channel::f64(name, "1"))
-            .to_vec(),
+        channels: ["a", "b", "c", "d"].map(|name| Channel::f64(name, "1")).to_vec(),
         nominal_rate_hz: None,
         droppable: true,
         max_silence_ms: None,
@@ -70,24 +66,20 @@ fn edge(criterion: &mut Criterion) {
                 black_box(sealer.seal_samples(clock.wall()).expect("sealed"))
             });
         });
-        group.bench_function(
-            format!("seal and spool with fsync, {rows} rows"),
-            |bencher| {
-                let folder = tempfile::tempdir().expect("a folder");
-                let spool = Spool::open(folder.path(), 1 << 30, Arc::clone(&shared), Status::new())
-                    .expect("a spool");
-                let mut sealer = sealer(&clock, rows);
-                bencher.iter(|| {
-                    for n in 0..rows {
-                        sealer.push(&reading(n as i64));
-                    }
-                    let (sealed, _) = sealer.seal_samples(clock.wall()).expect("sealed");
-                    for samples in sealed {
-                        runtime.block_on(spool.append(&samples.envelopes, samples.is_droppable));
-                    }
-                });
-            },
-        );
+        group.bench_function(format!("seal and spool with fsync, {rows} rows"), |bencher| {
+            let folder = tempfile::tempdir().expect("a folder");
+            let spool = Spool::open(folder.path(), 1 << 30, Arc::clone(&shared), Status::new()).expect("a spool");
+            let mut sealer = sealer(&clock, rows);
+            bencher.iter(|| {
+                for n in 0..rows {
+                    sealer.push(&reading(n as i64));
+                }
+                let (sealed, _) = sealer.seal_samples(clock.wall()).expect("sealed");
+                for samples in sealed {
+                    runtime.block_on(spool.append(&samples.envelopes, samples.is_droppable));
+                }
+            });
+        });
     }
     group.finish();
 }

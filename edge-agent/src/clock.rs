@@ -99,10 +99,7 @@ fn read() -> (UtcNanos, MonoNanos) {
         let time = clock_gettime(clock);
         time.tv_sec * 1_000_000_000 + i64::from(time.tv_nsec as i32)
     };
-    (
-        UtcNanos(nanos(OsClock::Realtime)),
-        MonoNanos(nanos(OsClock::Boottime)),
-    )
+    (UtcNanos(nanos(OsClock::Realtime)), MonoNanos(nanos(OsClock::Boottime)))
 }
 
 /// Which boot of the host this is. Where the kernel does not say (not Linux), the process stands for it.

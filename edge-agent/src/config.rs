@@ -416,10 +416,7 @@ impl Config {
                 self.spool.max_bytes
             )));
         }
-        if self.heartbeat_ms == 0
-            || self.clock.interval_ms == 0
-            || self.clock.first_interval_ms == 0
-        {
+        if self.heartbeat_ms == 0 || self.clock.interval_ms == 0 || self.clock.first_interval_ms == 0 {
             return Err(wrong(
                 "heartbeat_ms and the clock intervals must be at least 1".to_owned(),
             ));
@@ -444,10 +441,7 @@ impl Config {
 
     /// The spool's folder.
     pub fn spool_folder(&self) -> PathBuf {
-        self.spool
-            .folder
-            .clone()
-            .unwrap_or_else(|| self.folder.join("spool"))
+        self.spool.folder.clone().unwrap_or_else(|| self.folder.join("spool"))
     }
 
     /// The keys' folder.
@@ -459,10 +453,7 @@ impl Config {
 impl DeviceConfig {
     fn check(&self) -> Result<(), String> {
         if self.batch.max_rows == 0 || self.batch.max_rows > 16_384 {
-            return Err(format!(
-                "batch.max_rows = {} must be 1 to 16384",
-                self.batch.max_rows
-            ));
+            return Err(format!("batch.max_rows = {} must be 1 to 16384", self.batch.max_rows));
         }
         if self.streams.is_empty() {
             return Err("it has no stream; add [[devices.streams]]".to_owned());
@@ -503,10 +494,7 @@ impl StreamConfig {
             .nominal_rate_hz
             .is_some_and(|rate| !(rate.is_finite() && rate > 0.0))
         {
-            return Err(
-                "nominal_rate_hz must be a positive number; leave it out for irregular streams"
-                    .to_owned(),
-            );
+            return Err("nominal_rate_hz must be a positive number; leave it out for irregular streams".to_owned());
         }
         let mut names = BTreeSet::new();
         for channel in &self.channels {

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orrery_protocol::{
-    BootId, Chain, Clock, ClockId, ClockPair, ClockPayload, Descriptor, DeviceId, Digest,
-    EnvelopeError, HeartbeatPayload, LogPayload, MonoNanos, PayloadType, Probe, SampleBlock,
-    SampleBuilder, SealKey, Sealed, StreamId, TaiNanos, UtcNanos,
+    BootId, Chain, Clock, ClockId, ClockPair, ClockPayload, Descriptor, DeviceId, Digest, EnvelopeError,
+    HeartbeatPayload, LogPayload, MonoNanos, PayloadType, Probe, SampleBlock, SampleBuilder, SealKey, Sealed, StreamId,
+    TaiNanos, UtcNanos,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -47,13 +47,7 @@ pub struct SealedSamples {
 
 impl Sealer {
     /// A new boot of the device.
-    pub fn new(
-        key: SealKey,
-        chain: Chain,
-        descriptors: Vec<Descriptor>,
-        host: ClockId,
-        max_rows: usize,
-    ) -> Self {
+    pub fn new(key: SealKey, chain: Chain, descriptors: Vec<Descriptor>, host: ClockId, max_rows: usize) -> Self {
         let streams = descriptors
             .into_iter()
             .map(|descriptor| StreamBatch {
@@ -77,11 +71,7 @@ impl Sealer {
     /// # Errors
     /// When a descriptor is larger than an envelope.
     pub fn announce(&mut self, now: TaiNanos) -> Result<Vec<Sealed>, EnvelopeError> {
-        let payloads: Vec<_> = self
-            .streams
-            .iter()
-            .map(|stream| stream.descriptor.encode())
-            .collect();
+        let payloads: Vec<_> = self.streams.iter().map(|stream| stream.descriptor.encode()).collect();
         payloads
             .iter()
             .map(|payload| self.seal(now, PayloadType::Descriptor, payload))
@@ -108,10 +98,7 @@ impl Sealer {
     ///
     /// # Errors
     /// When Arrow refuses its own batch: a defect.
-    pub fn seal_samples(
-        &mut self,
-        now: TaiNanos,
-    ) -> Result<(Vec<SealedSamples>, u64), EnvelopeError> {
+    pub fn seal_samples(&mut self, now: TaiNanos) -> Result<(Vec<SealedSamples>, u64), EnvelopeError> {
         let mut sealed = Vec::new();
         let mut too_large = 0;
         for at in 0..self.streams.len() {
@@ -132,22 +119,14 @@ impl Sealer {
     }
 
     /// Halves a block until it fits.
-    fn seal_block(
-        &mut self,
-        now: TaiNanos,
-        block: SampleBlock,
-        into: &mut Vec<Sealed>,
-    ) -> Result<u64, EnvelopeError> {
+    fn seal_block(&mut self, now: TaiNanos, block: SampleBlock, into: &mut Vec<Sealed>) -> Result<u64, EnvelopeError> {
         let mut waiting = vec![block];
         let mut too_large = 0;
         while let Some(block) = waiting.pop() {
             let payload = block
                 .encode()
                 .map_err(|error| EnvelopeError::NotCose(error.to_string()))?;
-            match self
-                .chain
-                .seal(&self.key, now, PayloadType::Samples, &payload)
-            {
+            match self.chain.seal(&self.key, now, PayloadType::Samples, &payload) {
                 Ok(sealed) => into.push(sealed),
                 Err(EnvelopeError::TooLarge { .. }) if block.len() > 1 => {
                     let half = block.len() / 2;
@@ -169,12 +148,7 @@ impl Sealer {
     ///
     /// # Errors
     /// When it is larger than an envelope.
-    pub fn seal(
-        &mut self,
-        now: TaiNanos,
-        kind: PayloadType,
-        payload: &[u8],
-    ) -> Result<Sealed, EnvelopeError> {
+    pub fn seal(&mut self, now: TaiNanos, kind: PayloadType, payload: &[u8]) -> Result<Sealed, EnvelopeError> {
         self.chain.seal(&self.key, now, kind, payload)
     }
 
@@ -188,10 +162,7 @@ impl Sealer {
         complete_until: MonoNanos,
         status: &DeviceStatus,
     ) -> Result<Option<Sealed>, EnvelopeError> {
-        let is_busy = self
-            .streams
-            .iter()
-            .all(|stream| stream.is_sealed_since_beat);
+        let is_busy = self.streams.iter().all(|stream| stream.is_sealed_since_beat);
         for stream in &mut self.streams {
             stream.is_sealed_since_beat = false;
         }
@@ -205,16 +176,10 @@ impl Sealer {
             except: Vec::new(),
             counters: status.counters(),
         };
-        self.seal(now, PayloadType::Heartbeat, &payload.encode())
-            .map(Some)
+        self.seal(now, PayloadType::Heartbeat, &payload.encode()).map(Some)
     }
 
-    fn clock_payload(
-        &self,
-        clock_id: ClockId,
-        probes: Vec<Probe>,
-        pairs: Vec<ClockPair>,
-    ) -> Vec<u8> {
+    fn clock_payload(&self, clock_id: ClockId, probes: Vec<Probe>, pairs: Vec<ClockPair>) -> Vec<u8> {
         ClockPayload {
             clock_id,
             host: self.host.clone(),
@@ -307,12 +272,7 @@ pub async fn run(
 }
 
 /// Starts the device's new boot, linked to its last one.
-fn open_chain(
-    device: &DeviceConfig,
-    key: SealKey,
-    clock: &dyn Clock,
-    spool: &Spool,
-) -> Result<Sealer, Error> {
+fn open_chain(device: &DeviceConfig, key: SealKey, clock: &dyn Clock, spool: &Spool) -> Result<Sealer, Error> {
     let head = spool.head(&device.id);
     let mut random = [0u8; 10];
     // A boot id without randomness still differs by its millisecond.
@@ -333,11 +293,7 @@ fn open_chain(
                     .or_else(|| device.title.clone())
                     .unwrap_or_else(|| id.to_string()),
                 protocol: device.connector.protocol().to_owned(),
-                channels: stream
-                    .channels
-                    .iter()
-                    .map(|channel| channel.describe())
-                    .collect(),
+                channels: stream.channels.iter().map(|channel| channel.describe()).collect(),
                 nominal_rate_hz: stream.nominal_rate_hz,
                 droppable: stream.droppable,
                 max_silence_ms: stream.max_silence_ms,
@@ -363,12 +319,8 @@ fn next_boot(head: Option<Head>, wall: TaiNanos, random: [u8; 10]) -> BootId {
         Some(head) if boot <= head.boot_id => {
             let mut millis = [0u8; 8];
             millis[2..].copy_from_slice(&head.boot_id.0[..6]);
-            let next =
-                i64::try_from(u64::from_be_bytes(millis) + 1).unwrap_or(i64::MAX / 1_000_000);
-            BootId::new(
-                TaiNanos::from_utc(UtcNanos(next.saturating_mul(1_000_000))),
-                random,
-            )
+            let next = i64::try_from(u64::from_be_bytes(millis) + 1).unwrap_or(i64::MAX / 1_000_000);
+            BootId::new(TaiNanos::from_utc(UtcNanos(next.saturating_mul(1_000_000))), random)
         }
         _ => boot,
     }
@@ -419,11 +371,7 @@ impl Task {
         const AT_ONCE: usize = 1_024;
         let mut emitted = Vec::with_capacity(AT_ONCE);
         // A playback must not turn heartbeats into a storm of fsyncs.
-        let period = self
-            .deps
-            .clock
-            .real(self.heartbeat)
-            .max(self.heartbeat.min(LEAST_BEAT));
+        let period = self.deps.clock.real(self.heartbeat).max(self.heartbeat.min(LEAST_BEAT));
         let mut beat = tokio::time::interval(period);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut may_request = true;
@@ -556,9 +504,7 @@ impl Task {
 
     async fn seal_wave(&mut self, wave: &Wave) -> Result<(), Error> {
         let host = self.deps.clock.clock_id().clone();
-        let payload = self
-            .sealer
-            .clock_payload(host, wave.probes.clone(), wave.pairs.clone());
+        let payload = self.sealer.clock_payload(host, wave.probes.clone(), wave.pairs.clone());
         self.seal_one(PayloadType::Clock, &payload).await
     }
 

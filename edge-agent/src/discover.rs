@@ -55,13 +55,11 @@ pub async fn mqtt_topics(
                         .map_err(|error| error.to_string())?;
                 }
                 Ok(Event::Incoming(Packet::Publish(publish))) => {
-                    let entry = heard
-                        .entry(publish.topic.clone())
-                        .or_insert_with(|| HeardTopic {
-                            topic: publish.topic.clone(),
-                            messages: 0,
-                            payload: Vec::new(),
-                        });
+                    let entry = heard.entry(publish.topic.clone()).or_insert_with(|| HeardTopic {
+                        topic: publish.topic.clone(),
+                        messages: 0,
+                        payload: Vec::new(),
+                    });
                     entry.messages += 1;
                     entry.payload = publish.payload.to_vec();
                     if only_first {
@@ -92,8 +90,7 @@ pub fn fields(payload: &[u8]) -> Result<Fields, String> {
         )
     })?;
     let (numbers, time) = json::discover(&message);
-    let is_plain_number =
-        matches!(&message, serde_json::Value::String(text) if text.trim().parse::<f64>().is_ok());
+    let is_plain_number = matches!(&message, serde_json::Value::String(text) if text.trim().parse::<f64>().is_ok());
     if is_plain_number {
         return Ok(Fields {
             numbers: vec![String::new()],
@@ -113,10 +110,7 @@ pub fn fields(payload: &[u8]) -> Result<Fields, String> {
 ///
 /// # Errors
 /// Says why the server cannot be browsed.
-pub async fn opcua_variables(
-    config: &OpcUaConfig,
-    limit: usize,
-) -> Result<Vec<FoundVariable>, String> {
+pub async fn opcua_variables(config: &OpcUaConfig, limit: usize) -> Result<Vec<FoundVariable>, String> {
     let connection = Connection::open(config).await?;
     let found = browse_variables(&connection.session, limit).await;
     connection.close().await;

@@ -32,9 +32,7 @@ pub enum ConfigError {
         what: String,
     },
     /// An environment variable that names no key.
-    #[error(
-        "the environment variable {name} names no key of the configuration; write ORRERY__SECTION__KEY"
-    )]
+    #[error("the environment variable {name} names no key of the configuration; write ORRERY__SECTION__KEY")]
     Variable {
         /// The variable.
         name: String,

@@ -34,8 +34,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
         file.sync_all()?;
         std::fs::rename(&beside, path)?;
         // The rename is durable once the folder is.
-        path.parent()
-            .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+        path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
     };
     replace().map_err(failed)
 }
@@ -51,16 +50,12 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
 
 /// Replaces a JSON file durably.
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
-    let bytes =
-        serde_json::to_vec_pretty(value).map_err(|error| at("write", path)(error.into()))?;
+    let bytes = serde_json::to_vec_pretty(value).map_err(|error| at("write", path)(error.into()))?;
     write(path, &bytes)
 }
 
 /// Reads a JSON file; none when there is none.
-pub(crate) fn read_json<T: DeserializeOwned>(
-    path: &Path,
-    remedy: &'static str,
-) -> Result<Option<T>, Error> {
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path, remedy: &'static str) -> Result<Option<T>, Error> {
     let Some(bytes) = read(path)? else {
         return Ok(None);
     };
@@ -75,9 +70,5 @@ pub(crate) fn read_json<T: DeserializeOwned>(
 
 fn at(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     let path = path.to_owned();
-    move |source| Error::File {
-        doing,
-        path,
-        source,
-    }
+    move |source| Error::File { doing, path, source }
 }

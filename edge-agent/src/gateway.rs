@@ -95,9 +95,7 @@ impl GatewayClient {
         if error.is_timeout() {
             format!("the gateway {url} does not answer in time; check the network")
         } else if error.is_connect() {
-            format!(
-                "cannot reach the gateway {url} ({cause}); check the address and that Orrery runs"
-            )
+            format!("cannot reach the gateway {url} ({cause}); check the address and that Orrery runs")
         } else {
             format!("the request to the gateway {url} failed: {cause}")
         }
@@ -122,8 +120,7 @@ impl GatewayClient {
     /// # Errors
     /// [`GatewayError`] says whether address, token or key is the matter.
     pub async fn enroll(&self, wanted: &[Enrolling]) -> Result<Enrolment, GatewayError> {
-        let column =
-            |of: fn(&Enrolling) -> serde_json::Value| wanted.iter().map(of).collect::<Vec<_>>();
+        let column = |of: fn(&Enrolling) -> serde_json::Value| wanted.iter().map(of).collect::<Vec<_>>();
         let request = json!({
             "device_ids": column(|one| json!(one.device)),
             "keys": column(|one| json!(URL_SAFE_NO_PAD.encode(one.key.as_bytes()))),
@@ -157,16 +154,13 @@ impl GatewayClient {
                 StatusCode::CONFLICT => GatewayError::Conflict(format!(
                     "{said}; the key in this agent's folder is not the enrolled one: use the folder it was enrolled from, or another device id"
                 )),
-                _ => GatewayError::Refused(format!(
-                    "the gateway {url} refuses the enrolment ({status}): {said}"
-                )),
+                _ => GatewayError::Refused(format!("the gateway {url} refuses the enrolment ({status}): {said}")),
             });
         }
-        let answer: Answer = response.json().await.map_err(|error| {
-            GatewayError::Refused(format!(
-                "the gateway {url} answered something else: {error}"
-            ))
-        })?;
+        let answer: Answer = response
+            .json()
+            .await
+            .map_err(|error| GatewayError::Refused(format!("the gateway {url} answered something else: {error}")))?;
         let command_keys = answer
             .command_keys
             .iter()

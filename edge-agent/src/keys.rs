@@ -21,11 +21,13 @@ pub fn load_or_create(folder: &Path, device: &DeviceId) -> Result<SealKey, Error
         let seed = hex::decode(text.trim())
             .ok()
             .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-        return seed.map(|seed| SealKey::from_seed(&seed)).ok_or_else(|| Error::Damaged {
-            path,
-            what: "it does not hold 64 hexadecimal digits".to_owned(),
-            remedy: "restore it from a backup, or remove it and enrol the device again under a new id",
-        });
+        return seed
+            .map(|seed| SealKey::from_seed(&seed))
+            .ok_or_else(|| Error::Damaged {
+                path,
+                what: "it does not hold 64 hexadecimal digits".to_owned(),
+                remedy: "restore it from a backup, or remove it and enrol the device again under a new id",
+            });
     }
     files::make_folder(folder)?;
     let mut seed = [0u8; 32];
@@ -47,12 +49,7 @@ pub fn public_keys(config: &Config) -> Result<Vec<(DeviceId, PublicKey)>, Error>
     config
         .devices
         .iter()
-        .map(|device| {
-            Ok((
-                device.id.clone(),
-                load_or_create(&folder, &device.id)?.public(),
-            ))
-        })
+        .map(|device| Ok((device.id.clone(), load_or_create(&folder, &device.id)?.public())))
         .collect()
 }
 
@@ -70,10 +67,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let device = DeviceId::new("d1").unwrap();
         let first = load_or_create(folder.path(), &device).unwrap();
-        assert_eq!(
-            load_or_create(folder.path(), &device).unwrap().public(),
-            first.public()
-        );
+        assert_eq!(load_or_create(folder.path(), &device).unwrap().public(), first.public());
         let mode = std::fs::metadata(key_file(folder.path(), &device))
             .unwrap()
             .permissions()
@@ -88,16 +82,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let device = DeviceId::new("d1").unwrap();
         std::fs::write(key_file(folder.path(), &device), "not a key").unwrap();
-        let error = load_or_create(folder.path(), &device)
-            .unwrap_err()
-            .to_string();
+        let error = load_or_create(folder.path(), &device).unwrap_err().to_string();
         assert!(
             error.contains("d1.key is damaged") && error.contains("enrol"),
             "{error}"
         );
-        assert_eq!(
-            std::fs::read(key_file(folder.path(), &device)).unwrap(),
-            b"not a key"
-        );
+        assert_eq!(std::fs::read(key_file(folder.path(), &device)).unwrap(), b"not a key");
     }
 }

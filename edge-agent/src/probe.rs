@@ -77,10 +77,7 @@ impl Reference for GatewayReference {
             .await
             .map_err(|error| self.gateway.explain(&error))?;
         let status = response.status();
-        let body = response
-            .bytes()
-            .await
-            .map_err(|error| self.gateway.explain(&error))?;
+        let body = response.bytes().await.map_err(|error| self.gateway.explain(&error))?;
         let t3 = clock.monotonic().0;
         if !status.is_success() {
             return Err(format!(
@@ -193,12 +190,7 @@ pub async fn run(
     }
 }
 
-async fn wave(
-    reference: &dyn Reference,
-    clock: &dyn Clock,
-    count: usize,
-    status: &Status,
-) -> Result<Wave, String> {
+async fn wave(reference: &dyn Reference, clock: &dyn Clock, count: usize, status: &Status) -> Result<Wave, String> {
     let mut wave = Wave {
         probes: Vec::with_capacity(count),
         pairs: vec![Wave::pair(clock)],
@@ -251,9 +243,7 @@ mod tests {
         let (reference, uncertainty) = time.at(MonoNanos(101_000_000)).unwrap();
         assert_eq!(reference, TaiNanos(ahead + 101_000_000));
         assert_eq!(uncertainty, Duration::from_micros(500));
-        let (_, later) = time
-            .at(MonoNanos(101_000_000 + 10_000_000_000_000))
-            .unwrap();
+        let (_, later) = time.at(MonoNanos(101_000_000 + 10_000_000_000_000)).unwrap();
         assert!(
             later > Duration::from_millis(900) && later < Duration::from_millis(1_100),
             "{later:?}"

@@ -10,9 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::command::{
-    self, BusCommands, CommandDeps, CommandSource, ControlSlot, GatewayCommands, Routed, route,
-};
+use crate::command::{self, BusCommands, CommandDeps, CommandSource, ControlSlot, GatewayCommands, Routed, route};
 use crate::config::{Config, DeviceConfig};
 use crate::connector::{self, Emitter};
 use crate::device::{self, DeviceDeps};
@@ -42,17 +40,8 @@ pub struct Deps {
 
 impl Deps {
     /// For an agent inside a process that has the bus: that process is the reference.
-    pub fn with_bus(
-        config: &Config,
-        bus: SharedBus,
-        clock: Arc<dyn Clock>,
-        issuers: Vec<PublicKey>,
-    ) -> Self {
-        let devices: Vec<DeviceId> = config
-            .devices
-            .iter()
-            .map(|device| device.id.clone())
-            .collect();
+    pub fn with_bus(config: &Config, bus: SharedBus, clock: Arc<dyn Clock>, issuers: Vec<PublicKey>) -> Self {
+        let devices: Vec<DeviceId> = config.devices.iter().map(|device| device.id.clone()).collect();
         let commands = BusCommands::new(Arc::clone(&bus), "edge-agent", devices);
         Self {
             clock,
@@ -76,21 +65,10 @@ impl Deps {
         issuers: Vec<PublicKey>,
     ) -> Result<Self, GatewayError> {
         let gateway = GatewayClient::new(url, token)?;
-        let devices: Vec<DeviceId> = config
-            .devices
-            .iter()
-            .map(|device| device.id.clone())
-            .collect();
-        let can_be_commanded = config
-            .devices
-            .iter()
-            .any(|device| !command::rules(device).is_empty());
+        let devices: Vec<DeviceId> = config.devices.iter().map(|device| device.id.clone()).collect();
+        let can_be_commanded = config.devices.iter().any(|device| !command::rules(device).is_empty());
         let commands = can_be_commanded.then(|| {
-            Box::new(GatewayCommands::new(
-                gateway.clone(),
-                &devices,
-                &config.folder,
-            )) as Box<dyn CommandSource>
+            Box::new(GatewayCommands::new(gateway.clone(), &devices, &config.folder)) as Box<dyn CommandSource>
         });
         Ok(Self {
             clock,
@@ -123,9 +101,7 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
     let spool = {
         let (folder, max_bytes) = (config.spool_folder(), config.spool.max_bytes);
         let (clock, status) = (Arc::clone(&clock), Arc::clone(&status));
-        let opened =
-            tokio::task::spawn_blocking(move || Spool::open(&folder, max_bytes, clock, status))
-                .await;
+        let opened = tokio::task::spawn_blocking(move || Spool::open(&folder, max_bytes, clock, status)).await;
         Arc::new(opened.map_err(|error| Error::Task(error.to_string()))??)
     };
     let time = Arc::new(ReferenceTime::default());
@@ -213,11 +189,7 @@ fn start_device(
     stages: &Stages,
 ) -> Option<mpsc::Sender<Routed>> {
     let status = shared.status.device(&device.id);
-    let (emit, input, in_flight) = Emitter::new(
-        device.id.as_str(),
-        Arc::clone(shared.clock),
-        Arc::clone(&status),
-    );
+    let (emit, input, in_flight) = Emitter::new(device.id.as_str(), Arc::clone(shared.clock), Arc::clone(&status));
     let (seal, requests) = mpsc::channel(64);
     let control: ControlSlot = Arc::default();
 
@@ -240,12 +212,7 @@ fn start_device(
     let name = format!("device {}", device.id);
     tasks.spawn(async move { (name, sealing.await) });
 
-    let connecting = keep_connected(
-        device.clone(),
-        emit,
-        Arc::clone(&control),
-        stages.stop.clone(),
-    );
+    let connecting = keep_connected(device.clone(), emit, Arc::clone(&control), stages.stop.clone());
     let name = format!("connector {}", device.id);
     tasks.spawn(async move {
         connecting.await;
@@ -264,24 +231,14 @@ fn start_device(
         seal,
         commands,
     };
-    let commanding = command::run(
-        shared.config.folder.clone(),
-        device.clone(),
-        deps,
-        stages.stop.clone(),
-    );
+    let commanding = command::run(shared.config.folder.clone(), device.clone(), deps, stages.stop.clone());
     let name = format!("commands of {}", device.id);
     tasks.spawn(async move { (name, commanding.await) });
     Some(sender)
 }
 
 /// Runs a connector, and another one should it ever panic: one instrument's defect must not stop the others.
-async fn keep_connected(
-    device: DeviceConfig,
-    emit: Emitter,
-    control: ControlSlot,
-    stop: CancellationToken,
-) {
+async fn keep_connected(device: DeviceConfig, emit: Emitter, control: ControlSlot, stop: CancellationToken) {
     while !stop.is_cancelled() {
         let connector = match connector::build(&device) {
             Ok(connector) => connector,
@@ -296,9 +253,7 @@ async fn keep_connected(
         inner.spawn(connector.run(emit.clone(), stop.clone()));
         match inner.join_next().await {
             Some(Err(error)) if error.is_panic() => {
-                emit.disconnected(
-                    "its connector panicked, which is a defect of Orrery; it starts again in 5 s",
-                );
+                emit.disconnected("its connector panicked, which is a defect of Orrery; it starts again in 5 s");
                 tokio::select! {
                     () = tokio::time::sleep(Duration::from_secs(5)) => {}
                     () = stop.cancelled() => {}
@@ -310,11 +265,7 @@ async fn keep_connected(
 }
 
 /// Waits for the stop, or for a task that ends although nobody stopped it.
-async fn supervise(
-    devices: &mut Tasks,
-    support: &mut Tasks,
-    shutdown: &CancellationToken,
-) -> Result<(), Error> {
+async fn supervise(devices: &mut Tasks, support: &mut Tasks, shutdown: &CancellationToken) -> Result<(), Error> {
     let ended = tokio::select! {
         () = shutdown.cancelled() => return Ok(()),
         Some(ended) = devices.join_next() => ended,
@@ -328,12 +279,7 @@ async fn supervise(
 }
 
 /// Stops intake, seals and spools what is there, sends what can be sent before the deadline. What is left stays in the spool.
-async fn drain(
-    config: &Config,
-    mut devices: Tasks,
-    mut support: Tasks,
-    stages: Stages,
-) -> Result<(), Error> {
+async fn drain(config: &Config, mut devices: Tasks, mut support: Tasks, stages: Stages) -> Result<(), Error> {
     let budget = Duration::from_millis(config.drain_ms);
     let until = tokio::time::Instant::now() + budget;
     let mut outcome = Ok(());
@@ -364,9 +310,7 @@ async fn drain(
     outcome
 }
 
-fn result_of(
-    ended: Result<(String, Result<(), Error>), tokio::task::JoinError>,
-) -> Result<(), Error> {
+fn result_of(ended: Result<(String, Result<(), Error>), tokio::task::JoinError>) -> Result<(), Error> {
     match ended {
         Ok((_, result)) => result,
         Err(error) => Err(Error::Task(error.to_string())),

@@ -17,9 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use orrery_bus::Record;
 use orrery_bus::journal::{Batch, Journal, JournalError, JournalOptions};
-use orrery_protocol::{
-    BootId, Clock, DeviceId, Digest, LossPayload, PayloadType, Sealed, StreamId, Unverified,
-};
+use orrery_protocol::{BootId, Clock, DeviceId, Digest, LossPayload, PayloadType, Sealed, StreamId, Unverified};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -68,15 +66,11 @@ impl Spool {
     ///
     /// # Errors
     /// Names the folder or file that cannot be used. Damage inside the journal is quarantined, not an error.
-    pub fn open(
-        folder: &Path,
-        max_bytes: u64,
-        clock: Arc<dyn Clock>,
-        status: Arc<Status>,
-    ) -> Result<Self, Error> {
+    pub fn open(folder: &Path, max_bytes: u64, clock: Arc<dyn Clock>, status: Arc<Status>) -> Result<Self, Error> {
         files::make_folder(folder)?;
         let state_file = folder.join("state.json");
-        let remedy = "restore it from a backup, or remove it: the devices' chains then start without a link to their last boot";
+        let remedy =
+            "restore it from a backup, or remove it: the devices' chains then start without a link to their last boot";
         let mut state: State = files::read_json(&state_file, remedy)?.unwrap_or_default();
         // Space is freed by whole segments: sixteen of them fill the spool.
         let segment_bytes = (max_bytes / 16).clamp(64 << 10, 64 << 20);
@@ -84,20 +78,17 @@ impl Spool {
             segment_bytes,
             ..JournalOptions::default()
         };
-        let journal = Journal::open(&folder.join("journal"), options, clock).map_err(|source| {
-            Error::Spool {
-                path: folder.to_owned(),
-                source: source.into(),
-            }
+        let journal = Journal::open(&folder.join("journal"), options, clock).map_err(|source| Error::Spool {
+            path: folder.to_owned(),
+            source: source.into(),
         })?;
         recover_heads(&journal, &mut state).map_err(|source| Error::Spool {
             path: folder.to_owned(),
             source: source.into(),
         })?;
-        let sent = state.sent.clamp(
-            journal.first_offset().min(journal.next_offset()),
-            journal.next_offset(),
-        );
+        let sent = state
+            .sent
+            .clamp(journal.first_offset().min(journal.next_offset()), journal.next_offset());
         status.spool_quarantined.add(journal.stats().quarantined);
         let spool = Self {
             journal: Arc::new(journal),
@@ -126,33 +117,20 @@ impl Spool {
     pub fn descriptor_version(&self, stream: &StreamId, content: Digest) -> Result<u32, Error> {
         {
             let mut state = self.state();
-            let (version, held) = state
-                .descriptors
-                .get(stream)
-                .copied()
-                .unwrap_or((0, content));
+            let (version, held) = state.descriptors.get(stream).copied().unwrap_or((0, content));
             if version > 0 && held == content {
                 return Ok(version);
             }
-            state
-                .descriptors
-                .insert(stream.clone(), (version + 1, content));
+            state.descriptors.insert(stream.clone(), (version + 1, content));
         }
         self.save()?;
-        Ok(self
-            .state()
-            .descriptors
-            .get(stream)
-            .map_or(1, |(version, _)| *version))
+        Ok(self.state().descriptors.get(stream).map_or(1, |(version, _)| *version))
     }
 
     /// Appends sealed envelopes of one device in their order; resolves when they are durable. Waits out a full disk and a
     /// spool full of what may not be dropped: the envelopes are part of a chain and must not vanish.
     pub async fn append(&self, envelopes: &[Sealed], is_droppable: bool) {
-        let records: Vec<Record> = envelopes
-            .iter()
-            .map(|sealed| record(sealed, is_droppable))
-            .collect();
+        let records: Vec<Record> = envelopes.iter().map(|sealed| record(sealed, is_droppable)).collect();
         let mut was_told = false;
         loop {
             let has_room = self.make_room().await;
@@ -285,24 +263,13 @@ impl Spool {
         let first = self.journal.first_offset();
         let journal = Arc::clone(&self.journal);
         let bytes = self.segment_bytes as usize;
-        let batch = blocking(move || journal.read(first, bytes))
-            .await
-            .map_err(read_error)?;
+        let batch = blocking(move || journal.read(first, bytes)).await.map_err(read_error)?;
         let sent = self.sent.load(Ordering::Relaxed);
         let before = self.journal.stats().bytes;
         let mut kept = Vec::new();
         let mut losses = Losses::default();
-        for entry in batch
-            .entries
-            .into_iter()
-            .filter(|entry| entry.offset >= sent)
-        {
-            if entry
-                .record
-                .headers
-                .iter()
-                .any(|(name, _)| name == DROPPABLE)
-            {
+        for entry in batch.entries.into_iter().filter(|entry| entry.offset >= sent) {
+            if entry.record.headers.iter().any(|(name, _)| name == DROPPABLE) {
                 losses.add(&entry.record.value);
             } else {
                 kept.push(entry.record);
@@ -316,12 +283,10 @@ impl Spool {
         {
             let mut state = self.state();
             for (device, ranges) in losses.ranges {
-                self.status.device(&device).dropped.add(
-                    ranges
-                        .iter()
-                        .map(|range| range.last - range.first + 1)
-                        .sum(),
-                );
+                self.status
+                    .device(&device)
+                    .dropped
+                    .add(ranges.iter().map(|range| range.last - range.first + 1).sum());
                 state.losses.entry(device).or_default().extend(ranges);
             }
         }
@@ -394,8 +359,7 @@ fn recover_heads(journal: &Journal, state: &mut State) -> Result<(), JournalErro
                 digest: envelope.digest(),
             };
             let held = state.heads.get(&claims.device_id);
-            if held.is_none_or(|held| (held.boot_id, held.sequence) < (head.boot_id, head.sequence))
-            {
+            if held.is_none_or(|held| (held.boot_id, held.sequence) < (head.boot_id, head.sequence)) {
                 state.heads.insert(claims.device_id.clone(), head);
             }
         }

@@ -56,10 +56,7 @@ impl DeviceStatus {
 
     /// The last problem, until the device is connected again.
     pub fn problem(&self) -> Option<String> {
-        self.problem
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Records a connection; returns whether this is a change.

@@ -8,9 +8,7 @@ const PREFIX: &str = "ORRERY__";
 
 /// The variables of the environment that speak about configuration: `ORRERY__SECTION__KEY`.
 pub fn variables() -> Vec<(String, String)> {
-    std::env::vars()
-        .filter(|(name, _)| name.starts_with(PREFIX))
-        .collect()
+    std::env::vars().filter(|(name, _)| name.starts_with(PREFIX)).collect()
 }
 
 /// Reads a TOML text with variables above it; `place` names it in messages.
@@ -46,19 +44,14 @@ pub fn from_text<T: DeserializeOwned>(
 
 /// Puts `ORRERY__SINK__URL=x` at `sink.url`; numbers and booleans are read as such.
 fn set(table: &mut toml::Table, name: &str, value: &str) -> Result<(), ConfigError> {
-    let wrong = || ConfigError::Variable {
-        name: name.to_owned(),
-    };
+    let wrong = || ConfigError::Variable { name: name.to_owned() };
     let path = name.strip_prefix(PREFIX).ok_or_else(wrong)?.to_lowercase();
     let parsed = toml::from_str::<toml::Table>(&format!("v = {value}"))
         .ok()
         .and_then(|mut table| table.remove("v"))
         .unwrap_or_else(|| toml::Value::String(value.to_owned()));
     let mut parts: Vec<&str> = path.split("__").collect();
-    let last = parts
-        .pop()
-        .filter(|last| !last.is_empty())
-        .ok_or_else(wrong)?;
+    let last = parts.pop().filter(|last| !last.is_empty()).ok_or_else(wrong)?;
     let mut at = table;
     for part in parts {
         let entry = at
@@ -111,9 +104,7 @@ mod tests {
     "#;
 
     fn error_of(text: &str) -> String {
-        Config::parse(text, "edge.toml", Vec::new())
-            .unwrap_err()
-            .to_string()
+        Config::parse(text, "edge.toml", Vec::new()).unwrap_err().to_string()
     }
 
     #[test]
@@ -122,20 +113,13 @@ mod tests {
         assert_eq!(config.devices[0].streams[0].channels[0].source(), "/t");
         let variables = vec![
             ("ORRERY__SPOOL__MAX_BYTES".to_owned(), "2097152".to_owned()),
-            (
-                "ORRERY__SINK__URL".to_owned(),
-                "https://elsewhere".to_owned(),
-            ),
+            ("ORRERY__SINK__URL".to_owned(), "https://elsewhere".to_owned()),
         ];
         let config = Config::parse(GOOD, "edge.toml", variables).unwrap();
         assert_eq!(config.spool.max_bytes, 2_097_152);
-        assert!(
-            matches!(config.sink, crate::config::SinkConfig::Https { url, .. } if url == "https://elsewhere")
-        );
+        assert!(matches!(config.sink, crate::config::SinkConfig::Https { url, .. } if url == "https://elsewhere"));
         let stray = vec![("ORRERY__SPOOL__MAX_BYTE".to_owned(), "1".to_owned())];
-        let error = Config::parse(GOOD, "edge.toml", stray)
-            .unwrap_err()
-            .to_string();
+        let error = Config::parse(GOOD, "edge.toml", stray).unwrap_err().to_string();
         assert!(error.contains("did you mean `max_bytes`"), "{error}");
     }
 
@@ -143,9 +127,7 @@ mod tests {
     fn a_mistyped_key_is_named_with_its_line_and_the_nearest_key() {
         let error = error_of(&GOOD.replace("unit =", "unitt ="));
         assert!(
-            error.contains("edge.toml")
-                && error.contains("unitt")
-                && error.contains("did you mean `unit`?"),
+            error.contains("edge.toml") && error.contains("unitt") && error.contains("did you mean `unit`?"),
             "{error}"
         );
         let error = error_of(&GOOD.replace("url = \"mqtt", "ulr = \"mqtt"));
@@ -164,30 +146,15 @@ mod tests {
         for (from, to, wanted) in [
             ("topic = \"lab/x\"", "", "stream `s` has no topic"),
             ("name = \"t\"", "name = \"received\"", "belongs to Orrery"),
-            (
-                "name = \"t\"",
-                "name = \"a-b\"",
-                "use letters, digits and _",
-            ),
-            (
-                "mqtt://localhost",
-                "http://localhost",
-                "is not an MQTT address",
-            ),
-            (
-                "id = \"d1\"",
-                "id = \"d1\"\nbatch = { max_rows = 0 }",
-                "max_rows",
-            ),
+            ("name = \"t\"", "name = \"a-b\"", "use letters, digits and _"),
+            ("mqtt://localhost", "http://localhost", "is not an MQTT address"),
+            ("id = \"d1\"", "id = \"d1\"\nbatch = { max_rows = 0 }", "max_rows"),
             ("lab/x", "lab/#/x", "is not a topic filter"),
         ] {
             let error = error_of(&GOOD.replace(from, to));
             assert!(error.contains(wanted), "{to}: {error}");
         }
-        let error = error_of(&format!(
-            "{GOOD}{}",
-            &GOOD[GOOD.find("[[devices]]").unwrap()..]
-        ));
+        let error = error_of(&format!("{GOOD}{}", &GOOD[GOOD.find("[[devices]]").unwrap()..]));
         assert!(error.contains("two devices are called `d1`"), "{error}");
     }
 }

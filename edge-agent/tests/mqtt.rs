@@ -1,30 +1,19 @@
 //! The agent against mosquitto: credentials, garbage, restarts of either side, and kill -9.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on stops here, with the line"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops here, with the line")]
 
 mod common;
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{
-    Agent, Mosquitto, Reader, Server, blocks, bus, device, payloads, same_set, until, values,
-};
+use common::{Agent, Mosquitto, Reader, Server, blocks, bus, device, payloads, same_set, until, values};
 use orrery_edge_agent::config::{Config, ConnectorConfig, MqttConfig, TimeConfig, TimeFormat};
 use orrery_edge_agent::discover;
-use orrery_protocol::{
-    ClockPayload, DeviceId, DeviceNanos, HeartbeatPayload, LogPayload, PayloadType,
-};
+use orrery_protocol::{ClockPayload, DeviceId, DeviceNanos, HeartbeatPayload, LogPayload, PayloadType};
 
 fn config(folder: &std::path::Path, url: &str) -> Config {
-    let mut device = device(
-        "room",
-        ConnectorConfig::Mqtt(MqttConfig::at(url)),
-        &[("t", "/t")],
-    );
+    let mut device = device("room", ConnectorConfig::Mqtt(MqttConfig::at(url)), &[("t", "/t")]);
     device.streams[0].time = Some(TimeConfig {
         source: "/ts".to_owned(),
         format: TimeFormat::UnixMs,
@@ -36,10 +25,7 @@ fn config(folder: &std::path::Path, url: &str) -> Config {
 }
 
 fn message(n: u32) -> String {
-    format!(
-        r#"{{"t":{n},"ts":{}}}"#,
-        1_700_000_000_000u64 + u64::from(n)
-    )
+    format!(r#"{{"t":{n},"ts":{}}}"#, 1_700_000_000_000u64 + u64::from(n))
 }
 
 fn room() -> DeviceId {
@@ -57,25 +43,12 @@ async fn messages_become_verified_samples_through_restarts_of_both_sides() {
     let status = agent.status.device(&room());
     until("connected", || status.connected()).await;
 
-    broker
-        .publish("lab/room", (0..100).map(message).collect())
-        .await;
-    reader
-        .until("100 samples", |seen| values(seen, "t").len() >= 100)
-        .await;
-    assert_eq!(
-        values(&reader.seen, "t"),
-        (0..100).map(f64::from).collect::<Vec<_>>()
-    );
+    broker.publish("lab/room", (0..100).map(message).collect()).await;
+    reader.until("100 samples", |seen| values(seen, "t").len() >= 100).await;
+    assert_eq!(values(&reader.seen, "t"), (0..100).map(f64::from).collect::<Vec<_>>());
     let first = &blocks(&reader.seen)[0];
-    assert_eq!(
-        first.device_time(0),
-        Some(DeviceNanos(1_700_000_000_000_000_000))
-    );
-    assert_eq!(
-        first.device_clock_id.as_ref().unwrap().as_str(),
-        "room:source"
-    );
+    assert_eq!(first.device_time(0), Some(DeviceNanos(1_700_000_000_000_000_000)));
+    assert_eq!(first.device_clock_id.as_ref().unwrap().as_str(), "room:source");
     let kinds: Vec<_> = reader
         .seen
         .iter()
@@ -87,17 +60,11 @@ async fn messages_become_verified_samples_through_restarts_of_both_sides() {
         "evidence goes before samples"
     );
     let clock = ClockPayload::decode(payloads(&reader.seen, PayloadType::Clock)[0]).unwrap();
-    assert_eq!(
-        (clock.probes.len(), clock.clock_id == clock.host),
-        (8, true)
-    );
+    assert_eq!((clock.probes.len(), clock.clock_id == clock.host), (8, true));
 
     // Garbage is counted and told, and nothing else suffers.
     broker
-        .publish(
-            "lab/room",
-            vec!["\u{1}garbage".to_owned(), r#"{"u":1}"#.to_owned()],
-        )
+        .publish("lab/room", vec!["\u{1}garbage".to_owned(), r#"{"u":1}"#.to_owned()])
         .await;
     broker.publish("lab/room", vec![message(100)]).await;
     reader
@@ -154,20 +121,14 @@ async fn messages_become_verified_samples_through_restarts_of_both_sides() {
 
     // The agent goes and returns: the chain goes on although everything was sent.
     agent.stop().await;
-    broker
-        .publish("lab/room", (102..110).map(message).collect())
-        .await;
+    broker.publish("lab/room", (102..110).map(message).collect()).await;
     let agent = Agent::start(&config, &bus, Vec::new());
     reader
         .until("what came while the agent was away", |seen| {
             values(seen, "t").last() == Some(&109.0)
         })
         .await;
-    let boots: std::collections::BTreeSet<_> = reader
-        .seen
-        .iter()
-        .map(|envelope| envelope.claims().boot_id)
-        .collect();
+    let boots: std::collections::BTreeSet<_> = reader.seen.iter().map(|envelope| envelope.claims().boot_id).collect();
     assert_eq!(boots.len(), 2);
     agent.stop().await;
 }
@@ -182,18 +143,13 @@ async fn refused_credentials_and_wrong_addresses_are_named() {
             format!("mqtt://lab:wrong@127.0.0.1:{}", broker.port),
             "refuses the credentials",
         ),
-        (
-            format!("mqtt://127.0.0.1:{}", common::free_port()),
-            "nobody listens at",
-        ),
+        (format!("mqtt://127.0.0.1:{}", common::free_port()), "nobody listens at"),
     ] {
         let config = config(folder.path(), &url);
         let agent = Agent::start(&config, &bus, Vec::new());
         let status = agent.status.device(&room());
         until(wanted, || {
-            status
-                .problem()
-                .is_some_and(|problem| problem.contains(wanted))
+            status.problem().is_some_and(|problem| problem.contains(wanted))
         })
         .await;
         agent.stop().await;
@@ -270,10 +226,7 @@ async fn kill_dash_nine_loses_nothing_acknowledged() {
     drop(first);
     for round in 0..3u32 {
         let agent = start();
-        let publishing = broker.publish(
-            "lab/room",
-            (round * 200..(round + 1) * 200).map(message).collect(),
-        );
+        let publishing = broker.publish("lab/room", (round * 200..(round + 1) * 200).map(message).collect());
         tokio::join!(
             publishing,
             tokio::time::sleep(Duration::from_millis(700 + u64::from(round) * 130))
@@ -285,21 +238,10 @@ async fn kill_dash_nine_loses_nothing_acknowledged() {
     let mut reader = Reader::new(&bus, &config).await;
     let agent = Agent::start(&config, &bus, Vec::new());
     reader
-        .until("all 600", |seen| {
-            same_set(&values(seen, "t"), (0..600).map(f64::from))
-        })
+        .until("all 600", |seen| same_set(&values(seen, "t"), (0..600).map(f64::from)))
         .await;
-    let boots: std::collections::BTreeSet<_> = reader
-        .seen
-        .iter()
-        .map(|envelope| envelope.claims().boot_id)
-        .collect();
+    let boots: std::collections::BTreeSet<_> = reader.seen.iter().map(|envelope| envelope.claims().boot_id).collect();
     assert!(boots.len() >= 4, "{boots:?}");
     agent.stop().await;
-    assert!(
-        !bus.end(orrery_protocol::topics::RAW)
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    assert!(!bus.end(orrery_protocol::topics::RAW).await.unwrap().is_empty());
 }

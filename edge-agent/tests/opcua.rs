@@ -1,9 +1,6 @@
 //! The agent against a foreign OPC UA server (asyncua).
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on stops here, with the line"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops here, with the line")]
 
 mod common;
 
@@ -67,10 +64,7 @@ async fn values_come_with_their_source_stamps_through_a_restart_of_the_server() 
         "{counts:?}"
     );
     let repeats = counts.windows(2).filter(|pair| pair[0] == pair[1]).count();
-    assert!(
-        repeats * 3 >= counts.len(),
-        "a repeated value is a sample: {counts:?}"
-    );
+    assert!(repeats * 3 >= counts.len(), "a repeated value is a sample: {counts:?}");
 
     // The stamps are the server's: this host's own UTC here.
     let block = &blocks(&reader.seen)[1];
@@ -78,8 +72,7 @@ async fn values_come_with_their_source_stamps_through_a_restart_of_the_server() 
     assert!((block.device_time(0).unwrap().0 - wall).abs() < 20_000_000_000);
     let first_clock = block.device_clock_id.clone().unwrap();
     assert!(first_clock.as_str().starts_with("chamber:"));
-    let is_device_probe =
-        |clock: &ClockPayload| clock.clock_id != clock.host && clock.clock_id == first_clock;
+    let is_device_probe = |clock: &ClockPayload| clock.clock_id != clock.host && clock.clock_id == first_clock;
     let clocks = payloads(&reader.seen, PayloadType::Clock);
     let clocks: Vec<_> = clocks
         .into_iter()
@@ -104,11 +97,7 @@ async fn values_come_with_their_source_stamps_through_a_restart_of_the_server() 
 
     server.take();
     until("the loss is noticed", || !status.connected()).await;
-    assert!(
-        status.problem().unwrap().contains(&url),
-        "{:?}",
-        status.problem()
-    );
+    assert!(status.problem().unwrap().contains(&url), "{:?}", status.problem());
     let before = reader.seen.len();
     server.replace(start(port));
     reader
@@ -116,16 +105,8 @@ async fn values_come_with_their_source_stamps_through_a_restart_of_the_server() 
             values(&seen[before..], "count").len() > 5
         })
         .await;
-    let second_clock = blocks(&reader.seen)
-        .last()
-        .unwrap()
-        .device_clock_id
-        .clone()
-        .unwrap();
-    assert_ne!(
-        first_clock, second_clock,
-        "another run of the server is another clock"
-    );
+    let second_clock = blocks(&reader.seen).last().unwrap().device_clock_id.clone().unwrap();
+    assert_ne!(first_clock, second_clock, "another run of the server is another clock");
     agent.stop().await;
 }
 
@@ -134,17 +115,9 @@ async fn variables_are_found_set_and_read_back_and_errors_are_named() {
     let port = free_port();
     let url = format!("opc.tcp://127.0.0.1:{port}/lab/");
     let _server = start(port);
-    let found = discover::opcua_variables(&OpcUaConfig::at(&url), 100)
-        .await
-        .unwrap();
-    let count = found
-        .iter()
-        .find(|variable| variable.path == "Chamber/Count")
-        .unwrap();
-    assert_eq!(
-        (count.node.as_str(), count.is_number),
-        ("ns=2;s=Count", true)
-    );
+    let found = discover::opcua_variables(&OpcUaConfig::at(&url), 100).await.unwrap();
+    let count = found.iter().find(|variable| variable.path == "Chamber/Count").unwrap();
+    assert_eq!((count.node.as_str(), count.is_number), ("ns=2;s=Count", true));
     assert!(
         found
             .iter()
@@ -152,11 +125,7 @@ async fn variables_are_found_set_and_read_back_and_errors_are_named() {
     );
 
     let nodes = &[("target", "ns=2;s=Target"), ("count", "Chamber/Count")];
-    let settings = device(
-        "chamber",
-        ConnectorConfig::OpcUa(OpcUaConfig::at(&url)),
-        nodes,
-    );
+    let settings = device("chamber", ConnectorConfig::OpcUa(OpcUaConfig::at(&url)), nodes);
     let connector = OpcUa::new(OpcUaConfig::at(&url), &settings).unwrap();
     let control = connector.control().unwrap();
     assert!(matches!(
@@ -164,8 +133,7 @@ async fn variables_are_found_set_and_read_back_and_errors_are_named() {
         Err(ControlError::NotConnected(_))
     ));
     let status = Arc::default();
-    let (emit, mut input, _) =
-        Emitter::new("chamber", Arc::new(SystemClock::new()), Arc::clone(&status));
+    let (emit, mut input, _) = Emitter::new("chamber", Arc::new(SystemClock::new()), Arc::clone(&status));
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
     tasks.spawn(Box::new(connector).run(emit, stop.clone()));
@@ -189,22 +157,15 @@ async fn variables_are_found_set_and_read_back_and_errors_are_named() {
             "nobody answers",
         ),
     ] {
-        let settings = device(
-            "chamber",
-            ConnectorConfig::OpcUa(OpcUaConfig::at(url)),
-            &[("x", node)],
-        );
+        let settings = device("chamber", ConnectorConfig::OpcUa(OpcUaConfig::at(url)), &[("x", node)]);
         let connector = OpcUa::new(OpcUaConfig::at(url), &settings).unwrap();
         let status = Arc::default();
-        let (emit, _input, _) =
-            Emitter::new("chamber", Arc::new(SystemClock::new()), Arc::clone(&status));
+        let (emit, _input, _) = Emitter::new("chamber", Arc::new(SystemClock::new()), Arc::clone(&status));
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(Box::new(connector).run(emit, stop.clone()));
         until(wanted, || {
-            status
-                .problem()
-                .is_some_and(|problem| problem.contains(wanted))
+            status.problem().is_some_and(|problem| problem.contains(wanted))
         })
         .await;
         stop.cancel();

@@ -1,9 +1,6 @@
 //! The spool: what is over its limit is declared, what may not be dropped waits, and chains go on across everything.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on stops here, with the line"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops here, with the line")]
 
 mod common;
 
@@ -15,21 +12,12 @@ use std::time::Duration;
 use orrery_edge_agent::spool::Spool;
 use orrery_edge_agent::{Status, SystemClock};
 use orrery_protocol::{
-    BootId, Chain, DeviceId, Digest, IntervalSet, LossPayload, PayloadType, SealKey, Sealed,
-    TaiNanos, Unverified,
+    BootId, Chain, DeviceId, Digest, IntervalSet, LossPayload, PayloadType, SealKey, Sealed, TaiNanos, Unverified,
 };
 use proptest::prelude::*;
 
 fn open(folder: &Path, max_bytes: u64) -> Arc<Spool> {
-    Arc::new(
-        Spool::open(
-            folder,
-            max_bytes,
-            Arc::new(SystemClock::new()),
-            Status::new(),
-        )
-        .unwrap(),
-    )
+    Arc::new(Spool::open(folder, max_bytes, Arc::new(SystemClock::new()), Status::new()).unwrap())
 }
 
 fn device() -> DeviceId {
@@ -38,12 +26,7 @@ fn device() -> DeviceId {
 
 fn seal(chain: &mut Chain, kind: PayloadType, bytes: usize) -> Sealed {
     chain
-        .seal(
-            &SealKey::from_seed(&[1; 32]),
-            TaiNanos(0),
-            kind,
-            &vec![0; bytes],
-        )
+        .seal(&SealKey::from_seed(&[1; 32]), TaiNanos(0), kind, &vec![0; bytes])
         .unwrap()
 }
 
@@ -77,9 +60,7 @@ async fn what_a_full_spool_gives_up_is_declared_exactly() {
     let losses = spool.undeclared_losses(&device());
     assert!(!losses.is_empty());
     for loss in &losses {
-        spool
-            .append(&[seal(&mut chain, PayloadType::Loss, 10)], false)
-            .await;
+        spool.append(&[seal(&mut chain, PayloadType::Loss, 10)], false).await;
         assert_eq!(
             (loss.boot_id, loss.reason.as_str()),
             (BootId([1; 16]), "the spool was full")
@@ -136,10 +117,7 @@ async fn what_may_not_be_dropped_waits_for_the_sink() {
     assert!(waited.is_err(), "it must push back");
     assert!(spool.undeclared_losses(&device()).is_empty());
     let found = everything(&spool).await;
-    let sequences: Vec<_> = found
-        .iter()
-        .map(|envelope| envelope.claims().sequence)
-        .collect();
+    let sequences: Vec<_> = found.iter().map(|envelope| envelope.claims().sequence).collect();
     assert!(sequences.windows(2).all(|pair| pair[0] + 1 == pair[1]));
     spool.checkpoint().await.unwrap();
     // The envelope whose append was dropped by the time-out is gone; a new one has room now.

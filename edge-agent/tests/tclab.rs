@@ -1,9 +1,6 @@
 //! The agent against the simulated board: samples, commands with their acknowledgements, recovery, an unplugged port, garbage.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on stops here, with the line"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops here, with the line")]
 
 mod common;
 
@@ -17,8 +14,7 @@ use orrery_bus::{Record, SharedBus};
 use orrery_edge_agent::SystemClock;
 use orrery_edge_agent::config::{CommandConfig, Config, ConnectorConfig, LinesConfig, TcLabConfig};
 use orrery_protocol::{
-    AckPayload, AckStatus, Clock, Command, DeviceId, EventPayload, PayloadType, SealKey, TaiNanos,
-    seal_command, topics,
+    AckPayload, AckStatus, Clock, Command, DeviceId, EventPayload, PayloadType, SealKey, TaiNanos, seal_command, topics,
 };
 use orrery_rig::{Rig, RigConfig};
 use tokio_util::sync::CancellationToken;
@@ -86,19 +82,13 @@ impl Issuer {
 
     async fn publish(&self, sealed: Vec<u8>) {
         self.bus
-            .publish(
-                topics::CONTROL,
-                vec![Record::new(Bytes::from_static(b"tclab"), sealed)],
-            )
+            .publish(topics::CONTROL, vec![Record::new(Bytes::from_static(b"tclab"), sealed)])
             .await
             .unwrap();
     }
 }
 
-fn ack(
-    seen: &[orrery_protocol::Verified<orrery_protocol::Envelope>],
-    id: &str,
-) -> Option<AckPayload> {
+fn ack(seen: &[orrery_protocol::Verified<orrery_protocol::Envelope>], id: &str) -> Option<AckPayload> {
     payloads(seen, PayloadType::Ack)
         .into_iter()
         .map(|payload| AckPayload::decode(payload).unwrap())
@@ -119,9 +109,7 @@ async fn heaters_follow_signed_commands_and_go_safe_when_the_hold_ends() {
         sequence: 0,
     };
     let agent = Agent::start(&config, &bus, vec![issuer.key.public()]);
-    reader
-        .until("samples", |seen| values(seen, "t1").len() >= 20)
-        .await;
+    reader.until("samples", |seen| values(seen, "t1").len() >= 20).await;
     assert!(
         values(&reader.seen, "t1")
             .iter()
@@ -131,18 +119,11 @@ async fn heaters_follow_signed_commands_and_go_safe_when_the_hold_ends() {
     let id = issuer
         .send(45.0, Duration::from_secs(5), Some(Duration::from_secs(3)))
         .await;
-    reader
-        .until("applied", |seen| ack(seen, &id).is_some())
-        .await;
+    reader.until("applied", |seen| ack(seen, &id).is_some()).await;
     let applied = ack(&reader.seen, &id).unwrap();
-    assert_eq!(
-        (applied.status, applied.value),
-        (AckStatus::Applied, Some(45.0))
-    );
+    assert_eq!((applied.status, applied.value), (AckStatus::Applied, Some(45.0)));
     reader
-        .until("the heater's column follows", |seen| {
-            values(seen, "q1").contains(&45.0)
-        })
+        .until("the heater's column follows", |seen| values(seen, "q1").contains(&45.0))
         .await;
 
     // Out of the agent's own bounds, too late, and signed by somebody else.
@@ -165,9 +146,7 @@ async fn heaters_follow_signed_commands_and_go_safe_when_the_hold_ends() {
         hold_until: None,
     };
     issuer.publish(seal_command(&forged, &stranger.key)).await;
-    reader
-        .until("refused", |seen| ack(seen, &late).is_some())
-        .await;
+    reader.until("refused", |seen| ack(seen, &late).is_some()).await;
     assert!(
         ack(&reader.seen, &high)
             .unwrap()
@@ -175,29 +154,15 @@ async fn heaters_follow_signed_commands_and_go_safe_when_the_hold_ends() {
             .unwrap()
             .contains("outside 0 to 80")
     );
-    assert!(
-        ack(&reader.seen, &late)
-            .unwrap()
-            .reason
-            .unwrap()
-            .contains("too late")
-    );
+    assert!(ack(&reader.seen, &late).unwrap().reason.unwrap().contains("too late"));
 
     reader
-        .until("the hold ends", |seen| {
-            !payloads(seen, PayloadType::Event).is_empty()
-        })
+        .until("the hold ends", |seen| !payloads(seen, PayloadType::Event).is_empty())
         .await;
     let event = EventPayload::decode(payloads(&reader.seen, PayloadType::Event)[0]).unwrap();
-    assert!(
-        event.text.contains("q1 set to its safe value 0"),
-        "{}",
-        event.text
-    );
+    assert!(event.text.contains("q1 set to its safe value 0"), "{}", event.text);
     reader
-        .until("the heater is off", |seen| {
-            values(seen, "q1").last() == Some(&0.0)
-        })
+        .until("the heater is off", |seen| values(seen, "q1").last() == Some(&0.0))
         .await;
     assert!(ack(&reader.seen, "forged").is_none() && !values(&reader.seen, "q1").contains(&79.0));
     agent.stop().await;
@@ -215,17 +180,10 @@ async fn heaters_follow_signed_commands_and_go_safe_when_the_hold_ends() {
     intents.intend(&command);
     std::fs::write(&ledger, serde_json::to_vec(&intents).unwrap()).unwrap();
     let agent = Agent::start(&config, &bus, vec![issuer.key.public()]);
+    reader.until("recovered", |seen| ack(seen, "crashed").is_some()).await;
+    assert_eq!(ack(&reader.seen, "crashed").unwrap().status, AckStatus::Applied);
     reader
-        .until("recovered", |seen| ack(seen, "crashed").is_some())
-        .await;
-    assert_eq!(
-        ack(&reader.seen, "crashed").unwrap().status,
-        AckStatus::Applied
-    );
-    reader
-        .until("applied after all", |seen| {
-            values(seen, "q1").last() == Some(&33.0)
-        })
+        .until("applied after all", |seen| values(seen, "q1").last() == Some(&33.0))
         .await;
     agent.stop().await;
     stop_rig.cancel();
@@ -269,22 +227,13 @@ async fn garbage_on_a_line_is_counted_and_the_lines_around_it_are_kept() {
     let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&controller).unwrap();
     unlockpt(&controller).unwrap();
-    let port = ptsname(&controller, Vec::new())
-        .unwrap()
-        .into_string()
-        .unwrap();
+    let port = ptsname(&controller, Vec::new()).unwrap().into_string().unwrap();
     // Raw, and open all the time, so that nothing echoes and nothing hangs up.
-    let keep = rustix::fs::open(
-        port.as_str(),
-        OFlags::RDWR | OFlags::NOCTTY,
-        rustix::fs::Mode::empty(),
-    )
-    .unwrap();
+    let keep = rustix::fs::open(port.as_str(), OFlags::RDWR | OFlags::NOCTTY, rustix::fs::Mode::empty()).unwrap();
     let mut modes = rustix::termios::tcgetattr(&keep).unwrap();
     modes.make_raw();
     rustix::termios::tcsetattr(&keep, rustix::termios::OptionalActions::Now, &modes).unwrap();
-    let lines: LinesConfig =
-        toml::from_str(&format!("port = {port:?}\ndelimiter = \";\"")).unwrap();
+    let lines: LinesConfig = toml::from_str(&format!("port = {port:?}\ndelimiter = \";\"")).unwrap();
     let scale = device("scale", ConnectorConfig::Lines(lines), &[("mass", "1")]);
     let config = Config {
         devices: vec![scale],
@@ -297,21 +246,14 @@ async fn garbage_on_a_line_is_counted_and_the_lines_around_it_are_kept() {
     let mut instrument = std::fs::File::from(controller);
     tokio::time::sleep(Duration::from_millis(1_000)).await;
     instrument.write_all(b"half a line\nn;1\nn;2\n").unwrap();
-    instrument
-        .write_all(b"\xff\xfe\x00;\x01\nn;\nn;x\n")
-        .unwrap();
+    instrument.write_all(b"\xff\xfe\x00;\x01\nn;\nn;x\n").unwrap();
     instrument.write_all(&[b'z'; 5_000]).unwrap();
     instrument.write_all(b"\nn;3\n").unwrap();
     reader
-        .until("the last line", |seen| {
-            values(seen, "mass").last() == Some(&3.0)
-        })
+        .until("the last line", |seen| values(seen, "mass").last() == Some(&3.0))
         .await;
     let kept = values(&reader.seen, "mass");
-    assert_eq!(
-        (kept[..2].to_vec(), kept.last()),
-        (vec![1.0, 2.0], Some(&3.0))
-    );
+    assert_eq!((kept[..2].to_vec(), kept.last()), (vec![1.0, 2.0], Some(&3.0)));
     assert!(status.bad.get() >= 3, "{}", status.bad.get());
     agent.stop().await;
 }

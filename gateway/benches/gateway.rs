@@ -12,8 +12,7 @@ use futures_util::{SinkExt, StreamExt};
 use orrery_bus::{BusUrl, From, Record, SharedBus};
 use orrery_gateway::{Config, Deps, ENVELOPES};
 use orrery_protocol::{
-    AlignedBlock, BootId, Chain, Clock, DeviceId, Digest, ManualClock, PayloadType, SealKey,
-    StreamId, TaiNanos, topics,
+    AlignedBlock, BootId, Chain, Clock, DeviceId, Digest, ManualClock, PayloadType, SealKey, StreamId, TaiNanos, topics,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -153,19 +152,12 @@ where
 
 /// From the moment a block is given to the bus until a client has its message. `first` numbers the blocks on: a block of
 /// the past would be an invalidation.
-async fn live(
-    bus: &SharedBus,
-    url: &str,
-    token: &str,
-    count: usize,
-    first: usize,
-) -> Result<(), Failure> {
+async fn live(bus: &SharedBus, url: &str, token: &str, count: usize, first: usize) -> Result<(), Failure> {
     let (arrived, mut arrivals) = mpsc::channel(count * BLOCKS);
     let (joined, mut ready) = mpsc::channel(count);
     let mut clients: JoinSet<Result<(), Failure>> = JoinSet::new();
     for _ in 0..count {
-        let mut request =
-            format!("{}/api/v1/live", url.replace("http", "ws")).into_client_request()?;
+        let mut request = format!("{}/api/v1/live", url.replace("http", "ws")).into_client_request()?;
         request
             .headers_mut()
             .insert("authorization", format!("Bearer {token}").parse()?);
@@ -173,9 +165,7 @@ async fn live(
         clients.spawn(async move {
             let (mut socket, _) = tokio_tungstenite::connect_async(request).await?;
             socket
-                .send(Message::text(
-                    r#"{"type":"subscribe","streams":["a/b"],"topics":[]}"#,
-                ))
+                .send(Message::text(r#"{"type":"subscribe","streams":["a/b"],"topics":[]}"#))
                 .await?;
             while let Some(message) = socket.next().await {
                 let at = Instant::now();
@@ -199,16 +189,14 @@ async fn live(
     for sequence in first..first + BLOCKS {
         let value = block(sequence)?.encode()?;
         sent.push(Instant::now());
-        bus.publish(topics::ALIGNED, vec![Record::new("a/b", value)])
-            .await?;
+        bus.publish(topics::ALIGNED, vec![Record::new("a/b", value)]).await?;
         floor.next().await?;
         durable.push(Instant::now());
         sleep(Duration::from_millis(20)).await;
     }
     let (mut whole, mut beyond_bus) = (Vec::new(), Vec::new());
     for _ in 0..count * BLOCKS {
-        let (sequence, at): (usize, Instant) =
-            arrivals.recv().await.ok_or("a client lost a block")?;
+        let (sequence, at): (usize, Instant) = arrivals.recv().await.ok_or("a client lost a block")?;
         whole.push(at - sent[sequence - first]);
         beyond_bus.push(at.saturating_duration_since(durable[sequence - first]));
     }
@@ -222,10 +210,7 @@ async fn live(
 }
 
 fn sequence(text: &str) -> usize {
-    let digits = text
-        .split("\"seq\":[")
-        .nth(1)
-        .and_then(|rest| rest.split(',').next());
+    let digits = text.split("\"seq\":[").nth(1).and_then(|rest| rest.split(',').next());
     digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
@@ -237,14 +222,7 @@ fn block(sequence: usize) -> Result<AlignedBlock, Failure> {
     };
     let channels = ["t1", "t2", "q1", "q2"].map(channel).into();
     let (times, boot) = (vec![start], BootId([1; 16]));
-    let batch = AlignedBlock::batch(
-        times,
-        vec![1_000],
-        boot,
-        vec![sequence as u64],
-        vec![0],
-        channels,
-    )?;
+    let batch = AlignedBlock::batch(times, vec![1_000], boot, vec![sequence as u64], vec![0], channels)?;
     Ok(AlignedBlock {
         stream: StreamId::new("a/b")?,
         descriptor: Digest([0; 32]),
@@ -259,9 +237,5 @@ fn block(sequence: usize) -> Result<AlignedBlock, Failure> {
 fn report(name: &str, mut took: Vec<Duration>) {
     took.sort_unstable();
     let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
-    println!(
-        "{name:<48} p50 {:>7.3} ms  p99 {:>7.3} ms",
-        at(0.5),
-        at(0.99)
-    );
+    println!("{name:<48} p50 {:>7.3} ms  p99 {:>7.3} ms", at(0.5), at(0.99));
 }

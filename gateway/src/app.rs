@@ -116,7 +116,7 @@ async fn observe(State(app): State<Shared>, mut request: Request, next: Next) ->
     let route = request.extensions().get::<MatchedPath>().cloned();
     let response = next.run(request).await;
     let took = app.clock.real(Duration::from_nanos(
-        app.clock.monotonic().nanos_since(started).max(0) as u64,
+        app.clock.monotonic().nanos_since(started).max(0) as u64
     ));
     app.metrics.count_request(
         route.as_ref().map(MatchedPath::as_str),
@@ -128,9 +128,5 @@ async fn observe(State(app): State<Shared>, mut request: Request, next: Next) ->
 }
 
 async fn openapi(State(app): State<Shared>) -> Response {
-    (
-        [(header::CONTENT_TYPE, "application/json")],
-        app.openapi.clone(),
-    )
-        .into_response()
+    ([(header::CONTENT_TYPE, "application/json")], app.openapi.clone()).into_response()
 }

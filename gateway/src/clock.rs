@@ -42,8 +42,7 @@ pub async fn probe(
     Extension(Arrived(t1)): Extension<Arrived>,
     body: Result<Json<ProbeRequest>, JsonRejection>,
 ) -> Result<Response, Refusal> {
-    let Json(ProbeRequest { t0 }) =
-        body.map_err(|rejection| Refusal::bad_request(rejection.body_text()))?;
+    let Json(ProbeRequest { t0 }) = body.map_err(|rejection| Refusal::bad_request(rejection.body_text()))?;
     if t0.len() > 20 || t0.parse::<i64>().is_err() {
         return Err(Refusal::bad_request(
             "`t0` must be a 64-bit integer of nanoseconds in a string",
@@ -52,10 +51,7 @@ pub async fn probe(
     // The connection asks for this chunk when it writes the reply: after every layer, just before the socket.
     let chunk = stream::once(async move {
         let TaiNanos(t2) = app.clock.wall();
-        Ok::<_, Infallible>(Bytes::from(format!(
-            r#"{{"t0":"{t0}","t1":"{}","t2":"{t2}"}}"#,
-            t1.0
-        )))
+        Ok::<_, Infallible>(Bytes::from(format!(r#"{{"t0":"{t0}","t1":"{}","t2":"{t2}"}}"#, t1.0)))
     });
     let headers = [
         (header::CONTENT_TYPE, "application/json"),

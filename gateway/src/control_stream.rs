@@ -62,14 +62,10 @@ pub async fn commands(
     let room = (app.control_room.clone().try_acquire_owned())
         .map_err(|_| Refusal::unavailable("too many control streams are open already", 5))?;
     let from = from.pinned(&app).await;
-    let subscription = app
-        .bus
-        .subscribe(topics::CONTROL, from.from)
-        .await
-        .map_err(|error| {
-            tracing::error!(%error, "a control stream could not be opened");
-            Refusal::unavailable("the bus cannot be read now", 2)
-        })?;
+    let subscription = app.bus.subscribe(topics::CONTROL, from.from).await.map_err(|error| {
+        tracing::error!(%error, "a control stream could not be opened");
+        Refusal::unavailable("the bus cannot be read now", 2)
+    })?;
     let reading = Reading {
         app,
         subscription,
@@ -90,13 +86,8 @@ pub async fn commands(
 
 fn parse_devices(list: &str, principal: &Principal) -> Result<BTreeSet<DeviceId>, Refusal> {
     let mut devices = BTreeSet::new();
-    for name in list
-        .split(',')
-        .map(str::trim)
-        .filter(|name| !name.is_empty())
-    {
-        let device = DeviceId::new(name)
-            .map_err(|error| Refusal::bad_request(format!("`devices`: {error}")))?;
+    for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        let device = DeviceId::new(name).map_err(|error| Refusal::bad_request(format!("`devices`: {error}")))?;
         if !principal.may_send_for(&device) {
             return Err(Refusal::forbidden(format!(
                 "{device} is not one of {}'s devices: enrol it with a one-time token",
@@ -266,10 +257,7 @@ mod tests {
     fn an_id_resumes_after_its_event_and_an_offset_at_it() {
         assert_eq!(Start::after("41").unwrap().from, offsets(&[(0, 42)]));
         assert_eq!(Start::at("41").unwrap().from, offsets(&[(0, 41)]));
-        assert_eq!(
-            Start::after("0:7,3:9").unwrap().from,
-            offsets(&[(0, 8), (3, 10)])
-        );
+        assert_eq!(Start::after("0:7,3:9").unwrap().from, offsets(&[(0, 8), (3, 10)]));
         assert_eq!(
             Start::at("0").unwrap(),
             Start {
@@ -278,11 +266,7 @@ mod tests {
             }
         );
         assert_eq!(Start::at("latest").unwrap().from, From::Latest);
-        assert!(
-            Start::at("yesterday").is_err()
-                && Start::after("1:").is_err()
-                && Start::after("-1").is_err()
-        );
+        assert!(Start::at("yesterday").is_err() && Start::after("1:").is_err() && Start::after("-1").is_err());
     }
 
     #[test]

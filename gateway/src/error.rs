@@ -15,9 +15,7 @@ pub enum Error {
         listen: String,
     },
     /// The address could not be bound for another reason.
-    #[error(
-        "cannot listen on {listen}: {source}; give an address of this machine with --listen ADDRESS:PORT"
-    )]
+    #[error("cannot listen on {listen}: {source}; give an address of this machine with --listen ADDRESS:PORT")]
     Listen {
         /// The address asked for.
         listen: String,
@@ -49,9 +47,7 @@ pub enum Error {
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
     /// The file system refused.
-    #[error(
-        "cannot {action} {path}: {source}; check that this user owns the folder and that the disk has room"
-    )]
+    #[error("cannot {action} {path}: {source}; check that this user owns the folder and that the disk has room")]
     Io {
         /// What was tried.
         action: &'static str,
@@ -61,9 +57,7 @@ pub enum KeysError {
         source: std::io::Error,
     },
     /// The file does not hold what it must.
-    #[error(
-        "{path} is damaged ({reason}): restore it from a backup, or move it away to start afresh ({loss})"
-    )]
+    #[error("{path} is damaged ({reason}): restore it from a backup, or move it away to start afresh ({loss})")]
     Damaged {
         /// The file.
         path: PathBuf,

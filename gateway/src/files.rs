@@ -30,13 +30,9 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), KeysError> {
         .mode(OWNER_ONLY)
         .open(&beside)
         .map_err(fail)?;
-    file.write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .map_err(fail)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(fail)?;
     fs::rename(&beside, path).map_err(fail)?;
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(fail)
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(fail)
 }
 
 /// [`replace`] for async callers: the disk may take its time.
@@ -83,10 +79,7 @@ mod tests {
         replace(&path, b"first").unwrap();
         replace(&path, b"second").unwrap();
         assert_eq!(read(&path).unwrap().unwrap(), b"second");
-        assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(!folder.path().join("keys/secret.new").exists());
     }
 
@@ -98,9 +91,6 @@ mod tests {
         fs::write(&path, b"x").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         read(&path).unwrap();
-        assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 }

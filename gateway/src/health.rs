@@ -44,19 +44,11 @@ pub async fn readyz(State(app): State<Shared>) -> (StatusCode, Json<Value>) {
         Ok(())
     };
     let own = [("bus".to_owned(), reading), ("gateway".to_owned(), staying)];
-    let registered = app
-        .checks
-        .iter()
-        .map(|check| (check.name.clone(), (check.look)()));
+    let registered = app.checks.iter().map(|check| (check.name.clone(), (check.look)()));
     let found: Vec<_> = own.into_iter().chain(registered).collect();
     let ready = found.iter().all(|(_, result)| result.is_ok());
     let checks: serde_json::Map<String, Value> = (found.into_iter())
-        .map(|(name, result)| {
-            (
-                name,
-                Value::from(result.err().unwrap_or_else(|| "ok".to_owned())),
-            )
-        })
+        .map(|(name, result)| (name, Value::from(result.err().unwrap_or_else(|| "ok".to_owned()))))
         .collect();
     let (code, status) = if ready {
         (StatusCode::OK, "ready")

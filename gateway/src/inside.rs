@@ -48,11 +48,7 @@ impl Inside {
     }
 
     /// Reads a route as `principal`.
-    pub async fn get(
-        &self,
-        principal: &Principal,
-        path: &str,
-    ) -> Result<Map<String, Value>, InsideError> {
+    pub async fn get(&self, principal: &Principal, path: &str) -> Result<Map<String, Value>, InsideError> {
         self.call(Method::GET, principal, path, Body::empty())
             .await
             .map(|(_, answer)| answer)
@@ -67,20 +63,14 @@ impl Inside {
         title: Option<&str>,
         protocol: Option<&str>,
     ) -> Result<(), Refusal> {
-        let mut body =
-            json!({ "device_id": device, "public_key": URL_SAFE_NO_PAD.encode(key.as_bytes()) });
+        let mut body = json!({ "device_id": device, "public_key": URL_SAFE_NO_PAD.encode(key.as_bytes()) });
         for (name, value) in [("title", title), ("protocol", protocol)] {
             if let Some(value) = value {
                 body[name] = Value::from(value);
             }
         }
         match self
-            .call(
-                Method::POST,
-                principal,
-                "/devices",
-                Body::from(body.to_string()),
-            )
+            .call(Method::POST, principal, "/devices", Body::from(body.to_string()))
             .await
         {
             Ok(_) => Ok(()),
@@ -142,9 +132,7 @@ impl Inside {
         }
         match serde_json::from_slice::<Problem>(&bytes) {
             Ok(problem) => Err(InsideError::Refused(problem)),
-            Err(_) if status == StatusCode::NOT_FOUND && !typed => {
-                Err(InsideError::NoRoute(path.to_owned()))
-            }
+            Err(_) if status == StatusCode::NOT_FOUND && !typed => Err(InsideError::NoRoute(path.to_owned())),
             Err(_) => Err(no_answer(format!("status {status}"))),
         }
     }

@@ -79,9 +79,7 @@ pub type MetricSource = Box<dyn Fn() -> Vec<Metric> + Send + Sync>;
 
 /// A metric may have so many label sets; what is beyond is left out and counted.
 const MAX_SERIES: usize = 200;
-const BUCKETS_S: [f64; 10] = [
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0,
-];
+const BUCKETS_S: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0];
 
 /// What the gateway counts itself.
 #[derive(Debug, Default)]
@@ -120,13 +118,7 @@ struct Latency {
 
 impl Metrics {
     /// Counts a request by its route pattern, never by its path.
-    pub fn count_request(
-        &self,
-        route: Option<&str>,
-        method: &axum::http::Method,
-        status: u16,
-        took: Duration,
-    ) {
+    pub fn count_request(&self, route: Option<&str>, method: &axum::http::Method, status: u16, took: Duration) {
         let series = Series {
             route: route.unwrap_or("other").to_owned(),
             method: match method.as_str() {
@@ -180,11 +172,7 @@ impl Metrics {
             for (count, bound) in latency.buckets.iter().zip(BUCKETS_S) {
                 let _ = writeln!(text, "{name}_bucket{{{labels},le=\"{bound}\"}} {count}");
             }
-            let _ = writeln!(
-                text,
-                "{name}_bucket{{{labels},le=\"+Inf\"}} {}",
-                latency.count
-            );
+            let _ = writeln!(text, "{name}_bucket{{{labels},le=\"+Inf\"}} {}", latency.count);
             let _ = writeln!(text, "{name}_sum{{{labels}}} {}", latency.sum_s);
             let _ = writeln!(text, "{name}_count{{{labels}}} {}", latency.count);
         }
@@ -201,35 +189,26 @@ pub async fn metrics(State(app): State<Shared>) -> Response {
     let mut text = render(found);
     app.metrics.render_requests(&mut text);
     (
-        [(
-            header::CONTENT_TYPE,
-            "text/plain; version=0.0.4; charset=utf-8",
-        )],
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
         text,
     )
         .into_response()
 }
 
 fn own(app: &Shared) -> Vec<Metric> {
-    let counter = |name: &str, help: &str, counter: &Counter| {
-        Metric::new(MetricKind::Counter, name, help, counter.get() as f64)
-    };
+    let counter =
+        |name: &str, help: &str, counter: &Counter| Metric::new(MetricKind::Counter, name, help, counter.get() as f64);
     let (metrics, hub) = (&app.metrics, &app.hub);
     let refused = "Requests that were not let in.";
     vec![
-        Metric::new(MetricKind::Gauge, "build_info", "The running build.", 1.0)
-            .with("version", &app.build),
+        Metric::new(MetricKind::Gauge, "build_info", "The running build.", 1.0).with("version", &app.build),
         Metric::new(
             MetricKind::Gauge,
             "live_clients",
             "Open live streams.",
             hub.clients() as f64,
         ),
-        counter(
-            "live_messages_total",
-            "Messages handed to live clients.",
-            &hub.messages,
-        ),
+        counter("live_messages_total", "Messages handed to live clients.", &hub.messages),
         counter(
             "live_dropped_total",
             "Messages that slow live clients lost.",
@@ -250,8 +229,7 @@ fn own(app: &Shared) -> Vec<Metric> {
             "Intake requests told to come back.",
             &metrics.ingest.turned_away,
         ),
-        counter("auth_refused_total", refused, &metrics.unauthenticated)
-            .with("reason", "unauthenticated"),
+        counter("auth_refused_total", refused, &metrics.unauthenticated).with("reason", "unauthenticated"),
         counter("auth_refused_total", refused, &metrics.forbidden).with("reason", "forbidden"),
     ]
 }
@@ -259,10 +237,7 @@ fn own(app: &Shared) -> Vec<Metric> {
 fn render(metrics: Vec<Metric>) -> String {
     let mut families: BTreeMap<String, Vec<Metric>> = BTreeMap::new();
     for metric in metrics {
-        families
-            .entry(full_name(&metric.name))
-            .or_default()
-            .push(metric);
+        families.entry(full_name(&metric.name)).or_default().push(metric);
     }
     let mut text = String::new();
     let mut left_out = 0;
@@ -311,10 +286,7 @@ fn plain(name: &str) -> String {
 }
 
 fn escape(value: &str) -> String {
-    value
-        .replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('\n', "\\n")
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 fn number(value: f64) -> String {
@@ -332,14 +304,10 @@ mod tests {
 
     #[test]
     fn families_are_written_once_with_a_prefix_and_escaped_labels() {
-        let gauge =
-            |value| Metric::new(MetricKind::Gauge, "lag_seconds", "How far\nbehind.", value);
+        let gauge = |value| Metric::new(MetricKind::Gauge, "lag_seconds", "How far\nbehind.", value);
         let text = render(vec![gauge(1.5).with("topic", "a\"b"), gauge(f64::NAN)]);
         assert_eq!(text.matches("# TYPE orrery_lag_seconds gauge").count(), 1);
-        assert!(
-            text.contains("orrery_lag_seconds{topic=\"a\\\"b\"} 1.5\n"),
-            "{text}"
-        );
+        assert!(text.contains("orrery_lag_seconds{topic=\"a\\\"b\"} 1.5\n"), "{text}");
         assert!(
             text.contains("orrery_lag_seconds NaN\n") && text.contains("How far\\nbehind."),
             "{text}"
@@ -348,9 +316,8 @@ mod tests {
 
     #[test]
     fn label_sets_are_bounded() {
-        let many = (0..MAX_SERIES + 5).map(|at| {
-            Metric::new(MetricKind::Counter, "x_total", "X.", 1.0).with("at", &at.to_string())
-        });
+        let many = (0..MAX_SERIES + 5)
+            .map(|at| Metric::new(MetricKind::Counter, "x_total", "X.", 1.0).with("at", &at.to_string()));
         let text = render(many.collect());
         assert_eq!(text.matches("orrery_x_total{").count(), MAX_SERIES);
         assert!(text.contains("orrery_metrics_left_out 5\n"));
@@ -361,12 +328,7 @@ mod tests {
         let metrics = Metrics::default();
         let get = axum::http::Method::GET;
         metrics.count_request(Some("/api/v1/x/{id}"), &get, 200, Duration::from_millis(3));
-        metrics.count_request(
-            Some("/api/v1/x/{id}"),
-            &get,
-            204,
-            Duration::from_millis(700),
-        );
+        metrics.count_request(Some("/api/v1/x/{id}"), &get, 204, Duration::from_millis(700));
         let mut text = String::new();
         metrics.render_requests(&mut text);
         let labels = "route=\"/api/v1/x/{id}\",method=\"GET\",status=\"2xx\"";
@@ -378,9 +340,6 @@ mod tests {
             text.contains(&format!("_bucket{{{labels},le=\"0.005\"}} 1\n")),
             "{text}"
         );
-        assert!(
-            text.contains(&format!("_bucket{{{labels},le=\"+Inf\"}} 2\n")),
-            "{text}"
-        );
+        assert!(text.contains(&format!("_bucket{{{labels},le=\"+Inf\"}} 2\n")), "{text}");
     }
 }

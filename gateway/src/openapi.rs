@@ -20,10 +20,7 @@ struct Own;
 struct OutsideApi;
 
 /// One document out of the gateway's routes and the services' fragments, by name of service.
-pub fn document<'a>(
-    build: &str,
-    fragments: impl IntoIterator<Item = (&'a str, &'a Value)>,
-) -> Value {
+pub fn document<'a>(build: &str, fragments: impl IntoIterator<Item = (&'a str, &'a Value)>) -> Value {
     let mut document = json!({
         "openapi": "3.1.0",
         "info": {
@@ -42,11 +39,7 @@ pub fn document<'a>(
         } },
     });
     merge(&mut document, "gateway", as_value(&Own::openapi()));
-    merge(
-        &mut document,
-        "gateway",
-        outside(as_value(&OutsideApi::openapi())),
-    );
+    merge(&mut document, "gateway", outside(as_value(&OutsideApi::openapi())));
     for (service, fragment) in fragments {
         merge(&mut document, service, fragment.clone());
     }
@@ -88,9 +81,7 @@ fn merge(document: &mut Value, service: &str, mut fragment: Value) {
     let renamed = clashes(document, service, &fragment);
     rename(&mut fragment, &renamed);
     for (path, item) in entries(&mut fragment, "/paths") {
-        let path = path
-            .strip_prefix("/api/v1")
-            .map_or(path.clone(), str::to_owned);
+        let path = path.strip_prefix("/api/v1").map_or(path.clone(), str::to_owned);
         let known = &mut document["paths"][&path];
         match (known.as_object_mut(), item) {
             (Some(known), Value::Object(item)) => known.extend(item),
@@ -113,9 +104,7 @@ fn entries(fragment: &mut Value, pointer: &str) -> Map<String, Value> {
 
 /// Two services may call different things by one name: the later one's gets the service's name before it.
 fn clashes(document: &Value, service: &str, fragment: &Value) -> Map<String, Value> {
-    let schemas = fragment
-        .pointer("/components/schemas")
-        .and_then(Value::as_object);
+    let schemas = fragment.pointer("/components/schemas").and_then(Value::as_object);
     schemas
         .into_iter()
         .flatten()
@@ -133,9 +122,7 @@ fn rename(value: &mut Value, renamed: &Map<String, Value>) {
     match value {
         Value::Object(entries) => {
             for (key, value) in entries {
-                let to = (key == "$ref")
-                    .then(|| value.as_str()?.strip_prefix(SCHEMAS))
-                    .flatten();
+                let to = (key == "$ref").then(|| value.as_str()?.strip_prefix(SCHEMAS)).flatten();
                 match to.and_then(|name| renamed.get(name)?.as_str()) {
                     Some(to) => *value = Value::from(format!("{SCHEMAS}{to}")),
                     None => rename(value, renamed),
@@ -161,23 +148,13 @@ mod tests {
         };
         let (get, post) = (uses_gap("get"), uses_gap("post"));
         let document = document("1", [("aligner", &get), ("runtime", &post)]);
-        assert_eq!(
-            document["paths"]["/thing"]["get"]["$ref"],
-            "#/components/schemas/Gap"
-        );
+        assert_eq!(document["paths"]["/thing"]["get"]["$ref"], "#/components/schemas/Gap");
         assert_eq!(
             document["paths"]["/thing"]["post"]["$ref"],
             "#/components/schemas/runtime.Gap"
         );
-        assert_eq!(
-            document["components"]["schemas"]["runtime.Gap"]["type"],
-            "post"
-        );
-        assert!(
-            document["components"]["schemas"]
-                .get("runtime.Same")
-                .is_none()
-        );
+        assert_eq!(document["components"]["schemas"]["runtime.Gap"]["type"], "post");
+        assert!(document["components"]["schemas"].get("runtime.Same").is_none());
         assert_eq!(document["paths"]["/healthz"]["servers"][0]["url"], "/");
     }
 }

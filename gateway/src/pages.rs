@@ -62,9 +62,7 @@ fn file(name: &str, headers: &HeaderMap) -> Option<Response> {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         match packed(name, headers) {
-            Some((coding, file)) => {
-                ([(header::CONTENT_ENCODING, coding)], body(file)).into_response()
-            }
+            Some((coding, file)) => ([(header::CONTENT_ENCODING, coding)], body(file)).into_response(),
             None => body(plain).into_response(),
         }
     };
@@ -86,9 +84,7 @@ fn file(name: &str, headers: &HeaderMap) -> Option<Response> {
 }
 
 fn knows(headers: &HeaderMap, tag: &str) -> bool {
-    let known = headers
-        .get(header::IF_NONE_MATCH)
-        .and_then(|value| value.to_str().ok());
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     known.is_some_and(|list| list.split(',').any(|known| known.trim() == tag))
 }
 
@@ -129,12 +125,7 @@ pub fn sign_in_page(refusal: Option<&str>) -> Response {
              <p>The token also stands in the data folder, in <code>keys/operator.token</code>.</p>"
         ),
     );
-    (
-        StatusCode::UNAUTHORIZED,
-        [(header::CACHE_CONTROL, "no-store")],
-        page,
-    )
-        .into_response()
+    (StatusCode::UNAUTHORIZED, [(header::CACHE_CONTROL, "no-store")], page).into_response()
 }
 
 fn unbuilt_page() -> Response {
@@ -173,10 +164,7 @@ const SECURITY: [(HeaderName, &str); 5] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::X_FRAME_OPTIONS, "DENY"),
     (header::REFERRER_POLICY, "no-referrer"),
-    (
-        HeaderName::from_static("cross-origin-opener-policy"),
-        "same-origin",
-    ),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
 ];
 
 /// Puts the security headers on every answer that does not set its own.

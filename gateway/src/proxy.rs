@@ -49,12 +49,7 @@ struct Upstream {
 }
 
 /// Routes that pass `prefixes` and what is below them on to `base_url`, where they lie under `/api/v1` too.
-pub fn routes(
-    service: &'static str,
-    prefixes: &[String],
-    base_url: &str,
-    secret: &str,
-) -> Result<Router, Error> {
+pub fn routes(service: &'static str, prefixes: &[String], base_url: &str, secret: &str) -> Result<Router, Error> {
     let client = reqwest::Client::builder()
         .connect_timeout(CONNECT_PATIENCE)
         .redirect(reqwest::redirect::Policy::none())
@@ -80,20 +75,15 @@ pub fn routes(
 }
 
 fn in_header(text: &str) -> HeaderValue {
-    HeaderValue::from_str(&URL_SAFE_NO_PAD.encode(text))
-        .expect("base64url is always a header value")
+    HeaderValue::from_str(&URL_SAFE_NO_PAD.encode(text)).expect("base64url is always a header value")
 }
 
-async fn pass_on(
-    State(upstream): State<Arc<Upstream>>,
-    request: Request,
-) -> Result<Response, Refusal> {
+async fn pass_on(State(upstream): State<Arc<Upstream>>, request: Request) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let mut headers = without_hops(parts.headers);
     if let Some(principal) = parts.extensions.get::<Principal>() {
-        let principal =
-            serde_json::to_string(principal).map_err(|error| Refusal::internal(&error))?;
+        let principal = serde_json::to_string(principal).map_err(|error| Refusal::internal(&error))?;
         headers.insert(PRINCIPAL, in_header(&principal));
         headers.insert(SECRET, upstream.secret.clone());
     }
@@ -137,13 +127,8 @@ pub fn behind_gateway(routes: Router, secret: &str) -> Router {
     routes.layer(middleware::from_fn_with_state(expected, believe))
 }
 
-async fn believe(
-    State(expected): State<Arc<Fingerprint>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let told = from_header(request.headers(), &SECRET)
-        .filter(|secret| Fingerprint::of(secret).same(&expected));
+async fn believe(State(expected): State<Arc<Fingerprint>>, mut request: Request, next: Next) -> Response {
+    let told = from_header(request.headers(), &SECRET).filter(|secret| Fingerprint::of(secret).same(&expected));
     let principal = told
         .and_then(|_| from_header(request.headers(), &PRINCIPAL))
         .and_then(|text| serde_json::from_str::<Principal>(&text).ok());
@@ -152,10 +137,7 @@ async fn believe(
             request.extensions_mut().insert(principal);
             next.run(request).await
         }
-        None => {
-            Refusal::forbidden("this service answers only its gateway: ask the gateway instead")
-                .into_response()
-        }
+        None => Refusal::forbidden("this service answers only its gateway: ask the gateway instead").into_response(),
     }
 }
 

@@ -110,12 +110,7 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
         bound,
     } = deps;
     let fragments = services.iter().map(|mount| match mount {
-        Mount::Local {
-            service, openapi, ..
-        }
-        | Mount::Proxy {
-            service, openapi, ..
-        } => (*service, openapi),
+        Mount::Local { service, openapi, .. } | Mount::Proxy { service, openapi, .. } => (*service, openapi),
     });
     let openapi = openapi::document(&build, fragments).to_string();
     let services = mount(services)?;
@@ -169,8 +164,7 @@ async fn serve(
         }
     });
     let routes = router(Arc::clone(&app), services).into_make_service();
-    let server =
-        axum::serve(listener, routes).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    let server = axum::serve(listener, routes).with_graceful_shutdown(shutdown.clone().cancelled_owned());
     let mut server = std::pin::pin!(server.into_future());
     if let Some(bound) = bound {
         // Whoever asked may have gone; the gateway serves all the same.
@@ -198,9 +192,7 @@ async fn serve(
 
 fn announce(app: &App, address: SocketAddr) -> Bound {
     let reachable = match address.ip() {
-        ip if ip.is_unspecified() => {
-            SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port())
-        }
+        ip if ip.is_unspecified() => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port()),
         _ => address,
     };
     let public = app
@@ -220,35 +212,31 @@ fn announce(app: &App, address: SocketAddr) -> Bound {
 }
 
 async fn bind(listen: &str) -> Result<TcpListener, Error> {
-    TcpListener::bind(listen)
-        .await
-        .map_err(|source| match source.kind() {
-            io::ErrorKind::AddrInUse => Error::PortInUse {
-                listen: listen.to_owned(),
-            },
-            _ => Error::Listen {
-                listen: listen.to_owned(),
-                source,
-            },
-        })
+    TcpListener::bind(listen).await.map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => Error::PortInUse {
+            listen: listen.to_owned(),
+        },
+        _ => Error::Listen {
+            listen: listen.to_owned(),
+            source,
+        },
+    })
 }
 
 fn mount(services: Vec<Mount>) -> Result<Router, Error> {
-    services
-        .into_iter()
-        .try_fold(Router::new(), |router, mount| {
-            let routes = match mount {
-                Mount::Local { routes, .. } => routes,
-                Mount::Proxy {
-                    service,
-                    prefixes,
-                    base_url,
-                    secret,
-                    ..
-                } => proxy::routes(service, &prefixes, &base_url, &secret)?,
-            };
-            Ok(router.merge(routes))
-        })
+    services.into_iter().try_fold(Router::new(), |router, mount| {
+        let routes = match mount {
+            Mount::Local { routes, .. } => routes,
+            Mount::Proxy {
+                service,
+                prefixes,
+                base_url,
+                secret,
+                ..
+            } => proxy::routes(service, &prefixes, &base_url, &secret)?,
+        };
+        Ok(router.merge(routes))
+    })
 }
 
 fn semaphore(permits: usize) -> Arc<Semaphore> {

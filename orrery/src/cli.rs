@@ -69,7 +69,13 @@ pub struct Target {
     #[arg(long, value_name = "URL", requires = "token")]
     pub url: Option<String>,
     /// The token for --url.
-    #[arg(long, value_name = "TOKEN", env = "ORRERY_TOKEN", hide_env_values = true, requires = "url")]
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "ORRERY_TOKEN",
+        hide_env_values = true,
+        requires = "url"
+    )]
     pub token: Option<String>,
 }
 
@@ -311,6 +317,9 @@ pub enum Config {
 /// `$XDG_DATA_HOME/orrery`, or `~/.local/share/orrery`.
 fn default_data() -> PathBuf {
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
-    let base = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).or_else(home).unwrap_or_default();
+    let base = std::env::var_os("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .or_else(home)
+        .unwrap_or_default();
     base.join("orrery")
 }

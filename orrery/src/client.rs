@@ -46,8 +46,11 @@ impl Source {
 }
 
 fn not_running(root: &Path) -> Failure {
-    let message =
-        format!("no Orrery runs on {}: start it with `orrery up --data {}`", root.display(), root.display());
+    let message = format!(
+        "no Orrery runs on {}: start it with `orrery up --data {}`",
+        root.display(),
+        root.display()
+    );
     Failure::new(Exit::Unreachable, message)
 }
 
@@ -61,7 +64,11 @@ pub struct Client {
 impl Client {
     fn new(url: &str, token: &str) -> Result<Self, Failure> {
         let http = reqwest::Client::builder().build().map_err(Failure::from_error)?;
-        Ok(Self { http, base: format!("{}/api/v1", url.trim_end_matches('/')), token: token.to_owned() })
+        Ok(Self {
+            http,
+            base: format!("{}/api/v1", url.trim_end_matches('/')),
+            token: token.to_owned(),
+        })
     }
 
     /// A GET that answers JSON.
@@ -70,7 +77,11 @@ impl Client {
     /// As the answer's problem says.
     pub async fn get(&self, path: &str, parameters: &[(&str, String)]) -> Result<Value, Failure> {
         let request = self.http.get(self.url(path)).query(parameters);
-        self.send(request).await?.json().await.map_err(|error| self.broken(&error))
+        self.send(request)
+            .await?
+            .json()
+            .await
+            .map_err(|error| self.broken(&error))
     }
 
     /// A POST of JSON that answers JSON.
@@ -79,7 +90,11 @@ impl Client {
     /// As the answer's problem says.
     pub async fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
         let request = self.http.post(self.url(path)).json(body);
-        self.send(request).await?.json().await.map_err(|error| self.broken(&error))
+        self.send(request)
+            .await?
+            .json()
+            .await
+            .map_err(|error| self.broken(&error))
     }
 
     /// A GET whose answer goes to standard output as it comes.
@@ -105,12 +120,19 @@ impl Client {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, Failure> {
-        let response = request.bearer_auth(&self.token).send().await.map_err(|error| self.broken(&error))?;
+        let response = request
+            .bearer_auth(&self.token)
+            .send()
+            .await
+            .map_err(|error| self.broken(&error))?;
         if response.status().is_success() {
             return Ok(response);
         }
         let status = response.status().as_u16();
-        Err(Failure::from_problem(status, &response.text().await.unwrap_or_default()))
+        Err(Failure::from_problem(
+            status,
+            &response.text().await.unwrap_or_default(),
+        ))
     }
 
     async fn print(&self, response: reqwest::Response) -> Result<(), Failure> {

@@ -73,7 +73,9 @@ impl ApartSection {
             (Service::Runtime, "runtime", &self.runtime),
             (Service::Provenance, "provenance", &self.provenance),
         ];
-        places.into_iter().filter_map(|(service, name, url)| Some((service, name, url.as_deref()?)))
+        places
+            .into_iter()
+            .filter_map(|(service, name, url)| Some((service, name, url.as_deref()?)))
     }
 
     /// The secret that gateway and services share.
@@ -121,12 +123,18 @@ impl Config {
 
     /// The embedded agent's configuration.
     pub fn agent(&self, folder: &Path) -> AgentConfig {
-        AgentConfig { devices: self.edge.devices.clone(), ..AgentConfig::in_folder(folder) }
+        AgentConfig {
+            devices: self.edge.devices.clone(),
+            ..AgentConfig::in_folder(folder)
+        }
     }
 
     /// The bus's own settings.
     pub fn bus_settings(&self) -> orrery_bus::Config {
-        orrery_bus::Config { journal: self.bus.journal.clone(), kafka: self.bus.kafka.clone() }
+        orrery_bus::Config {
+            journal: self.bus.journal.clone(),
+            kafka: self.bus.kafka.clone(),
+        }
     }
 }
 

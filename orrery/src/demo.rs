@@ -26,7 +26,13 @@ pub fn add_devices(config: &mut AgentConfig, rig: &Rig) -> Result<(), Failure> {
         let id = DeviceId::new(device.device_id).map_err(Failure::from_error)?;
         let title = Some(device.title.to_owned());
         let (connector, stream) = describe(device);
-        config.devices.push(DeviceConfig { id, title, connector, batch: Default::default(), streams: vec![stream] });
+        config.devices.push(DeviceConfig {
+            id,
+            title,
+            connector,
+            batch: Default::default(),
+            streams: vec![stream],
+        });
     }
     config.check("--demo").map_err(Failure::from_error)
 }
@@ -35,7 +41,11 @@ fn describe(device: &RigDevice) -> (ConnectorConfig, StreamConfig) {
     match &device.connection {
         Connection::Serial { path } => {
             let port = path.display().to_string();
-            let connector = TcLabConfig { port, baud: 115_200, rate_hz: device.rate_hz };
+            let connector = TcLabConfig {
+                port,
+                baud: 115_200,
+                rate_hz: device.rate_hz,
+            };
             (ConnectorConfig::TcLab(connector), board(device.rate_hz))
         }
         Connection::OpcUa { url, node } => {
@@ -45,11 +55,19 @@ fn describe(device: &RigDevice) -> (ConnectorConfig, StreamConfig) {
                 uncertainty: Some(0.15),
                 ..ChannelConfig::float("temperature", "Cel", node)
             };
-            (ConnectorConfig::OpcUa(OpcUaConfig::at(url)), stream("air", "Chamber air", device.rate_hz, vec![air]))
+            (
+                ConnectorConfig::OpcUa(OpcUaConfig::at(url)),
+                stream("air", "Chamber air", device.rate_hz, vec![air]),
+            )
         }
         Connection::Mqtt { url, topic } => {
-            let connector =
-                MqttConfig { url: url.clone(), username: None, password: None, client_id: None, ca_file: None };
+            let connector = MqttConfig {
+                url: url.clone(),
+                username: None,
+                password: None,
+                client_id: None,
+                ca_file: None,
+            };
             let described = if device.device_id == "power-meter" {
                 let power = ChannelConfig {
                     title: Some("power".to_owned()),
@@ -73,8 +91,18 @@ fn describe(device: &RigDevice) -> (ConnectorConfig, StreamConfig) {
                 };
                 stream("room", "Room", device.rate_hz, vec![humidity, temperature])
             };
-            let time = Some(TimeConfig { source: "/ts".to_owned(), format: TimeFormat::UnixS });
-            (ConnectorConfig::Mqtt(connector), StreamConfig { topic: Some(topic.clone()), time, ..described })
+            let time = Some(TimeConfig {
+                source: "/ts".to_owned(),
+                format: TimeFormat::UnixS,
+            });
+            (
+                ConnectorConfig::Mqtt(connector),
+                StreamConfig {
+                    topic: Some(topic.clone()),
+                    time,
+                    ..described
+                },
+            )
         }
     }
 }
@@ -90,7 +118,12 @@ fn board(rate_hz: f64) -> StreamConfig {
         title: Some(title.to_owned()),
         low: Some(0.0),
         high: Some(100.0),
-        command: Some(CommandConfig { safe: 0.0, low: Some(0.0), high: Some(HEATER_LIMIT_PERCENT), tolerance: 0.3 }),
+        command: Some(CommandConfig {
+            safe: 0.0,
+            low: Some(0.0),
+            high: Some(HEATER_LIMIT_PERCENT),
+            tolerance: 0.3,
+        }),
         ..ChannelConfig::float(name, "%", source)
     };
     let channels = vec![

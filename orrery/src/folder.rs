@@ -48,8 +48,9 @@ impl Folder {
         match Self::lock(root)? {
             Some(folder) => Ok(folder),
             None => {
-                let who = read_endpoint(root)
-                    .map_or_else(String::new, |owner| format!(" (process {}, at {})", owner.pid, owner.url));
+                let who = read_endpoint(root).map_or_else(String::new, |owner| {
+                    format!(" (process {}, at {})", owner.pid, owner.url)
+                });
                 let message = format!(
                     "{} belongs to a running Orrery{who}: stop that one, or give another folder with --data",
                     root.display()
@@ -76,7 +77,10 @@ impl Folder {
             return Ok(State::Stopped(folder));
         }
         let endpoint = read_endpoint(root).ok_or_else(|| {
-            let message = format!("an Orrery owns {} and has not opened its address yet: try again", root.display());
+            let message = format!(
+                "an Orrery owns {} and has not opened its address yet: try again",
+                root.display()
+            );
             Failure::new(Exit::Unreachable, message)
         })?;
         Ok(State::Running(endpoint))
@@ -92,7 +96,10 @@ impl Folder {
             .open(&path)
             .map_err(|error| cannot("open", &path, &error))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Self { root: root.to_owned(), _lock: file })),
+            Ok(()) => Ok(Some(Self {
+                root: root.to_owned(),
+                _lock: file,
+            })),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(cannot("lock", &path, &error.into())),
         }
@@ -131,7 +138,9 @@ impl Folder {
         let path = self.path("keys").join(format!("{name}.key"));
         match fs::read_to_string(&path) {
             Ok(text) => {
-                let seed = hex::decode(text.trim()).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+                let seed = hex::decode(text.trim())
+                    .ok()
+                    .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
                 let seed = seed.ok_or_else(|| {
                     let message = format!(
                         "{} is not a key of 64 hexadecimal digits: restore it from a backup, or remove it to get a new \
@@ -162,15 +171,23 @@ fn read_endpoint(root: &Path) -> Option<Endpoint> {
 
 /// Makes a folder that only its user may enter, with its parents.
 pub fn private_dir(path: &Path) -> Result<(), Failure> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| cannot("make", path, &error))
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| cannot("make", path, &error))
 }
 
 /// Writes a file that only its user may read, durably and in one step.
 fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let temporary = path.with_extension("new");
     let write = || -> std::io::Result<()> {
-        let mut file =
-            OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
@@ -194,7 +211,11 @@ mod tests {
         assert_eq!(Folder::find(&root).err().unwrap().exit, Exit::NotFound);
         let folder = Folder::own(&root).unwrap();
         assert_eq!(Folder::find(&root).err().unwrap().exit, Exit::Unreachable);
-        let endpoint = Endpoint { url: "http://127.0.0.1:1".to_owned(), token: "t".to_owned(), pid: 7 };
+        let endpoint = Endpoint {
+            url: "http://127.0.0.1:1".to_owned(),
+            token: "t".to_owned(),
+            pid: 7,
+        };
         folder.announce(&endpoint).unwrap();
         let conflict = Folder::own(&root).err().unwrap();
         assert_eq!(conflict.exit, Exit::Conflict);
@@ -211,6 +232,13 @@ mod tests {
         let key = folder.key("control").unwrap();
         assert_eq!(folder.key("control").unwrap().public(), key.public());
         fs::write(folder.path("keys/control.key"), "zz").unwrap();
-        assert!(folder.key("control").err().unwrap().message.contains("control.key is not a key"));
+        assert!(
+            folder
+                .key("control")
+                .err()
+                .unwrap()
+                .message
+                .contains("control.key is not a key")
+        );
     }
 }

@@ -41,8 +41,7 @@ fn main() -> ExitCode {
     }
 }
 
-const DEFAULT_FILTER: &str =
-    "warn,orrery=info,opcua_core=off,opcua_client=off,opcua_crypto=off,opcua_server=off";
+const DEFAULT_FILTER: &str = "warn,orrery=info,opcua_core=off,opcua_client=off,opcua_crypto=off,opcua_server=off";
 
 async fn dispatch(command: &Command) -> Result<(), Failure> {
     match command {
@@ -69,5 +68,9 @@ async fn dispatch(command: &Command) -> Result<(), Failure> {
 fn log_to_stderr() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colours)
+        .with_writer(std::io::stderr)
+        .init();
 }

@@ -32,7 +32,8 @@ impl Stage {
         name: &'static str,
         task: impl Future<Output = Result<(), E>> + Send + 'static,
     ) {
-        self.set.spawn(async move { (name, task.await.map_err(|error| error.to_string())) });
+        self.set
+            .spawn(async move { (name, task.await.map_err(|error| error.to_string())) });
     }
 
     async fn end(&mut self, deadline: Duration) {

@@ -33,8 +33,8 @@ const READY: Duration = Duration::from_secs(60);
 /// # Errors
 /// What could not start, or which service stopped and why.
 pub async fn up(arguments: &Up) -> Result<(), Failure> {
-    let clock = SystemClock::scaled(arguments.speed)
-        .map_err(|error| Failure::new(Exit::Usage, format!("--speed: {error}")))?;
+    let clock =
+        SystemClock::scaled(arguments.speed).map_err(|error| Failure::new(Exit::Usage, format!("--speed: {error}")))?;
     let clock: Arc<dyn Clock> = Arc::new(clock);
     let mut config = Config::load(&arguments.data.data, arguments.config.as_deref())?;
     if let Some(listen) = arguments.listen {
@@ -84,7 +84,8 @@ pub async fn serve(arguments: &Serve) -> Result<(), Failure> {
         config.bus.url = bus.clone();
     }
     if config.bus.url == BusUrl::Journal {
-        let message = "services that run apart share a bus: give --bus kafka://HOST:PORT (the journal serves one process)";
+        let message =
+            "services that run apart share a bus: give --bus kafka://HOST:PORT (the journal serves one process)";
         return Err(Failure::new(Exit::Usage, message));
     }
     let folder = Folder::own(&arguments.data.data)?;
@@ -147,12 +148,17 @@ async fn start_apart(
     let routes = orrery_gateway::behind_gateway(Router::new().nest("/api/v1", routes), secret);
     let listen = &config.gateway.listen;
     let listener = tokio::net::TcpListener::bind(listen).await.map_err(|error| {
-        Failure::new(Exit::Conflict, format!("cannot listen on {listen}: {error}; give another address with --listen"))
+        Failure::new(
+            Exit::Conflict,
+            format!("cannot listen on {listen}: {error}; give another address with --listen"),
+        )
     })?;
     let address = listener.local_addr().map_err(Failure::from_error)?;
     let stop = tasks.rest.stop();
     tasks.rest.spawn("routes", async move {
-        axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await
+        axum::serve(listener, routes)
+            .with_graceful_shutdown(stop.cancelled_owned())
+            .await
     });
     Ok(format!("http://{address}"))
 }
@@ -173,7 +179,12 @@ impl Shared {
         let bus = bus.map_err(|error| Failure::new(Exit::Unreachable, error.to_string()))?;
         record_configuration(config, &bus, &**clock).await?;
         let control_key = folder.key("control")?;
-        Ok(Self { bus, clock: Arc::clone(clock), control_key, aligner: orrery_aligner::Handle::new() })
+        Ok(Self {
+            bus,
+            clock: Arc::clone(clock),
+            control_key,
+            aligner: orrery_aligner::Handle::new(),
+        })
     }
 }
 
@@ -195,23 +206,45 @@ async fn start_services(
         };
         let key = folder.key("log")?;
         let handle = orrery_provenance::Handle::open(&log, key).map_err(Failure::from_error)?;
-        let deps =
-            orrery_provenance::Deps { bus: Arc::clone(bus), clock: Arc::clone(clock), handle: handle.clone() };
-        tasks.rest.spawn("provenance log", orrery_provenance::run(log, deps, stop.clone()));
-        mounts.push(local("provenance", orrery_provenance::routes(handle), orrery_provenance::openapi())?);
+        let deps = orrery_provenance::Deps {
+            bus: Arc::clone(bus),
+            clock: Arc::clone(clock),
+            handle: handle.clone(),
+        };
+        tasks
+            .rest
+            .spawn("provenance log", orrery_provenance::run(log, deps, stop.clone()));
+        mounts.push(local(
+            "provenance",
+            orrery_provenance::routes(handle),
+            orrery_provenance::openapi(),
+        )?);
     }
     if wanted.contains(&Service::Aligner) {
         let handle = shared.aligner.clone();
-        let deps =
-            orrery_aligner::Deps { bus: Arc::clone(bus), clock: Arc::clone(clock), handle: handle.clone() };
-        tasks.rest.spawn("aligner", orrery_aligner::run(config.aligner.clone(), deps, stop.clone()));
-        mounts.push(local("aligner", orrery_aligner::routes(handle), orrery_aligner::openapi())?);
+        let deps = orrery_aligner::Deps {
+            bus: Arc::clone(bus),
+            clock: Arc::clone(clock),
+            handle: handle.clone(),
+        };
+        tasks.rest.spawn(
+            "aligner",
+            orrery_aligner::run(config.aligner.clone(), deps, stop.clone()),
+        );
+        mounts.push(local(
+            "aligner",
+            orrery_aligner::routes(handle),
+            orrery_aligner::openapi(),
+        )?);
     }
     if wanted.contains(&Service::Runtime) {
         let control_key = shared.control_key.clone();
-        let deps = orrery_runtime::Deps { bus: Arc::clone(bus), clock: Arc::clone(clock), control_key };
-        let runtime =
-            orrery_runtime::Runtime::open(config.runtime.clone(), deps).map_err(Failure::from_error)?;
+        let deps = orrery_runtime::Deps {
+            bus: Arc::clone(bus),
+            clock: Arc::clone(clock),
+            control_key,
+        };
+        let runtime = orrery_runtime::Runtime::open(config.runtime.clone(), deps).map_err(Failure::from_error)?;
         mounts.push(local("runtime", runtime.routes(), orrery_runtime::openapi())?);
         tasks.rest.spawn("runtime", runtime.run(stop));
     }
@@ -220,16 +253,31 @@ async fn start_services(
 
 fn local(service: &'static str, routes: Router, openapi: impl serde::Serialize) -> Result<Mount, Failure> {
     let openapi = serde_json::to_value(openapi).map_err(Failure::from_error)?;
-    Ok(Mount::Local { service, routes, openapi })
+    Ok(Mount::Local {
+        service,
+        routes,
+        openapi,
+    })
 }
 
 fn elsewhere(config: &Config, service: Service, name: &'static str, url: &str) -> Result<Mount, Failure> {
     let (prefixes, openapi) = match service {
         Service::Aligner => (
-            &["/devices", "/streams", "/presence", "/replay", "/seek", "/query", "/aligner"][..],
+            &[
+                "/devices",
+                "/streams",
+                "/presence",
+                "/replay",
+                "/seek",
+                "/query",
+                "/aligner",
+            ][..],
             serde_json::to_value(orrery_aligner::openapi()),
         ),
-        Service::Runtime => (&["/graphs", "/control"][..], serde_json::to_value(orrery_runtime::openapi())),
+        Service::Runtime => (
+            &["/graphs", "/control"][..],
+            serde_json::to_value(orrery_runtime::openapi()),
+        ),
         Service::Provenance => (&["/provenance"][..], serde_json::to_value(orrery_provenance::openapi())),
         Service::Gateway => (&[][..], Ok(serde_json::Value::Null)),
     };
@@ -248,19 +296,25 @@ async fn start_agent(agent: AgentConfig, shared: &Shared, tasks: &mut Tasks) -> 
         return Ok(());
     }
     let ready = tokio::time::timeout(READY, shared.aligner.ready());
-    ready.await.map_err(|_| Failure::from_error("the aligner did not start in time; its message is above"))?;
+    ready
+        .await
+        .map_err(|_| Failure::from_error("the aligner did not start in time; its message is above"))?;
     for device in &agent.devices {
         let key = orrery_edge_agent::keys::load_or_create(&agent.keys_folder(), &device.id);
         let key = key.map_err(Failure::from_error)?.public();
         let protocol = Some(device.connector.protocol().to_owned());
-        let enrolled = shared.aligner.enrol(device.id.clone(), key, device.title.clone(), protocol).await;
+        let enrolled = shared
+            .aligner
+            .enrol(device.id.clone(), key, device.title.clone(), protocol)
+            .await;
         enrolled.map_err(Failure::from_error)?;
     }
     let issuers = vec![shared.control_key.public()];
-    let deps =
-        orrery_edge_agent::Deps::with_bus(&agent, Arc::clone(&shared.bus), Arc::clone(&shared.clock), issuers);
+    let deps = orrery_edge_agent::Deps::with_bus(&agent, Arc::clone(&shared.bus), Arc::clone(&shared.clock), issuers);
     let stop = tasks.intake.stop();
-    tasks.intake.spawn("edge agent", orrery_edge_agent::run(agent, deps, stop));
+    tasks
+        .intake
+        .spawn("edge agent", orrery_edge_agent::run(agent, deps, stop));
     Ok(())
 }
 
@@ -292,7 +346,9 @@ async fn start_gateway(
     });
     match bound.await {
         Ok(bound) => Ok(bound),
-        Err(_) => Err(Failure::from_error(ended.await.unwrap_or_else(|_| "the gateway did not start".to_owned()))),
+        Err(_) => Err(Failure::from_error(
+            ended.await.unwrap_or_else(|_| "the gateway did not start".to_owned()),
+        )),
     }
 }
 
@@ -301,12 +357,18 @@ async fn record_configuration(config: &Config, bus: &SharedBus, clock: &dyn Cloc
     let text = toml::to_string(config).map_err(Failure::from_error)?;
     let record = Record {
         kind: RecordKind::Config,
-        subject: vec![Subject { name: "configuration".to_owned(), sha256: Digest::of(text.as_bytes()) }],
+        subject: vec![Subject {
+            name: "configuration".to_owned(),
+            sha256: Digest::of(text.as_bytes()),
+        }],
         predicate: serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "bus": config.bus.url.to_string() }),
         at: clock.wall(),
     };
     let record = orrery_bus::Record::new(RecordKind::Config.as_str(), record.encode());
-    bus.publish(topics::PROVENANCE, vec![record]).await.map(drop).map_err(Failure::from_error)
+    bus.publish(topics::PROVENANCE, vec![record])
+        .await
+        .map(drop)
+        .map_err(Failure::from_error)
 }
 
 /// Puts the shipped graph and model into the data folder, where a user may change them; a changed file is kept.
@@ -324,7 +386,11 @@ fn install_twin(folder: &Folder) -> Result<PathBuf, Failure> {
 }
 
 fn endpoint(bound: &Bound) -> Endpoint {
-    Endpoint { url: bound.url.clone(), token: bound.operator_token.clone(), pid: std::process::id() }
+    Endpoint {
+        url: bound.url.clone(),
+        token: bound.operator_token.clone(),
+        pid: std::process::id(),
+    }
 }
 
 fn say_where(url: &str) {

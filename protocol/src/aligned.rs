@@ -73,8 +73,7 @@ impl AlignedBlock {
     ) -> Result<RecordBatch, AlignedError> {
         let rows = times.len();
         let boots: Vec<u8> = boot.0.iter().copied().cycle().take(rows * 16).collect();
-        let boots = FixedSizeBinaryArray::try_new(16, boots.into(), None)
-            .map_err(|e| AlignedError(e.to_string()))?;
+        let boots = FixedSizeBinaryArray::try_new(16, boots.into(), None).map_err(|e| AlignedError(e.to_string()))?;
         let mut fields = Self::key_fields();
         let mut columns: Vec<ArrayRef> = vec![
             Arc::new(Int64Array::from(times)),
@@ -87,8 +86,7 @@ impl AlignedBlock {
             fields.push(field);
             columns.push(column);
         }
-        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
-            .map_err(|e| AlignedError(e.to_string()))
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|e| AlignedError(e.to_string()))
     }
 
     /// The block's bytes.
@@ -102,10 +100,7 @@ impl AlignedBlock {
             ("orrery.descriptor".to_owned(), self.descriptor.to_string()),
             ("orrery.revision".to_owned(), self.revision.to_string()),
             ("orrery.watermark".to_owned(), self.watermark.0.to_string()),
-            (
-                "orrery.asymmetry_nanos".to_owned(),
-                self.asymmetry_nanos.to_string(),
-            ),
+            ("orrery.asymmetry_nanos".to_owned(), self.asymmetry_nanos.to_string()),
         ]);
         ipc::encode(&self.batch, metadata).map_err(|error| AlignedError(error.to_string()))
     }
@@ -139,9 +134,7 @@ impl AlignedBlock {
             .map_err(|_| wrong("orrery.asymmetry_nanos"))?;
         for (at, expected) in Self::key_fields().iter().enumerate() {
             let found = schema.fields().get(at);
-            let fits = found.is_some_and(|f| {
-                f.name() == expected.name() && f.data_type() == expected.data_type()
-            });
+            let fits = found.is_some_and(|f| f.name() == expected.name() && f.data_type() == expected.data_type());
             if !fits || batch.column(at).null_count() > 0 {
                 return Err(AlignedError(format!(
                     "column {at} is not `{}` without nulls",
@@ -195,9 +188,7 @@ impl AlignedBlock {
 
     /// A channel's column.
     pub fn channel(&self, name: &str) -> Option<&ArrayRef> {
-        self.batch
-            .column_by_name(name)
-            .filter(|_| !KEY_COLUMNS.contains(&name))
+        self.batch.column_by_name(name).filter(|_| !KEY_COLUMNS.contains(&name))
     }
 
     /// A channel's value in a row as a float; none when null or not numeric.

@@ -1,8 +1,6 @@
 //! The sender's side of the hash chain: sequence and `previous` of one device in one boot.
 
-use crate::{
-    BootId, Claims, DeviceId, Digest, EnvelopeError, PayloadType, SealKey, TaiNanos, seal,
-};
+use crate::{BootId, Claims, DeviceId, Digest, EnvelopeError, PayloadType, SealKey, TaiNanos, seal};
 
 /// Seals the envelopes of one device in order.
 #[derive(Debug, Clone)]
@@ -68,11 +66,7 @@ impl Chain {
         let digest = Digest::of(&bytes);
         self.next_sequence += 1;
         self.previous = Some(digest);
-        Ok(Sealed {
-            claims,
-            bytes,
-            digest,
-        })
+        Ok(Sealed { claims, bytes, digest })
     }
 
     /// The device whose chain this is.

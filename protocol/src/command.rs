@@ -8,9 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::envelope::{Verified, parse_sign1, sign, signature_fits};
 use crate::payload::{cbor_payload, decode};
-use crate::{
-    DeviceId, EnvelopeError, KeyId, MAX_PAYLOAD, PayloadError, PublicKey, SealKey, TaiNanos, cbor,
-};
+use crate::{DeviceId, EnvelopeError, KeyId, MAX_PAYLOAD, PayloadError, PublicKey, SealKey, TaiNanos, cbor};
 
 const CONTENT_TYPE: &str = "application/vnd.orrery.command+cbor";
 
@@ -73,10 +71,7 @@ pub fn seal_command(command: &Command, key: &SealKey) -> Vec<u8> {
 /// [`CommandError`] says whether form, key or signature is wrong.
 pub fn verify_command(bytes: &[u8], key: &PublicKey) -> Result<Verified<Command>, CommandError> {
     if bytes.len() > MAX_PAYLOAD {
-        return Err(EnvelopeError::TooLarge {
-            length: bytes.len(),
-        }
-        .into());
+        return Err(EnvelopeError::TooLarge { length: bytes.len() }.into());
     }
     let cose = parse_sign1(bytes)?;
     let offered = key.key_id();

@@ -76,13 +76,7 @@ pub struct ReplayDigest {
 }
 
 /// The five columns every aligned table starts with, in this order; channels follow.
-pub(crate) const KEY_COLUMNS: [&str; 5] = [
-    "time_tai",
-    "time_uncertainty",
-    "boot_id",
-    "sequence",
-    "index",
-];
+pub(crate) const KEY_COLUMNS: [&str; 5] = ["time_tai", "time_uncertainty", "boot_id", "sequence", "index"];
 
 impl Default for ReplayDigest {
     fn default() -> Self {
@@ -165,27 +159,16 @@ impl ReplayDigest {
 
     fn key(&mut self, array: &ArrayRef, row: usize) {
         match array.data_type() {
-            DataType::Int64 => self.hash.update(
-                array
-                    .as_primitive::<types::Int64Type>()
-                    .value(row)
-                    .to_le_bytes(),
-            ),
-            DataType::UInt64 => self.hash.update(
-                array
-                    .as_primitive::<types::UInt64Type>()
-                    .value(row)
-                    .to_le_bytes(),
-            ),
-            DataType::UInt32 => self.hash.update(
-                array
-                    .as_primitive::<types::UInt32Type>()
-                    .value(row)
-                    .to_le_bytes(),
-            ),
-            DataType::FixedSizeBinary(_) => {
-                self.hash.update(array.as_fixed_size_binary().value(row))
-            }
+            DataType::Int64 => self
+                .hash
+                .update(array.as_primitive::<types::Int64Type>().value(row).to_le_bytes()),
+            DataType::UInt64 => self
+                .hash
+                .update(array.as_primitive::<types::UInt64Type>().value(row).to_le_bytes()),
+            DataType::UInt32 => self
+                .hash
+                .update(array.as_primitive::<types::UInt32Type>().value(row).to_le_bytes()),
+            DataType::FixedSizeBinary(_) => self.hash.update(array.as_fixed_size_binary().value(row)),
             _ => {}
         }
     }
@@ -215,18 +198,12 @@ impl ReplayDigest {
                 };
                 self.hash.update(bits.to_le_bytes());
             }
-            DataType::Int64 => self.hash.update(
-                array
-                    .as_primitive::<types::Int64Type>()
-                    .value(row)
-                    .to_le_bytes(),
-            ),
-            DataType::UInt64 => self.hash.update(
-                array
-                    .as_primitive::<types::UInt64Type>()
-                    .value(row)
-                    .to_le_bytes(),
-            ),
+            DataType::Int64 => self
+                .hash
+                .update(array.as_primitive::<types::Int64Type>().value(row).to_le_bytes()),
+            DataType::UInt64 => self
+                .hash
+                .update(array.as_primitive::<types::UInt64Type>().value(row).to_le_bytes()),
             DataType::Boolean => self.hash.update([u8::from(array.as_boolean().value(row))]),
             DataType::Utf8 => self.text(array.as_string::<i32>().value(row)),
             DataType::Utf8View => self.text(array.as_string_view().value(row)),

@@ -17,9 +17,7 @@
 use std::ops::Deref;
 
 use ciborium::value::Value;
-use coset::{
-    CoseSign1, CoseSign1Builder, Header, HeaderBuilder, Label, TaggedCborSerializable, iana,
-};
+use coset::{CoseSign1, CoseSign1Builder, Header, HeaderBuilder, Label, TaggedCborSerializable, iana};
 use serde::{Deserialize, Serialize};
 
 use crate::{BootId, DeviceId, Digest, KeyId, PublicKey, SealKey, TaiNanos};
@@ -160,9 +158,7 @@ pub enum EnvelopeError {
         offered: KeyId,
     },
     /// Bytes that are no usable Ed25519 public key.
-    #[error(
-        "{length} bytes that are no usable Ed25519 public key: 32 bytes of a strong curve point are needed"
-    )]
+    #[error("{length} bytes that are no usable Ed25519 public key: 32 bytes of a strong curve point are needed")]
     PublicKey {
         /// Bytes found.
         length: usize,
@@ -175,9 +171,7 @@ pub enum EnvelopeError {
 /// [`EnvelopeError::TooLarge`] over [`MAX_PAYLOAD`].
 pub fn seal(claims: &Claims, payload: &[u8], key: &SealKey) -> Result<Vec<u8>, EnvelopeError> {
     if payload.len() > MAX_PAYLOAD {
-        return Err(EnvelopeError::TooLarge {
-            length: payload.len(),
-        });
+        return Err(EnvelopeError::TooLarge { length: payload.len() });
     }
     let mut header = HeaderBuilder::new()
         .algorithm(iana::Algorithm::EdDSA)
@@ -224,9 +218,7 @@ impl Unverified {
     /// [`EnvelopeError`] says which part is missing or wrong.
     pub fn parse(bytes: Vec<u8>) -> Result<Self, EnvelopeError> {
         if bytes.len() > MAX_ENVELOPE {
-            return Err(EnvelopeError::TooLarge {
-                length: bytes.len(),
-            });
+            return Err(EnvelopeError::TooLarge { length: bytes.len() });
         }
         let cose = parse_sign1(&bytes)?;
         if !cose.unprotected.is_empty() {
@@ -284,10 +276,7 @@ impl Unverified {
             return Err(Box::new((error, self)));
         }
         if !signature_fits(&self.cose, key) {
-            return Err(Box::new((
-                EnvelopeError::Signature { key_id: offered },
-                self,
-            )));
+            return Err(Box::new((EnvelopeError::Signature { key_id: offered }, self)));
         }
         let payload = self.cose.payload.unwrap_or_default();
         Ok(Verified(Envelope {
@@ -300,8 +289,7 @@ impl Unverified {
 }
 
 pub(crate) fn parse_sign1(bytes: &[u8]) -> Result<CoseSign1, EnvelopeError> {
-    let cose = CoseSign1::from_tagged_slice(bytes)
-        .map_err(|error| EnvelopeError::NotCose(error.to_string()))?;
+    let cose = CoseSign1::from_tagged_slice(bytes).map_err(|error| EnvelopeError::NotCose(error.to_string()))?;
     let eddsa = coset::RegisteredLabelWithPrivate::Assigned(iana::Algorithm::EdDSA);
     if cose.protected.header.alg == Some(eddsa) {
         Ok(cose)
@@ -329,13 +317,8 @@ fn read_claims(header: &Header) -> Result<Claims, EnvelopeError> {
             .find(|(found, _)| *found == Label::Int(label))
             .map(|(_, value)| value)
     };
-    let text = |label, name| {
-        claim(label)
-            .and_then(Value::as_text)
-            .ok_or(EnvelopeError::Claim(name))
-    };
-    let device_id = DeviceId::new(text(DEVICE_ID, "device_id")?)
-        .map_err(|_| EnvelopeError::Claim("device_id"))?;
+    let text = |label, name| claim(label).and_then(Value::as_text).ok_or(EnvelopeError::Claim(name));
+    let device_id = DeviceId::new(text(DEVICE_ID, "device_id")?).map_err(|_| EnvelopeError::Claim("device_id"))?;
     let boot_id = claim(BOOT_ID)
         .and_then(Value::as_bytes)
         .and_then(|bytes| BootId::from_slice(bytes))
@@ -351,8 +334,8 @@ fn read_claims(header: &Header) -> Result<Claims, EnvelopeError> {
     let timestamp = integer(TIMESTAMP, "timestamp")?
         .try_into()
         .map_err(|_| EnvelopeError::Claim("timestamp"))?;
-    let payload_type = PayloadType::parse(text(PAYLOAD_TYPE, "payload_type")?)
-        .ok_or(EnvelopeError::Claim("payload_type"))?;
+    let payload_type =
+        PayloadType::parse(text(PAYLOAD_TYPE, "payload_type")?).ok_or(EnvelopeError::Claim("payload_type"))?;
     let previous = match claim(PREVIOUS) {
         None => None,
         Some(value) => {

@@ -17,8 +17,7 @@ pub struct IdError {
     rule: &'static str,
 }
 
-const PART_RULE: &str =
-    "use 1 to 128 of the characters A-Z a-z 0-9 . _ -, starting with a letter or digit";
+const PART_RULE: &str = "use 1 to 128 of the characters A-Z a-z 0-9 . _ -, starting with a letter or digit";
 
 fn is_part(text: &str) -> bool {
     (1..=128).contains(&text.len())

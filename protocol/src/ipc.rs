@@ -9,14 +9,8 @@ use arrow_ipc::{reader::StreamReader, writer::StreamWriter};
 use arrow_schema::{ArrowError, Schema};
 
 /// Writes one batch with the given schema metadata.
-pub(crate) fn encode(
-    batch: &RecordBatch,
-    metadata: HashMap<String, String>,
-) -> Result<Vec<u8>, ArrowError> {
-    let schema = Arc::new(Schema::new_with_metadata(
-        batch.schema().fields().clone(),
-        metadata,
-    ));
+pub(crate) fn encode(batch: &RecordBatch, metadata: HashMap<String, String>) -> Result<Vec<u8>, ArrowError> {
+    let schema = Arc::new(Schema::new_with_metadata(batch.schema().fields().clone(), metadata));
     let batch = batch.clone().with_schema(Arc::clone(&schema))?;
     let mut writer = StreamWriter::try_new(Vec::new(), &schema)?;
     writer.write(&batch)?;
@@ -30,8 +24,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<RecordBatch, String> {
     // The reader trusts lengths inside the flatbuffer in a few places and may panic on hostile input; a foreign
     // block must cost its sender an error, not us a thread.
     let read = std::panic::catch_unwind(|| {
-        let mut reader =
-            StreamReader::try_new(Cursor::new(bytes), None).map_err(|error| error.to_string())?;
+        let mut reader = StreamReader::try_new(Cursor::new(bytes), None).map_err(|error| error.to_string())?;
         let batch = reader
             .next()
             .ok_or("it holds no record batch")?
@@ -63,10 +56,8 @@ fn check_frames(bytes: &[u8]) -> Result<(), String> {
             return Ok(());
         }
         let header = bytes.get(at + 8..).and_then(|rest| rest.get(..length));
-        let header = header
-            .ok_or_else(|| format!("the message at byte {at} claims more bytes than there are"))?;
-        let message = arrow_ipc::root_as_message(header)
-            .map_err(|error| format!("message at byte {at}: {error}"))?;
+        let header = header.ok_or_else(|| format!("the message at byte {at} claims more bytes than there are"))?;
+        let message = arrow_ipc::root_as_message(header).map_err(|error| format!("message at byte {at}: {error}"))?;
         let body = usize::try_from(message.bodyLength()).unwrap_or(usize::MAX);
         let rest = bytes.len() - (at + 8 + length);
         if body > rest {

@@ -35,11 +35,10 @@ impl PublicKey {
     /// # Errors
     /// [`EnvelopeError::PublicKey`] when they are not a point of the curve, or a weak one.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, EnvelopeError> {
-        let bytes: [u8; 32] = bytes.try_into().map_err(|_| EnvelopeError::PublicKey {
-            length: bytes.len(),
-        })?;
-        let key = VerifyingKey::from_bytes(&bytes)
-            .map_err(|_| EnvelopeError::PublicKey { length: 32 })?;
+        let bytes: [u8; 32] = bytes
+            .try_into()
+            .map_err(|_| EnvelopeError::PublicKey { length: bytes.len() })?;
+        let key = VerifyingKey::from_bytes(&bytes).map_err(|_| EnvelopeError::PublicKey { length: 32 })?;
         if key.is_weak() {
             Err(EnvelopeError::PublicKey { length: 32 })
         } else {
@@ -66,10 +65,7 @@ impl PublicKey {
                 iana::OkpKeyParameter::Crv as i64,
                 (iana::EllipticCurve::Ed25519 as i64).into(),
             )
-            .param(
-                iana::OkpKeyParameter::X as i64,
-                self.0.as_bytes().to_vec().into(),
-            )
+            .param(iana::OkpKeyParameter::X as i64, self.0.as_bytes().to_vec().into())
             .build()
             .to_vec()
             .expect("a COSE_Key of four fixed parameters always encodes")
@@ -96,8 +92,7 @@ impl Serialize for PublicKey {
 
 impl<'de> Deserialize<'de> for PublicKey {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let bytes =
-            hex::decode(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)?;
+        let bytes = hex::decode(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)?;
         Self::from_bytes(&bytes).map_err(serde::de::Error::custom)
     }
 }

@@ -33,16 +33,15 @@ pub use clock_model::{ClockKind, ClockModel};
 pub use command::{Command, CommandError, seal_command, verify_command};
 pub use digest::{Digest, ReplayDigest};
 pub use envelope::{
-    Claims, Envelope, EnvelopeError, MAX_ENVELOPE, MAX_PAYLOAD, PayloadType, Unverified, Verified,
-    seal,
+    Claims, Envelope, EnvelopeError, MAX_ENVELOPE, MAX_PAYLOAD, PayloadType, Unverified, Verified, seal,
 };
 pub use ids::{BootId, ClockId, DeviceId, IdError, StreamId};
 pub use intervals::IntervalSet;
 pub use keys::{KeyId, PublicKey, SealKey};
 pub use merge::{Merge, MergedRow, RowKey};
 pub use payload::{
-    AckPayload, AckStatus, ClockPair, ClockPayload, EventPayload, HeartbeatPayload, LogPayload,
-    LossPayload, PayloadError, Probe,
+    AckPayload, AckStatus, ClockPair, ClockPayload, EventPayload, HeartbeatPayload, LogPayload, LossPayload,
+    PayloadError, Probe,
 };
 pub use principal::{Principal, Role};
 pub use problem::Problem;

@@ -66,10 +66,7 @@ impl Ord for Waiting {
 impl Merge {
     /// A merge of exactly these streams.
     pub fn new(streams: impl IntoIterator<Item = StreamId>) -> Self {
-        let watermarks = streams
-            .into_iter()
-            .map(|stream| (stream, TaiNanos(i64::MIN)))
-            .collect();
+        let watermarks = streams.into_iter().map(|stream| (stream, TaiNanos(i64::MIN))).collect();
         Self {
             watermarks,
             waiting: BinaryHeap::new(),
@@ -94,11 +91,7 @@ impl Merge {
 
     /// Up to where every stream is complete.
     pub fn complete_until(&self) -> TaiNanos {
-        self.watermarks
-            .values()
-            .min()
-            .copied()
-            .unwrap_or(TaiNanos(i64::MIN))
+        self.watermarks.values().min().copied().unwrap_or(TaiNanos(i64::MIN))
     }
 
     /// A stream's own watermark.

@@ -16,10 +16,7 @@ pub struct PayloadError {
 
 impl PayloadError {
     pub(crate) fn new(what: &'static str, why: impl Into<String>) -> Self {
-        Self {
-            what,
-            why: why.into(),
-        }
+        Self { what, why: why.into() }
     }
 }
 
@@ -43,10 +40,7 @@ macro_rules! cbor_payload {
 }
 pub(crate) use cbor_payload;
 
-pub(crate) fn decode<T: DeserializeOwned>(
-    what: &'static str,
-    bytes: &[u8],
-) -> Result<T, PayloadError> {
+pub(crate) fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, PayloadError> {
     cbor::decode(bytes).map_err(|why| PayloadError::new(what, why))
 }
 
@@ -83,15 +77,13 @@ pub struct Probe {
 impl Probe {
     /// Other clock minus host clock, ((t1 − t0) + (t2 − t3)) / 2, in nanoseconds.
     pub fn offset_nanos(&self) -> i64 {
-        let sum = (i128::from(self.t1) - i128::from(self.t0))
-            + (i128::from(self.t2) - i128::from(self.t3));
+        let sum = (i128::from(self.t1) - i128::from(self.t0)) + (i128::from(self.t2) - i128::from(self.t3));
         i64::try_from(sum.div_euclid(2)).unwrap_or(if sum < 0 { i64::MIN } else { i64::MAX })
     }
 
     /// Time on the way, (t3 − t0) − (t2 − t1), in nanoseconds; half of it bounds the offset's error.
     pub fn round_trip_nanos(&self) -> i64 {
-        let trip = (i128::from(self.t3) - i128::from(self.t0))
-            - (i128::from(self.t2) - i128::from(self.t1));
+        let trip = (i128::from(self.t3) - i128::from(self.t0)) - (i128::from(self.t2) - i128::from(self.t1));
         i64::try_from(trip).unwrap_or(if trip < 0 { i64::MIN } else { i64::MAX })
     }
 }

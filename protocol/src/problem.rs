@@ -21,12 +21,7 @@ impl Problem {
     pub const CONTENT_TYPE: &'static str = "application/problem+json";
 
     /// A problem of kind `urn:orrery:<name>`.
-    pub fn new(
-        status: u16,
-        name: &str,
-        title: impl Into<String>,
-        detail: impl Into<String>,
-    ) -> Self {
+    pub fn new(status: u16, name: &str, title: impl Into<String>, detail: impl Into<String>) -> Self {
         Self {
             kind: format!("urn:orrery:{name}"),
             status,

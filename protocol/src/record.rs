@@ -90,9 +90,7 @@ impl Record {
     pub fn encode(&self) -> Vec<u8> {
         let subject = self.subject.iter().map(|subject| StatementSubject {
             name: subject.name.clone(),
-            digest: Sha256Digest {
-                sha256: subject.sha256,
-            },
+            digest: Sha256Digest { sha256: subject.sha256 },
         });
         let statement = Statement {
             kind: STATEMENT.to_owned(),
@@ -112,13 +110,9 @@ impl Record {
     /// [`PayloadError`] says what is missing or wrong.
     pub fn decode(bytes: &[u8]) -> Result<Self, PayloadError> {
         let refuse = |why: String| PayloadError::new("provenance record", why);
-        let statement: Statement =
-            serde_json::from_slice(bytes).map_err(|error| refuse(error.to_string()))?;
+        let statement: Statement = serde_json::from_slice(bytes).map_err(|error| refuse(error.to_string()))?;
         if statement.kind != STATEMENT {
-            return Err(refuse(format!(
-                "its type is `{}`, not `{STATEMENT}`",
-                statement.kind
-            )));
+            return Err(refuse(format!("its type is `{}`, not `{STATEMENT}`", statement.kind)));
         }
         let kind = [
             RecordKind::Config,
@@ -129,14 +123,8 @@ impl Record {
         ]
         .into_iter()
         .find(|kind| statement.predicate_type == format!("{PREDICATE}{}/v1", kind.as_str()))
-        .ok_or_else(|| {
-            refuse(format!(
-                "its predicate type `{}` is unknown",
-                statement.predicate_type
-            ))
-        })?;
-        let at = TaiNanos::parse_rfc3339(&statement.predicate.at)
-            .map_err(|error| refuse(error.to_string()))?;
+        .ok_or_else(|| refuse(format!("its predicate type `{}` is unknown", statement.predicate_type)))?;
+        let at = TaiNanos::parse_rfc3339(&statement.predicate.at).map_err(|error| refuse(error.to_string()))?;
         let subject = statement
             .subject
             .into_iter()

@@ -8,9 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow_array::builder::{
-    BooleanBuilder, Float32Builder, Float64Builder, Int64Builder, StringBuilder,
-};
+use arrow_array::builder::{BooleanBuilder, Float32Builder, Float64Builder, Int64Builder, StringBuilder};
 use arrow_array::{Array, ArrayRef, Int64Array, RecordBatch, cast::AsArray, types::Int64Type};
 use arrow_schema::{DataType, Field, Schema};
 
@@ -81,13 +79,11 @@ impl SampleBlock {
                 .map(String::as_str)
                 .ok_or(SampleError::Metadata(name))
         };
-        let stream = StreamId::new(entry("orrery.stream")?)
-            .map_err(|_| SampleError::Metadata("orrery.stream"))?;
+        let stream = StreamId::new(entry("orrery.stream")?).map_err(|_| SampleError::Metadata("orrery.stream"))?;
         let descriptor = entry("orrery.descriptor")?
             .parse()
             .map_err(|_| SampleError::Metadata("orrery.descriptor"))?;
-        let clock_id = ClockId::new(entry("orrery.clock_id")?)
-            .map_err(|_| SampleError::Metadata("orrery.clock_id"))?;
+        let clock_id = ClockId::new(entry("orrery.clock_id")?).map_err(|_| SampleError::Metadata("orrery.clock_id"))?;
         let device_clock_id = schema
             .metadata()
             .get("orrery.device_clock_id")
@@ -102,11 +98,7 @@ impl SampleBlock {
             batch,
         };
         for column in ["device_time", "received"] {
-            match block
-                .batch
-                .column_by_name(column)
-                .map(|found| found.data_type())
-            {
+            match block.batch.column_by_name(column).map(|found| found.data_type()) {
                 Some(DataType::Int64) => {}
                 Some(other) => return Err(column_error(column, format!("is {other}, not Int64"))),
                 None => return Err(column_error(column, "is missing".to_owned())),
@@ -124,10 +116,7 @@ impl SampleBlock {
     /// [`SampleError::Column`] names the first column that does not fit.
     pub fn check(&self, descriptor: &Descriptor) -> Result<(), SampleError> {
         for field in self.batch.schema().fields().iter().skip(2) {
-            let channel = descriptor
-                .channels
-                .iter()
-                .find(|channel| channel.name == *field.name());
+            let channel = descriptor.channels.iter().find(|channel| channel.name == *field.name());
             match channel {
                 Some(channel) if channel.kind.data_type() == *field.data_type() => {}
                 Some(channel) => {
@@ -139,10 +128,7 @@ impl SampleBlock {
                     return Err(column_error(field.name(), why));
                 }
                 None => {
-                    return Err(column_error(
-                        field.name(),
-                        "is not in the descriptor".to_owned(),
-                    ));
+                    return Err(column_error(field.name(), "is not in the descriptor".to_owned()));
                 }
             }
         }
@@ -289,14 +275,8 @@ impl SampleBuilder {
     }
 
     /// Adds one sample; values stand in the descriptor's channel order, missing ones at the end are null.
-    pub fn push(
-        &mut self,
-        device_time: Option<DeviceNanos>,
-        received: MonoNanos,
-        values: &[Value],
-    ) {
-        self.device_time
-            .append_option(device_time.map(|time| time.0));
+    pub fn push(&mut self, device_time: Option<DeviceNanos>, received: MonoNanos, values: &[Value]) {
+        self.device_time.append_option(device_time.map(|time| time.0));
         self.received.append_value(received.0);
         for (at, column) in self.columns.iter_mut().enumerate() {
             column.push(values.get(at).unwrap_or(&Value::Null));
@@ -320,10 +300,7 @@ impl SampleBuilder {
             return None;
         }
         self.rows = 0;
-        let mut columns: Vec<ArrayRef> = vec![
-            Arc::new(self.device_time.finish()),
-            Arc::new(self.received.finish()),
-        ];
+        let mut columns: Vec<ArrayRef> = vec![Arc::new(self.device_time.finish()), Arc::new(self.received.finish())];
         columns.extend(self.columns.iter_mut().map(ColumnBuilder::finish));
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns)
             .expect("every push added one value to every column of the schema");

@@ -130,26 +130,19 @@ impl Descriptor {
         ];
         let refuse = |why: String| Err(PayloadError::new("descriptor", why));
         if self.channels.is_empty() || self.channels.len() > 4096 {
-            return refuse(format!(
-                "{} channels; a stream has 1 to 4096",
-                self.channels.len()
-            ));
+            return refuse(format!("{} channels; a stream has 1 to 4096", self.channels.len()));
         }
         let mut names = std::collections::HashSet::new();
         for Channel { name, .. } in &self.channels {
             let well_formed = (1..=128).contains(&name.len())
-                && name
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
             if !well_formed {
                 return refuse(format!(
                     "channel `{name}`: use 1 to 128 of the characters A-Z a-z 0-9 _"
                 ));
             }
             if RESERVED.contains(&name.as_str()) {
-                return refuse(format!(
-                    "channel `{name}`: the name is Orrery's own, choose another"
-                ));
+                return refuse(format!("channel `{name}`: the name is Orrery's own, choose another"));
             }
             if !names.insert(name) {
                 return refuse(format!("channel `{name}` stands twice"));

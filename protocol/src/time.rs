@@ -10,30 +10,22 @@ use serde::{Deserialize, Serialize};
 use crate::{ClockId, leap};
 
 /// Nanoseconds since 1970-01-01 TAI: reference time, the one timeline. No leap second ever repeats here.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TaiNanos(pub i64);
 
 /// POSIX nanoseconds since 1970-01-01 UTC; a leap second repeats.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct UtcNanos(pub i64);
 
 /// A source's own stamp in nanoseconds, on a clock that only the source knows (usually POSIX time, with an error).
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DeviceNanos(pub i64);
 
 /// The agent host's boot-time clock in nanoseconds (`CLOCK_BOOTTIME`): no wall-clock step moves it.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct MonoNanos(pub i64);
 
@@ -51,10 +43,7 @@ pub enum TimeError {
 impl TaiNanos {
     /// The TAI instant of a UTC instant, through the leap-second table.
     pub fn from_utc(utc: UtcNanos) -> Self {
-        Self(
-            utc.0
-                .saturating_add(leap::tai_minus_utc_at(utc) * 1_000_000_000),
-        )
+        Self(utc.0.saturating_add(leap::tai_minus_utc_at(utc) * 1_000_000_000))
     }
 
     /// The UTC instant of this TAI instant.
@@ -67,8 +56,7 @@ impl TaiNanos {
 
     /// RFC 3339 in UTC with nanoseconds: `2026-11-21T14:32:07.400000000Z`.
     pub fn to_rfc3339(self) -> String {
-        DateTime::<Utc>::from_timestamp_nanos(self.to_utc().0)
-            .to_rfc3339_opts(SecondsFormat::Nanos, true)
+        DateTime::<Utc>::from_timestamp_nanos(self.to_utc().0).to_rfc3339_opts(SecondsFormat::Nanos, true)
     }
 
     /// Reads RFC 3339 with any zone.
@@ -76,8 +64,7 @@ impl TaiNanos {
     /// # Errors
     /// [`TimeError`] names the text that is not a time.
     pub fn parse_rfc3339(text: &str) -> Result<Self, TimeError> {
-        let parsed = DateTime::parse_from_rfc3339(text.trim())
-            .map_err(|_| TimeError::Syntax(text.to_owned()))?;
+        let parsed = DateTime::parse_from_rfc3339(text.trim()).map_err(|_| TimeError::Syntax(text.to_owned()))?;
         let nanos = parsed
             .timestamp_nanos_opt()
             .ok_or_else(|| TimeError::Range(text.to_owned()))?;
@@ -178,9 +165,7 @@ impl ManualClock {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, (TaiNanos, MonoNanos)> {
-        self.now
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.now.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

@@ -45,26 +45,18 @@ fn block() -> SampleBlock {
     builder.push(
         None,
         MonoNanos(1_000),
-        &[
-            Value::Float(43.457),
-            Value::Float(30.0),
-            Value::Text("on".to_owned()),
-        ],
+        &[Value::Float(43.457), Value::Float(30.0), Value::Text("on".to_owned())],
     );
     builder.push(
         Some(DeviceNanos(5)),
         MonoNanos(2_000),
         &[Value::Float(f64::NAN), Value::Null],
     );
-    builder
-        .take(Some(ClockId::session("tclab-01", "s1")))
-        .unwrap()
+    builder.take(Some(ClockId::session("tclab-01", "s1"))).unwrap()
 }
 
 fn aligned(stream: &str, times: &[i64], watermark: i64) -> AlignedBlock {
-    let values: ArrayRef = Arc::new(Float64Array::from(
-        times.iter().map(|t| *t as f64).collect::<Vec<_>>(),
-    ));
+    let values: ArrayRef = Arc::new(Float64Array::from(times.iter().map(|t| *t as f64).collect::<Vec<_>>()));
     let count = times.len();
     let batch = AlignedBlock::batch(
         times.to_vec(),
@@ -94,8 +86,7 @@ fn frozen(name: &str, bytes: &[u8]) {
     if std::env::var_os("ORRERY_BLESS").is_some() {
         std::fs::write(&path, bytes).unwrap();
     }
-    let expected =
-        std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let expected = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     assert!(
         expected == bytes,
         "{name}: the bytes differ from version 1; a format change needs a new version"
@@ -106,16 +97,9 @@ fn frozen(name: &str, bytes: &[u8]) {
 fn the_bytes_of_version_1_are_frozen() {
     let mut chain = chain();
     let first = chain
-        .seal(
-            &key(),
-            start(),
-            PayloadType::Descriptor,
-            &descriptor().encode(),
-        )
+        .seal(&key(), start(), PayloadType::Descriptor, &descriptor().encode())
         .unwrap();
-    let second = chain
-        .seal(&key(), start(), PayloadType::Samples, b"payload")
-        .unwrap();
+    let second = chain.seal(&key(), start(), PayloadType::Samples, b"payload").unwrap();
     frozen("envelope-v1.cbor", &first.bytes);
     frozen("envelope-next-v1.cbor", &second.bytes);
     frozen("samples-v1.arrow", &block().encode().unwrap());
@@ -148,12 +132,8 @@ fn the_bytes_of_version_1_are_frozen() {
 #[test]
 fn a_chain_links_and_verifies() {
     let mut chain = chain();
-    let first = chain
-        .seal(&key(), start(), PayloadType::Log, b"one")
-        .unwrap();
-    let second = chain
-        .seal(&key(), start(), PayloadType::Log, b"two")
-        .unwrap();
+    let first = chain.seal(&key(), start(), PayloadType::Log, b"one").unwrap();
+    let second = chain.seal(&key(), start(), PayloadType::Log, b"two").unwrap();
     assert_eq!((first.claims.sequence, first.claims.previous), (0, None));
     assert_eq!(
         (second.claims.sequence, second.claims.previous),
@@ -217,10 +197,7 @@ fn blocks_keep_every_value() {
         (aligned.watermark, 4, &aligned.extra)
     );
     assert_eq!(back.value("t1", 1), Some(20.0));
-    assert_eq!(
-        back.channels().map(|(name, _)| name).collect::<Vec<_>>(),
-        ["t1"]
-    );
+    assert_eq!(back.channels().map(|(name, _)| name).collect::<Vec<_>>(), ["t1"]);
 }
 
 #[test]
@@ -230,13 +207,7 @@ fn a_block_that_contradicts_its_descriptor_names_the_column() {
     let error = block().check(&descriptor).unwrap_err().to_string();
     assert!(error.contains("`q1` is not in the descriptor"), "{error}");
     descriptor.channels[0].name = "time".to_owned();
-    assert!(
-        descriptor
-            .check()
-            .unwrap_err()
-            .to_string()
-            .contains("`time`")
-    );
+    assert!(descriptor.check().unwrap_err().to_string().contains("`time`"));
 }
 
 #[test]
@@ -274,10 +245,7 @@ fn the_digest_sees_content_and_order_but_not_batches_or_revisions() {
     };
     let mut later = whole.clone();
     later.revision = 99;
-    assert_eq!(
-        digest(&[(&whole, 0, 3)]),
-        digest(&[(&whole, 0, 1), (&later, 1, 2)])
-    );
+    assert_eq!(digest(&[(&whole, 0, 3)]), digest(&[(&whole, 0, 1), (&later, 1, 2)]));
     assert_ne!(digest(&[(&whole, 0, 3)]), digest(&[(&whole, 0, 2)]));
     assert_ne!(
         digest(&[(&whole, 0, 1), (&whole, 1, 1)]),
@@ -288,9 +256,7 @@ fn the_digest_sees_content_and_order_but_not_batches_or_revisions() {
 }
 
 fn drain(merge: &mut Merge) -> Vec<RowKey> {
-    std::iter::from_fn(|| merge.pop())
-        .map(|row| row.key)
-        .collect()
+    std::iter::from_fn(|| merge.pop()).map(|row| row.key).collect()
 }
 
 proptest! {

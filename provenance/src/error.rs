@@ -20,9 +20,7 @@ pub enum LogError {
         source: io::Error,
     },
     /// Another process has the folder.
-    #[error(
-        "the provenance log in {dir} is in use by another process: stop that one, or use another folder"
-    )]
+    #[error("the provenance log in {dir} is in use by another process: stop that one, or use another folder")]
     Locked {
         /// The log's folder.
         dir: PathBuf,
@@ -39,9 +37,7 @@ pub enum LogError {
         why: String,
     },
     /// Another origin or key than the one the log was made with.
-    #[error(
-        "the provenance log in {dir} belongs to {found}, not to {given}: restore its key, or use another folder"
-    )]
+    #[error("the provenance log in {dir} belongs to {found}, not to {given}: restore its key, or use another folder")]
     OtherOwner {
         /// The log's folder.
         dir: PathBuf,
@@ -54,9 +50,7 @@ pub enum LogError {
     #[error("`{0}` cannot name a log: leave out spaces, control characters and '+'")]
     BadOrigin(String),
     /// An entry above what tiles can hold.
-    #[error(
-        "a provenance record of {bytes} bytes is above the limit of 65535: name large content by its digest"
-    )]
+    #[error("a provenance record of {bytes} bytes is above the limit of 65535: name large content by its digest")]
     TooLarge {
         /// Its size.
         bytes: usize,

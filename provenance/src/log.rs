@@ -125,10 +125,7 @@ impl Log {
     /// [`LogError`]; the log is then as it was before. [`LogError::Damaged`] for a log with [`Log::damage`].
     pub fn append(&mut self, records: &[Record]) -> Result<u64, LogError> {
         let entries: Vec<Vec<u8>> = records.iter().map(Record::encode).collect();
-        let (source, consumed) = (
-            self.committed.source.clone(),
-            self.committed.consumed.clone(),
-        );
+        let (source, consumed) = (self.committed.source.clone(), self.committed.consumed.clone());
         self.append_from(&entries, &source, consumed)
     }
 
@@ -146,10 +143,7 @@ impl Log {
         if let Some(why) = &self.damage {
             return Err(self.damaged(why.clone()));
         }
-        if let Some(large) = entries
-            .iter()
-            .find(|entry| entry.len() > usize::from(u16::MAX))
-        {
+        if let Some(large) = entries.iter().find(|entry| entry.len() > usize::from(u16::MAX)) {
             return Err(LogError::TooLarge { bytes: large.len() });
         }
         self.discard_uncommitted()?;
@@ -210,9 +204,7 @@ impl Log {
             size: self.size(),
             asked: format!("entry {index}"),
         };
-        self.tree
-            .inclusion_proof(index, self.size())
-            .ok_or_else(outside)
+        self.tree.inclusion_proof(index, self.size()).ok_or_else(outside)
     }
 
     /// The proof that the tree of `old` entries is a prefix of the tree of `new` entries.
@@ -288,8 +280,7 @@ impl Log {
     pub fn hash_tile(&self, level: u32, index: u64, width: u64) -> Option<Vec<u8>> {
         let height = usize::try_from(level.checked_mul(TILE_HEIGHT)?).ok()?;
         let first = index.checked_mul(TILE)?;
-        let hashes =
-            (first..first.checked_add(width)?).map(|index| self.tree.complete(height, index));
+        let hashes = (first..first.checked_add(width)?).map(|index| self.tree.complete(height, index));
         let hashes: Option<Vec<Hash>> = hashes.collect();
         hashes.map(|hashes| hashes.concat())
     }
@@ -304,8 +295,7 @@ impl Log {
             return Ok(None);
         }
         let entries = self.entries(first, width)?;
-        let framed =
-            |entry: Entry| [&(entry.bytes.len() as u16).to_be_bytes()[..], &entry.bytes].concat();
+        let framed = |entry: Entry| [&(entry.bytes.len() as u16).to_be_bytes()[..], &entry.bytes].concat();
         Ok(Some(entries.into_iter().flat_map(framed).collect()))
     }
 
@@ -323,10 +313,8 @@ impl Log {
             // `append_from` checked that the length fits.
             let framed = [&(entry.len() as u16).to_be_bytes()[..], entry].concat();
             bundle_bytes = if index % TILE == 0 { 0 } else { bundle_bytes } + framed.len() as u64;
-            self.bundle
-                .append(&self.dir.join(bundle_path(index / TILE)), &framed)?;
-            self.hashes
-                .append(&self.dir.join(hash_path(0, index / TILE)), &leaf)?;
+            self.bundle.append(&self.dir.join(bundle_path(index / TILE)), &framed)?;
+            self.hashes.append(&self.dir.join(hash_path(0, index / TILE)), &leaf)?;
             self.tree.push(leaf);
         }
         self.bundle.sync()?;
@@ -379,10 +367,7 @@ impl Log {
     }
 
     fn publish_checkpoint(&self) -> Result<(), LogError> {
-        write_atomically(
-            &self.dir.join("checkpoint"),
-            self.committed.checkpoint.as_bytes(),
-        )
+        write_atomically(&self.dir.join("checkpoint"), self.committed.checkpoint.as_bytes())
     }
 
     /// Cuts off what an append left that was not committed.
@@ -391,11 +376,7 @@ impl Log {
             return Ok(());
         }
         let (tile, within) = (self.size() / TILE, self.size() % TILE);
-        let bundle_bytes = if within == 0 {
-            0
-        } else {
-            self.committed.bundle_bytes
-        };
+        let bundle_bytes = if within == 0 { 0 } else { self.committed.bundle_bytes };
         self.bundle = TileFile::open(&self.dir.join(bundle_path(tile)), bundle_bytes)?;
         self.hashes = TileFile::open(&self.dir.join(hash_path(0, tile)), within * 32)?;
         files::remove_after(&self.dir, bundle_path, tile)?;
@@ -418,11 +399,7 @@ impl Log {
         }
         let (tile, within) = (self.size() / TILE, self.size() % TILE);
         let bundle = bundle_path(tile);
-        let length = self
-            .dir
-            .join(&bundle)
-            .metadata()
-            .map_or(0, |metadata| metadata.len());
+        let length = self.dir.join(&bundle).metadata().map_or(0, |metadata| metadata.len());
         let cut_off = within > 0 && length < self.committed.bundle_bytes;
         cut_off.then(|| format!("{bundle} is too short"))
     }
@@ -437,9 +414,7 @@ impl Log {
 
 fn check_owner(dir: &Path, given: &VerifierKey) -> Result<(), LogError> {
     let path = dir.join("vkey");
-    let found = String::from_utf8_lossy(&files::read_if_there(&path)?)
-        .trim()
-        .to_owned();
+    let found = String::from_utf8_lossy(&files::read_if_there(&path)?).trim().to_owned();
     if found.is_empty() {
         return write_atomically(&path, format!("{given}\n").as_bytes());
     }
@@ -477,10 +452,7 @@ fn load_tree(dir: &Path, size: u64) -> Result<Tree, LogError> {
         let width = (size - tile * TILE).min(TILE);
         let bytes = files::read_if_there(&dir.join(hash_path(0, tile)))?;
         let (leaves, _) = bytes.as_chunks::<32>();
-        leaves
-            .iter()
-            .take(width as usize)
-            .for_each(|leaf| tree.push(*leaf));
+        leaves.iter().take(width as usize).for_each(|leaf| tree.push(*leaf));
         if (leaves.len() as u64) < width {
             break;
         }

@@ -30,9 +30,7 @@ pub enum NoteError {
     #[error("this is not a checkpoint: {0}")]
     Malformed(&'static str),
     /// Its signature is missing, by another key, or false.
-    #[error(
-        "the checkpoint carries no valid signature by {0}: it was altered, or signed with another key"
-    )]
+    #[error("the checkpoint carries no valid signature by {0}: it was altered, or signed with another key")]
     Unsigned(VerifierKey),
     /// A verifier key in another form.
     #[error("`{0}` is not a verifier key: write NAME+HASH+KEY as in the log's file `vkey`")]
@@ -57,11 +55,7 @@ impl Checkpoint {
         let verifier = VerifierKey::new(&self.origin, key.public());
         let mut signature = verifier.hash().to_vec();
         signature.extend_from_slice(&key.sign(text.as_bytes()));
-        format!(
-            "{text}\n\u{2014} {} {}\n",
-            self.origin,
-            BASE64.encode(signature)
-        )
+        format!("{text}\n\u{2014} {} {}\n", self.origin, BASE64.encode(signature))
     }
 
     /// Reads a note and checks its signature.
@@ -100,12 +94,7 @@ impl Checkpoint {
     }
 
     fn text(&self) -> String {
-        format!(
-            "{}\n{}\n{}\n",
-            self.origin,
-            self.size,
-            BASE64.encode(self.root)
-        )
+        format!("{}\n{}\n{}\n", self.origin, self.size, BASE64.encode(self.root))
     }
 
     fn parse(text: &str) -> Result<Self, NoteError> {
@@ -115,16 +104,13 @@ impl Checkpoint {
             .filter(|origin| !origin.is_empty())
             .ok_or(NoteError::Malformed("it has no origin"))?;
         let size = lines.next().unwrap_or_default();
-        let canonical =
-            size.bytes().all(|b| b.is_ascii_digit()) && (size == "0" || !size.starts_with('0'));
+        let canonical = size.bytes().all(|b| b.is_ascii_digit()) && (size == "0" || !size.starts_with('0'));
         let size = size
             .parse()
             .ok()
             .filter(|_| canonical)
             .ok_or(NoteError::Malformed("its size is not a number"))?;
-        let root = BASE64
-            .decode(lines.next().unwrap_or_default())
-            .unwrap_or_default();
+        let root = BASE64.decode(lines.next().unwrap_or_default()).unwrap_or_default();
         let root = root
             .try_into()
             .map_err(|_| NoteError::Malformed("its root is not 32 bytes of base64"))?;
@@ -140,13 +126,9 @@ impl Checkpoint {
 fn split_note(note: &str) -> Result<(&str, &str), NoteError> {
     let control = |c: char| c != '\n' && c.is_control();
     if note.len() > MAX_NOTE || note.contains(control) {
-        return Err(NoteError::Malformed(
-            "it holds control characters or is too long",
-        ));
+        return Err(NoteError::Malformed("it holds control characters or is too long"));
     }
-    let at = note
-        .rfind("\n\n")
-        .ok_or(NoteError::Malformed("it has no signature"))?;
+    let at = note.rfind("\n\n").ok_or(NoteError::Malformed("it has no signature"))?;
     Ok((&note[..=at], &note[at + 2..]))
 }
 
@@ -182,13 +164,7 @@ impl VerifierKey {
 impl fmt::Display for VerifierKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let key = [&[ED25519][..], self.key.as_bytes()].concat();
-        write!(
-            f,
-            "{}+{}+{}",
-            self.name,
-            hex::encode(self.hash()),
-            BASE64.encode(key)
-        )
+        write!(f, "{}+{}+{}", self.name, hex::encode(self.hash()), BASE64.encode(key))
     }
 }
 
@@ -235,15 +211,9 @@ mod tests {
                     \n\
                     — PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n";
         // Signed correctly and not a checkpoint: the signature passes, the form does not.
-        assert!(matches!(
-            Checkpoint::open(note, &key),
-            Err(NoteError::Malformed(_))
-        ));
+        assert!(matches!(Checkpoint::open(note, &key), Err(NoteError::Malformed(_))));
         let altered = note.replace("problem is", "answer is");
-        assert!(matches!(
-            Checkpoint::open(&altered, &key),
-            Err(NoteError::Unsigned(_))
-        ));
+        assert!(matches!(Checkpoint::open(&altered, &key), Err(NoteError::Unsigned(_))));
         assert_eq!(
             key.to_string(),
             "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
@@ -261,12 +231,8 @@ mod tests {
         let note = checkpoint.sign(&key);
         let verifier = VerifierKey::new("orrery.example/log", key.public());
         assert_eq!(Checkpoint::open(&note, &verifier).unwrap(), checkpoint);
-        assert_eq!(
-            verifier.to_string().parse::<VerifierKey>().unwrap(),
-            verifier
-        );
-        let stranger =
-            VerifierKey::new("orrery.example/log", SealKey::from_seed(&[8; 32]).public());
+        assert_eq!(verifier.to_string().parse::<VerifierKey>().unwrap(), verifier);
+        let stranger = VerifierKey::new("orrery.example/log", SealKey::from_seed(&[8; 32]).public());
         assert!(matches!(
             Checkpoint::open(&note, &stranger),
             Err(NoteError::Unsigned(_))

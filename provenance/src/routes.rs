@@ -113,10 +113,7 @@ struct ProofBody {
     checkpoint: String,
 }
 
-async fn proof(
-    FromState(handle): FromState<Handle>,
-    query: Asked<ProofQuery>,
-) -> Result<Response, Refusal> {
+async fn proof(FromState(handle): FromState<Handle>, query: Asked<ProofQuery>) -> Result<Response, Refusal> {
     let Query(ProofQuery { index }) = query.map_err(bad_query)?;
     let log = handle.log();
     let path = log.prove_inclusion(index)?;
@@ -196,10 +193,7 @@ struct EntryBody {
     statement: Box<RawValue>,
 }
 
-async fn entries(
-    FromState(handle): FromState<Handle>,
-    query: Asked<EntriesQuery>,
-) -> Result<Response, Refusal> {
+async fn entries(FromState(handle): FromState<Handle>, query: Asked<EntriesQuery>) -> Result<Response, Refusal> {
     let Query(EntriesQuery { from, limit }) = query.map_err(bad_query)?;
     let limit = limit.clamp(1, MAX_LIMIT);
     let read = tokio::task::spawn_blocking(move || {
@@ -237,10 +231,7 @@ fn entry_body(entry: Entry) -> Result<EntryBody, Refusal> {
     })
 }
 
-async fn tile(
-    FromState(handle): FromState<Handle>,
-    Path(path): Path<String>,
-) -> Result<Response, Refusal> {
+async fn tile(FromState(handle): FromState<Handle>, Path(path): Path<String>) -> Result<Response, Refusal> {
     let missing = || {
         Refusal(Problem::new(
             404,
@@ -266,12 +257,7 @@ struct Refusal(Problem);
 
 impl Refusal {
     fn broken(detail: &str) -> Self {
-        Self(Problem::new(
-            500,
-            "log-damaged",
-            "The log cannot be read",
-            detail,
-        ))
+        Self(Problem::new(500, "log-damaged", "The log cannot be read", detail))
     }
 }
 
@@ -291,8 +277,7 @@ impl From<LogError> for Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let status =
-            StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, axum::Json(self.0)).into_response();
         let problem = header::HeaderValue::from_static(Problem::CONTENT_TYPE);
         response.headers_mut().insert(header::CONTENT_TYPE, problem);

@@ -82,10 +82,7 @@ impl Handle {
 
     /// The log, for reading. Do not hold it across an await.
     pub fn log(&self) -> RwLockReadGuard<'_, Log> {
-        self.shared
-            .log
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shared.log.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The state as the service last knew it.
@@ -98,21 +95,10 @@ impl Handle {
     }
 
     fn update(&self, change: impl FnOnce(&mut Status)) {
-        change(
-            &mut self
-                .shared
-                .status
-                .write()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        change(&mut self.shared.status.write().unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn append(
-        &self,
-        entries: &[Vec<u8>],
-        source: &str,
-        consumed: BTreeMap<u32, u64>,
-    ) -> Result<u64, LogError> {
+    fn append(&self, entries: &[Vec<u8>], source: &str, consumed: BTreeMap<u32, u64>) -> Result<u64, LogError> {
         self.shared
             .log
             .write()
@@ -204,19 +190,10 @@ struct Intake {
 }
 
 impl Intake {
-    async fn start(
-        config: Config,
-        bus: SharedBus,
-        clock: Arc<dyn Clock>,
-        handle: Handle,
-    ) -> Result<Self, Error> {
+    async fn start(config: Config, bus: SharedBus, clock: Arc<dyn Clock>, handle: Handle) -> Result<Self, Error> {
         let mut consumed = handle.log().consumed(&config.source);
         let ends = bus.end(topics::PROVENANCE).await?;
-        let is_past = |end: &Position| {
-            consumed
-                .get(&end.partition)
-                .is_some_and(|offset| *offset > end.offset)
-        };
+        let is_past = |end: &Position| consumed.get(&end.partition).is_some_and(|offset| *offset > end.offset);
         if ends.iter().any(is_past) {
             tracing::warn!(
                 topic = topics::PROVENANCE,
@@ -236,10 +213,7 @@ impl Intake {
     async fn subscribe(&self) -> Result<Box<dyn orrery_bus::Subscription>, Error> {
         let at = |(&partition, &offset): (&u32, &u64)| Position { partition, offset };
         let positions = self.consumed.iter().map(at).collect();
-        Ok(self
-            .bus
-            .subscribe(topics::PROVENANCE, From::Offsets(positions))
-            .await?)
+        Ok(self.bus.subscribe(topics::PROVENANCE, From::Offsets(positions)).await?)
     }
 
     /// One batch is one append: one checkpoint and one set of syncs for all of it.
@@ -262,11 +236,7 @@ impl Intake {
             self.bus.publish(topics::DEADLETTER, refused).await?;
             self.handle.update(|status| status.refused += count);
         }
-        let (handle, source, consumed) = (
-            self.handle.clone(),
-            self.config.source.clone(),
-            self.consumed.clone(),
-        );
+        let (handle, source, consumed) = (self.handle.clone(), self.config.source.clone(), self.consumed.clone());
         blocking(move || handle.append(&entries, &source, consumed)).await?;
         Ok(())
     }
@@ -284,11 +254,7 @@ impl Intake {
             }
         };
         self.handle.update(|status| {
-            status.state = if complete {
-                State::Proved
-            } else {
-                State::Behind
-            };
+            status.state = if complete { State::Proved } else { State::Behind };
             if complete {
                 status.until = Some(now);
             }
@@ -300,14 +266,9 @@ impl Intake {
 fn refusal(message: &Message) -> Option<String> {
     let limit = usize::from(u16::MAX);
     if message.value.len() > limit {
-        return Some(format!(
-            "{} bytes are above the limit of {limit}",
-            message.value.len()
-        ));
+        return Some(format!("{} bytes are above the limit of {limit}", message.value.len()));
     }
-    Record::decode(&message.value)
-        .err()
-        .map(|error| error.to_string())
+    Record::decode(&message.value).err().map(|error| error.to_string())
 }
 
 fn dead_letter(message: Message, reason: &str) -> BusRecord {

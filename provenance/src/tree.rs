@@ -7,11 +7,7 @@ pub type Hash = [u8; 32];
 
 /// The hash of an entry (RFC 6962 §2.1): the prefix keeps an entry from ever passing for a node.
 pub fn leaf_hash(entry: &[u8]) -> Hash {
-    Sha256::new()
-        .chain_update([0x00])
-        .chain_update(entry)
-        .finalize()
-        .into()
+    Sha256::new().chain_update([0x00]).chain_update(entry).finalize().into()
 }
 
 /// The hash of a node over its children.
@@ -82,10 +78,7 @@ impl Tree {
 
     /// The hash of the complete subtree number `index` of height `level`.
     pub fn complete(&self, level: usize, index: u64) -> Option<Hash> {
-        self.levels
-            .get(level)?
-            .get(usize::try_from(index).ok()?)
-            .copied()
+        self.levels.get(level)?.get(usize::try_from(index).ok()?).copied()
     }
 
     /// The root over all entries.
@@ -194,13 +187,7 @@ pub fn verify_inclusion(index: u64, size: u64, leaf: &Hash, proof: &[Hash], root
 }
 
 /// Whether the tree with `old_root` is a prefix of the one with `new_root` (RFC 9162 §2.1.4.2).
-pub fn verify_consistency(
-    old: u64,
-    new: u64,
-    old_root: &Hash,
-    new_root: &Hash,
-    proof: &[Hash],
-) -> bool {
+pub fn verify_consistency(old: u64, new: u64, old_root: &Hash, new_root: &Hash, proof: &[Hash]) -> bool {
     if old == new {
         return proof.is_empty() && old_root == new_root;
     }

@@ -140,9 +140,7 @@ impl Content {
                 (None, None) => "the record and its hash are missing",
                 (None, Some(_)) => "its hash is missing from the tree's tiles",
                 (Some(_), None) => "the record is missing or its length was altered",
-                _ if computed_root == Some(claimed.root) => {
-                    "its hash in the tree's tiles was altered"
-                }
+                _ if computed_root == Some(claimed.root) => "its hash in the tree's tiles was altered",
                 _ => "the record was altered: it does not have the hash that the tree holds",
             };
             mismatches.push(Mismatch {
@@ -175,14 +173,8 @@ fn root_of(hashes: &[Option<Hash>]) -> Option<Hash> {
 /// The next entry of a bundle and what follows it. When the bytes at the stated length do not have the expected
 /// hash, other lengths are tried, so that an altered length costs one record and not the rest of its bundle: the
 /// entry is then `None`.
-#[expect(
-    clippy::type_complexity,
-    reason = "the pair is taken apart at the only call"
-)]
-fn next_entry<'b>(
-    bytes: &'b [u8],
-    expected: Option<&Hash>,
-) -> Option<(Option<&'b [u8]>, &'b [u8])> {
+#[expect(clippy::type_complexity, reason = "the pair is taken apart at the only call")]
+fn next_entry<'b>(bytes: &'b [u8], expected: Option<&Hash>) -> Option<(Option<&'b [u8]>, &'b [u8])> {
     let (length, body) = bytes.split_first_chunk::<2>()?;
     let stated = body.split_at_checked(usize::from(u16::from_be_bytes(*length)));
     if let Some((entry, rest)) = stated
@@ -204,17 +196,8 @@ fn next_entry<'b>(
 }
 
 /// Tiles above level 0 are a convenience for clients, but a false one would mislead them.
-fn check_upper_tiles(
-    dir: &Path,
-    content: &Content,
-    mismatches: &mut Vec<Mismatch>,
-) -> Result<(), LogError> {
-    let Some(leaves) = content
-        .stored
-        .iter()
-        .copied()
-        .collect::<Option<Vec<Hash>>>()
-    else {
+fn check_upper_tiles(dir: &Path, content: &Content, mismatches: &mut Vec<Mismatch>) -> Result<(), LogError> {
+    let Some(leaves) = content.stored.iter().copied().collect::<Option<Vec<Hash>>>() else {
         return Ok(());
     };
     let tree = Tree::from_leaves(leaves);
@@ -226,12 +209,9 @@ fn check_upper_tiles(
             let bytes = read_lenient(&dir.join(&path))?;
             let (found, _) = bytes.as_chunks::<32>();
             for node in tile * TILE..nodes.min((tile + 1) * TILE) {
-                if found.get((node % TILE) as usize).copied()
-                    != tree.complete(height as usize, node)
-                {
+                if found.get((node % TILE) as usize).copied() != tree.complete(height as usize, node) {
                     let (first, last) = (node << height, ((node + 1) << height) - 1);
-                    let why =
-                        format!("{path} disagrees with the hashes of records {first} to {last}");
+                    let why = format!("{path} disagrees with the hashes of records {first} to {last}");
                     mismatches.push(Mismatch { record: None, why });
                 }
             }

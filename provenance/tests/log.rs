@@ -49,10 +49,7 @@ fn what_was_appended_is_there_after_reopening_and_proved() {
     let verifier = VerifierKey::new(ORIGIN, key().public());
     let signed = Checkpoint::open(&checkpoint, &verifier).unwrap();
     assert_eq!((signed.size, signed.root), (700, log.root()));
-    assert_eq!(
-        Checkpoint::open(&first_checkpoint, &verifier).unwrap().size,
-        0
-    );
+    assert_eq!(Checkpoint::open(&first_checkpoint, &verifier).unwrap().size, 0);
     for index in [0, 1, 255, 256, 511, 512, 699] {
         let entry = log.entries(index, 1).unwrap().remove(0);
         assert_eq!(Record::decode(&entry.bytes).unwrap(), record(index));
@@ -67,13 +64,7 @@ fn what_was_appended_is_there_after_reopening_and_proved() {
     }
     log.append(&records(700..701)).unwrap();
     let proof = log.prove_consistency(700, 701).unwrap();
-    assert!(verify_consistency(
-        700,
-        701,
-        &signed.root,
-        &log.root(),
-        &proof
-    ));
+    assert!(verify_consistency(700, 701, &signed.root, &log.root(), &proof));
     assert!(matches!(
         log.prove_inclusion(701),
         Err(LogError::Outside { size: 701, .. })
@@ -93,16 +84,9 @@ fn tiles_are_where_c2sp_puts_them() {
     assert_eq!(read("tile/0/000").len(), 256 * 32);
     assert_eq!(read("tile/0/002").len(), 88 * 32);
     assert_eq!(read("tile/1/000"), log.hash_tile(1, 0, 2).unwrap());
-    assert_eq!(
-        log.hash_tile(0, 2, 256),
-        None,
-        "the log does not have it yet"
-    );
+    assert_eq!(log.hash_tile(0, 2, 256), None, "the log does not have it yet");
     assert_eq!(log.hash_tile(0, 2, 88).unwrap(), read("tile/0/002"));
-    assert_eq!(
-        log.entry_bundle(1, 256).unwrap().unwrap(),
-        read("tile/entries/001")
-    );
+    assert_eq!(log.entry_bundle(1, 256).unwrap().unwrap(), read("tile/entries/001"));
     assert_eq!(log.entry_bundle(2, 89).unwrap(), None);
 }
 
@@ -149,12 +133,7 @@ fn another_key_or_origin_is_refused_by_name() {
     let other = Log::open(dir.path(), SealKey::from_seed(&[1; 32]), ORIGIN)
         .err()
         .unwrap();
-    assert!(
-        other
-            .to_string()
-            .contains("belongs to orrery.example/test+"),
-        "{other}"
-    );
+    assert!(other.to_string().contains("belongs to orrery.example/test+"), "{other}");
     assert!(matches!(
         Log::open(dir.path(), key(), "other"),
         Err(LogError::OtherOwner { .. })
@@ -205,11 +184,7 @@ fn every_altered_byte_of_every_entry_is_found_and_named_by_its_record() {
         altered[at] ^= 1 << (at % 8);
         std::fs::write(&path, &altered).unwrap();
         let report = verify_dir(dir.path(), Some(&key().public())).unwrap();
-        let named: Vec<_> = report
-            .mismatches
-            .iter()
-            .map(|mismatch| mismatch.record)
-            .collect();
+        let named: Vec<_> = report.mismatches.iter().map(|mismatch| mismatch.record).collect();
         assert_eq!(named, [Some(owner)], "byte {at}: {report:?}");
     }
     std::fs::write(&path, &bundle).unwrap();
@@ -246,12 +221,7 @@ fn altered_hashes_checkpoints_and_keys_are_found() {
             .contains("tile/1/000 disagrees with the hashes of records 0 to 255")
     );
     let note = std::fs::read_to_string(dir.path().join("checkpoint")).unwrap();
-    let root_at = note
-        .lines()
-        .take(2)
-        .map(|line| line.len() + 1)
-        .sum::<usize>()
-        + 4;
+    let root_at = note.lines().take(2).map(|line| line.len() + 1).sum::<usize>() + 4;
     assert!(!flipped("checkpoint", root_at).unwrap().is_proved());
     let stranger = SealKey::from_seed(&[1; 32]).public();
     let report = verify_dir(dir.path(), Some(&stranger)).unwrap();

@@ -116,12 +116,7 @@ async fn get(handle: &Handle, path: &str) -> (StatusCode, Vec<u8>) {
 
 async fn json(handle: &Handle, path: &str) -> Value {
     let (status, body) = get(handle, path).await;
-    assert_eq!(
-        status,
-        StatusCode::OK,
-        "{path}: {}",
-        String::from_utf8_lossy(&body)
-    );
+    assert_eq!(status, StatusCode::OK, "{path}: {}", String::from_utf8_lossy(&body));
     serde_json::from_slice(&body).unwrap()
 }
 
@@ -142,25 +137,17 @@ async fn records_enter_the_log_once_over_restarts_and_kills() {
             service.kill().await;
         } else {
             service
-                .until(|handle| {
-                    handle.log().size() == published && handle.status().state == State::Proved
-                })
+                .until(|handle| handle.log().size() == published && handle.status().state == State::Proved)
                 .await;
             service.stop().await;
         }
     }
     let service = Running::start(folder.path(), Arc::clone(&bus)).await;
-    service
-        .until(|handle| handle.log().size() >= published)
-        .await;
+    service.until(|handle| handle.log().size() >= published).await;
     let entries = service.handle.log().entries(0, 1_000).unwrap();
     let numbers: Vec<u64> = entries
         .iter()
-        .map(|entry| {
-            Record::decode(&entry.bytes).unwrap().predicate["n"]
-                .as_u64()
-                .unwrap()
-        })
+        .map(|entry| Record::decode(&entry.bytes).unwrap().predicate["n"].as_u64().unwrap())
         .collect();
     assert_eq!(numbers, (0..published).collect::<Vec<_>>());
     service.stop().await;
@@ -175,16 +162,11 @@ async fn records_enter_the_log_once_over_restarts_and_kills() {
 async fn what_is_no_statement_goes_to_the_dead_letters_with_a_reason() {
     let folder = tempfile::tempdir().unwrap();
     let bus = bus(folder.path()).await;
-    bus.publish(
-        topics::PROVENANCE,
-        vec![BusRecord::new("x", "garbage"), statement(1)],
-    )
-    .await
-    .unwrap();
+    bus.publish(topics::PROVENANCE, vec![BusRecord::new("x", "garbage"), statement(1)])
+        .await
+        .unwrap();
     let service = Running::start(folder.path(), Arc::clone(&bus)).await;
-    service
-        .until(|handle| handle.status().state == State::Proved)
-        .await;
+    service.until(|handle| handle.status().state == State::Proved).await;
     assert_eq!(service.handle.log().size(), 1);
     assert_eq!(service.handle.status().refused, 1);
     let dead = bus
@@ -195,12 +177,7 @@ async fn what_is_no_statement_goes_to_the_dead_letters_with_a_reason() {
         .await
         .unwrap();
     assert_eq!(dead[0].value, "garbage");
-    assert!(
-        dead[0]
-            .header("orrery_reason")
-            .unwrap()
-            .contains("provenance record")
-    );
+    assert!(dead[0].header("orrery_reason").unwrap().contains("provenance record"));
     service.stop().await;
 }
 
@@ -212,17 +189,12 @@ async fn the_routes_show_the_log() {
         .await
         .unwrap();
     let service = Running::start(folder.path(), bus).await;
-    service
-        .until(|handle| handle.status().state == State::Proved)
-        .await;
+    service.until(|handle| handle.status().state == State::Proved).await;
     let handle = &service.handle;
     let status = json(handle, "/provenance/status").await;
     assert_eq!(status["size"], "5");
     assert_eq!(status["state"], "proved");
-    assert_eq!(
-        status["until"],
-        TaiNanos(1_800_000_000_000_000_000).to_rfc3339()
-    );
+    assert_eq!(status["until"], TaiNanos(1_800_000_000_000_000_000).to_rfc3339());
     assert_eq!(status["root"], hex::encode(handle.log().root()));
     let (_, note) = get(handle, "/provenance/checkpoint").await;
     assert_eq!(note, handle.log().checkpoint().as_bytes());
@@ -232,15 +204,9 @@ async fn the_routes_show_the_log() {
     assert_eq!(consistency["to"], "5");
     let page = json(handle, "/provenance/entries?from=1&limit=2").await;
     assert_eq!(page["entries"][0]["index"], "1");
-    assert_eq!(
-        page["entries"][0]["statement"]["predicate"]["statement"]["n"],
-        1
-    );
+    assert_eq!(page["entries"][0]["statement"]["predicate"]["statement"]["n"], 1);
     assert_eq!(page["next"], "3");
-    assert_eq!(
-        json(handle, "/provenance/entries?from=3").await["next"],
-        Value::Null
-    );
+    assert_eq!(json(handle, "/provenance/entries?from=3").await["next"], Value::Null);
     let (_, tile) = get(handle, "/provenance/tile/0/000.p/5").await;
     assert_eq!(tile.len(), 5 * 32);
     let (_, bundle) = get(handle, "/provenance/tile/entries/000.p/5").await;
@@ -275,18 +241,11 @@ async fn a_log_that_does_not_verify_is_shown_and_left_alone() {
     let mut bundle = std::fs::read(&path).unwrap();
     bundle[10] ^= 4;
     std::fs::write(&path, &bundle).unwrap();
-    bus.publish(topics::PROVENANCE, vec![statement(5)])
-        .await
-        .unwrap();
+    bus.publish(topics::PROVENANCE, vec![statement(5)]).await.unwrap();
     let service = Running::start(folder.path(), bus).await;
-    service
-        .until(|handle| handle.status().state == State::Mismatch)
-        .await;
+    service.until(|handle| handle.status().state == State::Mismatch).await;
     assert!(service.handle.status().why.unwrap().contains("record 0"));
     assert_eq!(service.handle.log().size(), 5);
-    assert_eq!(
-        json(&service.handle, "/provenance/status").await["state"],
-        "mismatch"
-    );
+    assert_eq!(json(&service.handle, "/provenance/status").await["state"], "mismatch");
     service.stop().await;
 }

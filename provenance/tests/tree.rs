@@ -1,8 +1,6 @@
 //! The tree against the published vectors of RFC 6962's reference implementation and against a naive tree.
 
-use orrery_provenance::tree::{
-    Hash, Tree, empty_root, leaf_hash, node_hash, verify_consistency, verify_inclusion,
-};
+use orrery_provenance::tree::{Hash, Tree, empty_root, leaf_hash, node_hash, verify_consistency, verify_inclusion};
 use proptest::prelude::*;
 
 const LEAVES: [&str; 8] = [
@@ -28,11 +26,7 @@ const ROOTS: [&str; 9] = [
 ];
 
 fn published_tree() -> Tree {
-    Tree::from_leaves(
-        LEAVES
-            .iter()
-            .map(|leaf| leaf_hash(&hex::decode(leaf).unwrap())),
-    )
+    Tree::from_leaves(LEAVES.iter().map(|leaf| leaf_hash(&hex::decode(leaf).unwrap())))
 }
 
 fn hexes(hashes: &[Hash]) -> Vec<String> {
@@ -43,11 +37,7 @@ fn hexes(hashes: &[Hash]) -> Vec<String> {
 fn roots_are_the_published_ones() {
     let tree = published_tree();
     for (size, root) in ROOTS.iter().enumerate() {
-        assert_eq!(
-            hex::encode(tree.root_at(size as u64).unwrap()),
-            *root,
-            "size {size}"
-        );
+        assert_eq!(hex::encode(tree.root_at(size as u64).unwrap()), *root, "size {size}");
     }
     assert_eq!(hex::encode(empty_root()), ROOTS[0]);
     assert_eq!(tree.root_at(9), None);
@@ -62,10 +52,7 @@ fn proofs_are_the_published_ones() {
         "6b47aaf29ee3c2af9af889bc1fb9254dabd31177f16232dd6aab035ca39bf6e4",
     ];
     assert_eq!(hexes(&tree.inclusion_proof(0, 8).unwrap()), first_of_eight);
-    assert_eq!(
-        hexes(&tree.consistency_proof(1, 8).unwrap()),
-        first_of_eight
-    );
+    assert_eq!(hexes(&tree.consistency_proof(1, 8).unwrap()), first_of_eight);
     let six_to_eight = [
         "0ebc5d3437fbe2db158b9f126a1d118e308181031d0a949f8dededebc558ef6a",
         "ca854ea128ed050b41b35ffc1b87b8eb2bde461e9e3b5596ece6b9d5975a0ae0",

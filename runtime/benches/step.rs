@@ -30,15 +30,9 @@ fn derivative(y: &[f64; 4], q1: f64, q2: f64) -> [f64; 4] {
     let fourth = |x: f64| (x * x) * (x * x);
     let [h1, h2, s1, s2] = *y;
     [
-        (5.0 * (296.0 - h1)
-            + 4.8e-11 * 1.0e1 * (fourth(296.0) - fourth(h1))
-            + 2.4 * (h2 - h1)
-            + 0.01 * 100.0 * q1)
+        (5.0 * (296.0 - h1) + 4.8e-11 * 1.0e1 * (fourth(296.0) - fourth(h1)) + 2.4 * (h2 - h1) + 0.01 * 100.0 * q1)
             / 2000.0,
-        (5.0 * (296.0 - h2)
-            + 4.8e-11 * 1.0e1 * (fourth(296.0) - fourth(h2))
-            + 2.4 * (h1 - h2)
-            + 0.0075 * 100.0 * q2)
+        (5.0 * (296.0 - h2) + 4.8e-11 * 1.0e1 * (fourth(296.0) - fourth(h2)) + 2.4 * (h1 - h2) + 0.0075 * 100.0 * q2)
             / 2000.0,
         (h1 - s1) / 20.0,
         (h2 - s2) / 20.0,
@@ -72,8 +66,7 @@ fn bench(c: &mut Criterion) {
         b.iter(|| native(&mut rows, black_box(40.0), black_box(20.0)))
     });
 
-    let compiled =
-        compile(MODEL, "board.mo", &Options::default()).expect("the model above is valid");
+    let compiled = compile(MODEL, "board.mo", &Options::default()).expect("the model above is valid");
     let meta = &compiled.meta;
     let hold = |value: f64| InputTable {
         mode: Default::default(),
@@ -88,21 +81,17 @@ fn bench(c: &mut Criterion) {
         ..Plan::default()
     };
     let engine = wasmtime::Engine::default();
-    let module =
-        wasmtime::Module::new(&engine, &compiled.wasm).expect("the compiler emits valid modules");
+    let module = wasmtime::Module::new(&engine, &compiled.wasm).expect("the compiler emits valid modules");
     let mut store = wasmtime::Store::new(&engine, ());
     let instance = wasmtime::Instance::new(&mut store, &module, &[]).expect("no imports");
-    let memory = instance
-        .get_memory(&mut store, abi::MEMORY)
-        .expect("exported");
+    let memory = instance.get_memory(&mut store, abi::MEMORY).expect("exported");
     let solve = instance
         .get_typed_func::<i32, i32>(&mut store, abi::SOLVE)
         .expect("exported");
     let context = abi::CONTEXT_BASE;
     let pages = abi::Layout::for_plan(meta, &plan).pages(context);
     memory.grow(&mut store, pages).expect("memory for one plan");
-    let layout = abi::write_plan(memory.data_mut(&mut store), context, meta, &plan)
-        .expect("a plan that fits");
+    let layout = abi::write_plan(memory.data_mut(&mut store), context, meta, &plan).expect("a plan that fits");
     assert_eq!(solve.call(&mut store, context as i32).expect("no trap"), 0);
     let rows = abi::read_outputs(memory.data(&store), context, meta, &layout);
     let last = rows.row(rows.times.len() - 1);
@@ -114,11 +103,7 @@ fn bench(c: &mut Criterion) {
         );
     }
     group.bench_function("wasm", |b| {
-        b.iter(|| {
-            solve
-                .call(&mut store, black_box(context as i32))
-                .expect("no trap")
-        })
+        b.iter(|| solve.call(&mut store, black_box(context as i32)).expect("no trap"))
     });
     group.finish();
 }

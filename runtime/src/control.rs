@@ -20,9 +20,7 @@ use crate::readings::Readings;
 use crate::refusal::Refusal;
 use crate::units;
 
-pub use views::{
-    Change, ChannelView, CommandStatus, ControlView, LeaseView, Review, ReviewedChange,
-};
+pub use views::{Change, ChannelView, CommandStatus, ControlView, LeaseView, Review, ReviewedChange};
 
 const LEASE: Duration = Duration::from_secs(30 * 60);
 const REVIEW: Duration = Duration::from_secs(30);
@@ -125,18 +123,11 @@ impl Control {
     /// Whether blocks of this stream matter here.
     pub fn watches(&self, stream: &str) -> bool {
         stream.split_once('/').is_some_and(|(device, name)| {
-            name == ACKS
-                && self
-                    .channels()
-                    .any(|(_, control)| control.device.as_str() == device)
-        }) || self.graphs.iter().any(|graph| {
-            graph
-                .file
-                .graph
-                .streams
-                .keys()
-                .any(|id| id.as_str() == stream)
-        })
+            name == ACKS && self.channels().any(|(_, control)| control.device.as_str() == device)
+        }) || self
+            .graphs
+            .iter()
+            .any(|graph| graph.file.graph.streams.keys().any(|id| id.as_str() == stream))
     }
 
     /// Channels, interlocks and lease as they stand.
@@ -243,8 +234,7 @@ impl Control {
         if stored.until <= now {
             return Err(Refusal::ReviewExpired);
         }
-        self.check_and_issue(stored.changes, who, Some(review_id))
-            .await
+        self.check_and_issue(stored.changes, who, Some(review_id)).await
     }
 
     /// Reviews and sends in one: for the command line. Takes no lease, but respects another's.
@@ -253,9 +243,7 @@ impl Control {
     /// [`Refusal`] as for review and send.
     pub async fn set(&self, change: Change, who: &str) -> Result<Vec<CommandStatus>, Refusal> {
         if let Some(lease) = self.lease().filter(|lease| lease.holder != who) {
-            return Err(Refusal::LeaseHeld {
-                holder: lease.holder,
-            });
+            return Err(Refusal::LeaseHeld { holder: lease.holder });
         }
         self.check_and_issue(vec![change], who, None).await
     }
@@ -283,20 +271,15 @@ impl Control {
         let readings = lock(&self.inner).readings.clone();
         let mut seen = BTreeSet::new();
         let reviewed = |change: &Change| {
-            let (_, control) = self
-                .channel(change)
-                .ok_or_else(|| Refusal::UnknownChannel {
-                    asked: format!("{}/{}", change.device, change.channel),
-                    known: self
-                        .channels()
-                        .map(|(_, known)| format!("{}/{}", known.device, known.channel))
-                        .collect(),
-                })?;
+            let (_, control) = self.channel(change).ok_or_else(|| Refusal::UnknownChannel {
+                asked: format!("{}/{}", change.device, change.channel),
+                known: self
+                    .channels()
+                    .map(|(_, known)| format!("{}/{}", known.device, known.channel))
+                    .collect(),
+            })?;
             if !seen.insert((change.device.clone(), change.channel.clone())) {
-                return Err(Refusal::Twice(format!(
-                    "{}/{}",
-                    change.device, change.channel
-                )));
+                return Err(Refusal::Twice(format!("{}/{}", change.device, change.channel)));
             }
             Ok(ReviewedChange {
                 device: change.device.clone(),
@@ -358,17 +341,9 @@ impl Control {
                 return "No prediction: the twin is not running.".to_owned();
             };
             let moved = |output: &str| {
-                (changed.summary[output].at_end
-                    - held
-                        .summary
-                        .get(output)
-                        .map_or(0.0, |summary| summary.at_end))
-                .abs()
+                (changed.summary[output].at_end - held.summary.get(output).map_or(0.0, |summary| summary.at_end)).abs()
             };
-            let most = changed
-                .summary
-                .keys()
-                .max_by(|a, b| moved(a).total_cmp(&moved(b)));
+            let most = changed.summary.keys().max_by(|a, b| moved(a).total_cmp(&moved(b)));
             if let Some(output) = most {
                 let unit = graph
                     .file
@@ -388,37 +363,28 @@ impl Control {
     }
 
     fn channels(&self) -> impl Iterator<Item = (&Arc<GraphHandle>, &ControlChannel)> {
-        self.graphs.iter().flat_map(|graph| {
-            graph
-                .file
-                .graph
-                .controls
-                .iter()
-                .map(move |control| (graph, control))
-        })
+        self.graphs
+            .iter()
+            .flat_map(|graph| graph.file.graph.controls.iter().map(move |control| (graph, control)))
     }
 
     fn channel(&self, change: &Change) -> Option<(&Arc<GraphHandle>, &ControlChannel)> {
-        self.channels().find(|(_, control)| {
-            control.device == change.device && control.channel == change.channel
-        })
+        self.channels()
+            .find(|(_, control)| control.device == change.device && control.channel == change.channel)
     }
 
     fn watched(&self) -> impl Iterator<Item = ChannelRef> {
         self.graphs.iter().flat_map(|graph| {
-            let below =
-                graph.file.graph.interlocks.iter().filter_map(|interlock| {
-                    match &interlock.condition {
-                        Condition::Below { channels, .. } => Some(channels.clone()),
-                        _ => None,
-                    }
-                });
-            let readback = graph
+            let below = graph
                 .file
                 .graph
-                .controls
+                .interlocks
                 .iter()
-                .map(|control| control.readback.clone());
+                .filter_map(|interlock| match &interlock.condition {
+                    Condition::Below { channels, .. } => Some(channels.clone()),
+                    _ => None,
+                });
+            let readback = graph.file.graph.controls.iter().map(|control| control.readback.clone());
             below.flatten().chain(readback)
         })
     }
@@ -437,9 +403,7 @@ impl Control {
     fn need_lease(&self, who: &str) -> Result<(), Refusal> {
         match self.lease() {
             Some(lease) if lease.holder == who => Ok(()),
-            Some(lease) => Err(Refusal::LeaseHeld {
-                holder: lease.holder,
-            }),
+            Some(lease) => Err(Refusal::LeaseHeld { holder: lease.holder }),
             None => Err(Refusal::NoLease),
         }
     }

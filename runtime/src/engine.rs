@@ -56,8 +56,7 @@ impl Engine {
                 .target("pulley64")
                 .map_err(|error| Error::Engine(error.to_string()))?;
         }
-        let inner =
-            wasmtime::Engine::new(&config).map_err(|error| Error::Engine(error.to_string()))?;
+        let inner = wasmtime::Engine::new(&config).map_err(|error| Error::Engine(error.to_string()))?;
         let stop = Arc::new(AtomicBool::new(false));
         spawn_ticker(inner.weak(), Arc::downgrade(&stop))?;
         Ok(Self {
@@ -74,12 +73,7 @@ impl Engine {
         self.load_parts(&compiled.wasm, compiled.meta.clone(), compiled.digest)
     }
 
-    pub(crate) fn load_parts(
-        &self,
-        wasm: &[u8],
-        meta: Meta,
-        digest: [u8; 32],
-    ) -> Result<Model, NodeError> {
+    pub(crate) fn load_parts(&self, wasm: &[u8], meta: Meta, digest: [u8; 32]) -> Result<Model, NodeError> {
         if meta.abi != abi::ABI {
             return Err(NodeError::Abi(format!(
                 "it has layout {}, this version reads layout {}",
@@ -87,8 +81,7 @@ impl Engine {
                 abi::ABI
             )));
         }
-        let module =
-            Module::new(&self.inner, wasm).map_err(|error| NodeError::Abi(format!("{error:#}")))?;
+        let module = Module::new(&self.inner, wasm).map_err(|error| NodeError::Abi(format!("{error:#}")))?;
         if let Some(import) = module.imports().next() {
             return Err(NodeError::Abi(format!(
                 "it imports `{}.{}`, and models import nothing",
@@ -108,10 +101,7 @@ impl Engine {
 /// The thread that moves the epoch; it counts sleeps and reads no clock.
 fn spawn_ticker(engine: wasmtime::EngineWeak, stop: Weak<AtomicBool>) -> Result<(), Error> {
     let tick = move || {
-        while stop
-            .upgrade()
-            .is_some_and(|stop| !stop.load(Ordering::Relaxed))
-        {
+        while stop.upgrade().is_some_and(|stop| !stop.load(Ordering::Relaxed)) {
             std::thread::sleep(EPOCH);
             let Some(engine) = engine.upgrade() else {
                 return;
@@ -163,19 +153,13 @@ impl Model {
         let mut store = Store::new(&self.engine.inner, store_limits);
         store.limiter(|limits| limits);
         store.set_epoch_deadline(deadline_epochs(limits));
-        let instance = Instance::new(&mut store, &self.module, &[])
-            .map_err(|error| guest_error(&error, limits))?;
+        let instance = Instance::new(&mut store, &self.module, &[]).map_err(|error| guest_error(&error, limits))?;
         let memory = instance
             .get_memory(&mut store, abi::MEMORY)
             .ok_or_else(|| NodeError::Abi(format!("it exports no memory `{}`", abi::MEMORY)))?;
         let solve = instance
             .get_typed_func::<i32, i32>(&mut store, abi::SOLVE)
-            .map_err(|_| {
-                NodeError::Abi(format!(
-                    "it exports no function `{}(i32) -> i32`",
-                    abi::SOLVE
-                ))
-            })?;
+            .map_err(|_| NodeError::Abi(format!("it exports no function `{}(i32) -> i32`", abi::SOLVE)))?;
         Ok(ModelNode {
             store,
             memory,
@@ -207,13 +191,8 @@ impl ModelNode {
         let wrong = |error: abi::AbiError| NodeError::Numerical {
             message: error.to_string(),
         };
-        let layout = abi::write_plan(
-            self.memory.data_mut(&mut self.store),
-            CONTEXT,
-            &self.meta,
-            plan,
-        )
-        .map_err(wrong)?;
+        let layout =
+            abi::write_plan(self.memory.data_mut(&mut self.store), CONTEXT, &self.meta, plan).map_err(wrong)?;
         self.store.set_epoch_deadline(deadline_epochs(self.limits));
         let code = self
             .solve
@@ -299,34 +278,19 @@ impl Node for ModelNode {
                 message: format!("parameter {index} cannot be {value}"),
             });
         }
-        abi::set_parameter(
-            self.memory.data_mut(&mut self.store),
-            CONTEXT,
-            &self.meta,
-            index,
-            value,
-        );
+        abi::set_parameter(self.memory.data_mut(&mut self.store), CONTEXT, &self.meta, index, value);
         Ok(())
     }
 
     fn save(&mut self) -> Result<Vec<u8>, NodeError> {
-        Ok(abi::snapshot(
-            self.memory.data(&self.store),
-            CONTEXT,
-            &self.meta,
-        ))
+        Ok(abi::snapshot(self.memory.data(&self.store), CONTEXT, &self.meta))
     }
 
     fn restore(&mut self, state: &[u8]) -> Result<(), NodeError> {
         let end = u64::from(CONTEXT) + u64::from(self.meta.persistent.end);
         self.grow(end.div_ceil(u64::from(abi::PAGE)))?;
-        abi::restore(
-            self.memory.data_mut(&mut self.store),
-            CONTEXT,
-            &self.meta,
-            state,
-        )
-        .map_err(|error| NodeError::State(error.to_string()))
+        abi::restore(self.memory.data_mut(&mut self.store), CONTEXT, &self.meta, state)
+            .map_err(|error| NodeError::State(error.to_string()))
     }
 }
 

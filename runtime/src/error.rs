@@ -11,9 +11,7 @@ pub enum Error {
     #[error(transparent)]
     Graph(#[from] GraphError),
     /// The Wasm engine does not work on this machine.
-    #[error(
-        "the Wasm engine does not start: {0}; try `engine = \"pulley\"` in the runtime's configuration"
-    )]
+    #[error("the Wasm engine does not start: {0}; try `engine = \"pulley\"` in the runtime's configuration")]
     Engine(String),
     /// A state file cannot be read or written.
     #[error("{path}: {source}; check that the folder exists, is writable and has space")]
@@ -84,17 +82,13 @@ pub enum NodeError {
         message: String,
     },
     /// The module needs more memory than the graph grants.
-    #[error(
-        "the model wants more than {limit_mib} MiB of memory; raise limits.memory_mib in the graph file"
-    )]
+    #[error("the model wants more than {limit_mib} MiB of memory; raise limits.memory_mib in the graph file")]
     Memory {
         /// The granted memory.
         limit_mib: u32,
     },
     /// The host's deadline ended the solve.
-    #[error(
-        "the model did not finish a solve within {deadline_ms} ms; raise limits.deadline_ms or simplify it"
-    )]
+    #[error("the model did not finish a solve within {deadline_ms} ms; raise limits.deadline_ms or simplify it")]
     Deadline {
         /// The granted time.
         deadline_ms: u64,
@@ -106,9 +100,7 @@ pub enum NodeError {
     #[error("the module breaks the ABI: {0}; compile the model again with this version")]
     Abi(String),
     /// An output is not a number.
-    #[error(
-        "output `{output}` is not finite at tick {tick}; check the inputs' units and the parameters"
-    )]
+    #[error("output `{output}` is not finite at tick {tick}; check the inputs' units and the parameters")]
     NotFinite {
         /// The output.
         output: String,
@@ -116,9 +108,7 @@ pub enum NodeError {
         tick: i64,
     },
     /// A snapshot that does not belong to this module.
-    #[error(
-        "the saved state does not fit this model: {0}; it is set aside and the run starts anew"
-    )]
+    #[error("the saved state does not fit this model: {0}; it is set aside and the run starts anew")]
     State(String),
 }
 

@@ -117,11 +117,7 @@ pub fn look_ahead<N: Node>(
             max = max.max(last);
             variance = next_variance(variance, &output.uncertainty, 1.0, true);
             if step % stride == 0 || step == steps as usize {
-                curve.push(
-                    TaiNanos(vantage.at.0 + step as i64 * STEP_NANOS),
-                    last,
-                    variance,
-                );
+                curve.push(TaiNanos(vantage.at.0 + step as i64 * STEP_NANOS), last, variance);
             }
         }
         forecast.channels.insert(output.name.clone(), curve);

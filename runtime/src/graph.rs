@@ -253,11 +253,7 @@ impl From<InterlockToml> for Interlock {
             } => Self {
                 id,
                 text,
-                condition: Condition::Below {
-                    channels,
-                    limit,
-                    unit,
-                },
+                condition: Condition::Below { channels, limit, unit },
             },
             InterlockToml::ForecastBelow {
                 id,
@@ -385,16 +381,14 @@ impl Graph {
 }
 
 fn syntax_error(error: &toml::de::Error, text: &str, file: &str) -> GraphError {
-    let line = error.span().map_or(1, |span| {
-        text[..span.start.min(text.len())].matches('\n').count() + 1
-    });
+    let line = error
+        .span()
+        .map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
     let message = error.message().to_owned();
     // serde lists the expected keys in back-quotes after the unknown one.
     let mut quoted = message.split('`').skip(1).step_by(2);
     let hint = match quoted.next() {
-        Some(unknown)
-            if message.starts_with("unknown field") || message.starts_with("unknown variant") =>
-        {
+        Some(unknown) if message.starts_with("unknown field") || message.starts_with("unknown variant") => {
             nearest(unknown, quoted)
         }
         _ => String::new(),

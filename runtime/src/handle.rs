@@ -192,12 +192,7 @@ impl GraphHandle {
     ///
     /// # Errors
     /// [`LookError`] says why not.
-    pub fn look(
-        &self,
-        set: &[(String, f64)],
-        horizon_s: u32,
-        clock: &dyn Clock,
-    ) -> Result<Forecast, LookError> {
+    pub fn look(&self, set: &[(String, f64)], horizon_s: u32, clock: &dyn Clock) -> Result<Forecast, LookError> {
         let mut indexed = Vec::with_capacity(set.len());
         for (name, value) in set {
             let index = self
@@ -208,27 +203,19 @@ impl GraphHandle {
                 .ok_or_else(|| LookError::UnknownInput {
                     graph: self.id().to_owned(),
                     name: name.clone(),
-                    hint: crate::graph::nearest(
-                        name,
-                        self.layout.inputs.iter().map(|input| input.name.as_str()),
-                    ),
+                    hint: crate::graph::nearest(name, self.layout.inputs.iter().map(|input| input.name.as_str())),
                 })?;
             indexed.push((index, self.layout.inputs[index].conversion.apply(*value)));
         }
         indexed.sort_by_key(|(index, _)| *index);
-        let key: Vec<(usize, u64)> = indexed
-            .iter()
-            .map(|(index, value)| (*index, value.to_bits()))
-            .collect();
+        let key: Vec<(usize, u64)> = indexed.iter().map(|(index, value)| (*index, value.to_bits())).collect();
         let now = clock.monotonic();
 
         let ahead = &mut *lock(&self.ahead);
         let Some(vantage) = &ahead.vantage else {
             return Err(LookError::NotRunning(self.id().to_owned()));
         };
-        ahead
-            .looks
-            .retain(|look| now.since(look.at) < LOOK_AGAIN_AFTER);
+        ahead.looks.retain(|look| now.since(look.at) < LOOK_AGAIN_AFTER);
         if let Some(look) = ahead
             .looks
             .iter()

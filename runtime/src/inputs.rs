@@ -69,25 +69,15 @@ impl StreamState {
     pub(crate) fn push(&mut self, rows: Vec<Row>, watermark: TaiNanos) -> u64 {
         let late_before = self.late;
         for row in rows {
-            let behind = self
-                .watermark
-                .is_some_and(|watermark| row.id.time < watermark)
-                || self
-                    .last
-                    .as_ref()
-                    .is_some_and(|last| row.id.place() <= last.place());
+            let behind = self.watermark.is_some_and(|watermark| row.id.time < watermark)
+                || self.last.as_ref().is_some_and(|last| row.id.place() <= last.place());
             if behind {
                 // A copy of a row already used is what at-least-once delivery looks like; it is not late.
-                let copy = self
-                    .last
-                    .as_ref()
-                    .is_some_and(|last| row.id.place() == last.place());
+                let copy = self.last.as_ref().is_some_and(|last| row.id.place() == last.place());
                 self.late += u64::from(!copy);
                 continue;
             }
-            let at = self
-                .pending
-                .partition_point(|other| other.id.place() < row.id.place());
+            let at = self.pending.partition_point(|other| other.id.place() < row.id.place());
             if self
                 .pending
                 .get(at)
@@ -136,10 +126,7 @@ impl StreamState {
     /// Whether the row has arrived, used or not; nothing has always arrived.
     pub(crate) fn has_seen(&self, row: Option<&RowId>) -> bool {
         let Some(row) = row else { return true };
-        let used = self
-            .last
-            .as_ref()
-            .is_some_and(|last| last.place() >= row.place());
+        let used = self.last.as_ref().is_some_and(|last| last.place() >= row.place());
         // A later row that waits says that this one is not coming any more.
         used || self
             .pending
@@ -148,15 +135,9 @@ impl StreamState {
     }
 
     /// Takes the rows before `end` into the held values, up to `last` where that is given.
-    pub(crate) fn take(
-        &mut self,
-        end: TaiNanos,
-        last: Option<Option<&RowId>>,
-        mut each: impl FnMut(&Row),
-    ) {
+    pub(crate) fn take(&mut self, end: TaiNanos, last: Option<Option<&RowId>>, mut each: impl FnMut(&Row)) {
         while let Some(front) = self.pending.front() {
-            let beyond =
-                last.is_some_and(|last| last.is_none_or(|last| front.id.place() > last.place()));
+            let beyond = last.is_some_and(|last| last.is_none_or(|last| front.id.place() > last.place()));
             if front.id.time >= end || beyond {
                 return;
             }

@@ -51,10 +51,7 @@ pub fn check(graph: &Graph, evidence: &Evidence<'_>) -> Vec<Report> {
 pub fn range(control: &crate::graph::ControlChannel, value: f64) -> Report {
     let unit = units::display(&control.unit);
     let inside = value >= control.low && value <= control.high;
-    let text = format!(
-        "{} within {} to {} {unit}",
-        control.title, control.low, control.high
-    );
+    let text = format!("{} within {} to {} {unit}", control.title, control.low, control.high);
     let spare = (control.high - value).min(value - control.low);
     let margin = if value.is_finite() {
         margin(spare, unit)
@@ -88,27 +85,19 @@ fn judge(graph: &Graph, interlock: &Interlock, evidence: &Evidence<'_>) -> Repor
     };
     let unknown = |why: String| report(false, "no reading".to_owned(), None, Some(why));
     match &interlock.condition {
-        Condition::Below {
-            channels,
-            limit,
-            unit,
-        } => {
+        Condition::Below { channels, limit, unit } => {
             let unit = units::display(unit);
             let mut greatest = f64::NEG_INFINITY;
             for channel in channels {
                 match evidence.readings.get(channel) {
                     Some(reading) => greatest = greatest.max(reading.value),
                     None => {
-                        return unknown(format!(
-                            "{channel} has no reading. Look for the device under Devices."
-                        ));
+                        return unknown(format!("{channel} has no reading. Look for the device under Devices."));
                     }
                 }
             }
             let ok = greatest < *limit;
-            let reason = (!ok).then(|| {
-                format!("Measured {greatest:.1} {unit}, limit {limit} {unit}. Let it cool.")
-            });
+            let reason = (!ok).then(|| format!("Measured {greatest:.1} {unit}, limit {limit} {unit}. Let it cool."));
             report(ok, margin(limit - greatest, unit), Some(greatest), reason)
         }
         Condition::ForecastBelow {
@@ -125,31 +114,28 @@ fn judge(graph: &Graph, interlock: &Interlock, evidence: &Evidence<'_>) -> Repor
             let (mut greatest, mut whose) = (f64::NEG_INFINITY, String::new());
             for output in outputs {
                 match forecast.summary.get(output) {
-                    Some(summary) if summary.max > greatest => {
-                        (greatest, whose) = (summary.max, title(graph, output))
-                    }
+                    Some(summary) if summary.max > greatest => (greatest, whose) = (summary.max, title(graph, output)),
                     Some(_) => {}
                     None => return unknown(format!("No prediction of {output}.")),
                 }
             }
             let ok = greatest < *limit;
             let within = horizon(*horizon_s);
-            let reason = (!ok).then(|| format!("{whose} reaches {greatest:.1} {unit} within {within}, limit {limit} {unit}. Choose less power."));
+            let reason = (!ok).then(|| {
+                format!(
+                    "{whose} reaches {greatest:.1} {unit} within {within}, limit {limit} {unit}. Choose less power."
+                )
+            });
             report(ok, margin(limit - greatest, unit), Some(greatest), reason)
         }
         Condition::Answers { stream, within_s } => {
             let Some(last) = evidence.readings.last_row(stream) else {
-                return unknown(format!(
-                    "{stream} has sent nothing. Look for the device under Devices."
-                ));
+                return unknown(format!("{stream} has sent nothing. Look for the device under Devices."));
             };
             let age = seconds(evidence.now.since(last));
             let ok = age <= *within_s;
-            let reason = (!ok).then(|| {
-                format!(
-                    "Last sample of {stream} is {age:.1} s old. Check the device's cable and agent."
-                )
-            });
+            let reason = (!ok)
+                .then(|| format!("Last sample of {stream} is {age:.1} s old. Check the device's cable and agent."));
             report(ok, margin(within_s - age, "s"), Some(age), reason)
         }
     }

@@ -130,9 +130,7 @@ impl Layout {
 }
 
 fn millis(ms: u64) -> i64 {
-    i64::try_from(ms)
-        .unwrap_or(i64::MAX)
-        .saturating_mul(1_000_000)
+    i64::try_from(ms).unwrap_or(i64::MAX).saturating_mul(1_000_000)
 }
 
 fn stream_layouts(graph: &Graph) -> Vec<StreamLayout> {
@@ -175,8 +173,7 @@ impl Binder<'_> {
                 return Err(self.refuse(key, problem));
             };
             let conversion = self.conversion(&key, &binding.unit, &var.unit)?;
-            let (stream, channel) =
-                self.channel(&binding.stream, &binding.channel, binding.default.is_none());
+            let (stream, channel) = self.channel(&binding.stream, &binding.channel, binding.default.is_none());
             let default = binding.default.map(|value| conversion.apply(value));
             inputs.push(InputLayout {
                 name: var.name.clone(),
@@ -195,10 +192,7 @@ impl Binder<'_> {
             let key = format!("start.{name}");
             let Some(index) = self.meta.state(name) else {
                 let known = nearest(name, self.meta.states.iter().map(|var| var.name.as_str()));
-                return Err(self.refuse(
-                    key,
-                    format!("model `{}` has no state `{name}`{known}", self.meta.model),
-                ));
+                return Err(self.refuse(key, format!("model `{}` has no state `{name}`{known}", self.meta.model)));
             };
             let conversion = self.conversion(&key, &binding.unit, &self.meta.states[index].unit)?;
             let (stream, channel) = self.reference(&binding.measured, true);
@@ -217,24 +211,15 @@ impl Binder<'_> {
         for (name, quantity) in &self.graph.parameters {
             let key = format!("parameters.{name}");
             let Some(index) = self.meta.parameter(name) else {
-                let known = nearest(
-                    name,
-                    self.meta.parameters.iter().map(|var| var.name.as_str()),
-                );
+                let known = nearest(name, self.meta.parameters.iter().map(|var| var.name.as_str()));
                 return Err(self.refuse(
                     key,
-                    format!(
-                        "model `{}` has no parameter `{name}`{known}",
-                        self.meta.model
-                    ),
+                    format!("model `{}` has no parameter `{name}`{known}", self.meta.model),
                 ));
             };
             let var = &self.meta.parameters[index];
-            let value = self
-                .conversion(&key, &quantity.unit, &var.unit)?
-                .apply(quantity.value);
-            let inside =
-                var.min.is_none_or(|min| value >= min) && var.max.is_none_or(|max| value <= max);
+            let value = self.conversion(&key, &quantity.unit, &var.unit)?.apply(quantity.value);
+            let inside = var.min.is_none_or(|min| value >= min) && var.max.is_none_or(|max| value <= max);
             if !inside || !value.is_finite() {
                 let bounds = format!(
                     "{} to {}",
@@ -243,10 +228,7 @@ impl Binder<'_> {
                 );
                 return Err(self.refuse(
                     key,
-                    format!(
-                        "{value} {} is outside the model's bounds {bounds}",
-                        var.unit
-                    ),
+                    format!("{value} {} is outside the model's bounds {bounds}", var.unit),
                 ));
             }
             parameters.push((index, value));
@@ -259,18 +241,11 @@ impl Binder<'_> {
         for (name, binding) in &self.graph.outputs {
             let key = format!("outputs.{name}");
             let Some(index) = self.meta.column(&binding.from) else {
-                let known = nearest(
-                    &binding.from,
-                    self.meta.columns.iter().map(|var| var.name.as_str()),
-                );
-                let problem = format!(
-                    "model `{}` has no variable `{}`{known}",
-                    self.meta.model, binding.from
-                );
+                let known = nearest(&binding.from, self.meta.columns.iter().map(|var| var.name.as_str()));
+                let problem = format!("model `{}` has no variable `{}`{known}", self.meta.model, binding.from);
                 return Err(self.refuse(format!("{key}.from"), problem));
             };
-            let conversion =
-                self.conversion(&key, &self.meta.columns[index].unit, &binding.unit)?;
+            let conversion = self.conversion(&key, &self.meta.columns[index].unit, &binding.unit)?;
             let measured = binding
                 .measured
                 .as_ref()
@@ -314,7 +289,10 @@ impl Binder<'_> {
 
     fn conversion(&self, key: &str, from: &str, to: &str) -> Result<Conversion, GraphError> {
         Conversion::between(from, to).ok_or_else(|| {
-            self.refuse(format!("{key}.unit"), format!("a value in `{from}` cannot become one in `{to}`; correct the unit or the binding"))
+            self.refuse(
+                format!("{key}.unit"),
+                format!("a value in `{from}` cannot become one in `{to}`; correct the unit or the binding"),
+            )
         })
     }
 

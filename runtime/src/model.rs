@@ -11,9 +11,7 @@ use crate::error::GraphError;
 /// # Errors
 /// [`GraphError`] with every diagnostic of the compiler.
 pub fn compile_file(path: &Path) -> Result<Compiled, GraphError> {
-    model_check(path)?.map_err(|diagnostics| {
-        GraphError::Model(diagnostics.iter().map(Diagnostic::render).collect())
-    })
+    model_check(path)?.map_err(|diagnostics| GraphError::Model(diagnostics.iter().map(Diagnostic::render).collect()))
 }
 
 /// Compiles a Modelica file and hands the compiler's diagnostics on: what `orrery model check` prints.

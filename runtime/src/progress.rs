@@ -46,23 +46,14 @@ impl<N: Node> Progress<N> {
             events: Vec::new(),
             script: BTreeMap::new(),
         };
-        Self {
-            layout,
-            node,
-            state,
-        }
+        Self { layout, node, state }
     }
 
     /// Progress as a snapshot left it.
     ///
     /// # Errors
     /// [`NodeError::State`] when the snapshot is of another graph.
-    pub fn restore(
-        layout: Layout,
-        mut node: N,
-        state: State,
-        node_state: Option<&[u8]>,
-    ) -> Result<Self, NodeError> {
+    pub fn restore(layout: Layout, mut node: N, state: State, node_state: Option<&[u8]>) -> Result<Self, NodeError> {
         let fits = state.streams.len() == layout.streams.len()
             && state
                 .streams
@@ -76,11 +67,7 @@ impl<N: Node> Progress<N> {
         if let Some(bytes) = node_state {
             node.restore(bytes)?;
         }
-        Ok(Self {
-            layout,
-            node,
-            state,
-        })
+        Ok(Self { layout, node, state })
     }
 
     /// The state and the node's bytes (none between runs).
@@ -121,11 +108,7 @@ impl<N: Node> Progress<N> {
             return Ok(None);
         };
         let at = TaiNanos(self.state.tick * self.layout.tick_nanos);
-        let inputs = self
-            .held_inputs(at.0)
-            .iter()
-            .map(|knots| knots.points[0].1)
-            .collect();
+        let inputs = self.held_inputs(at.0).iter().map(|knots| knots.points[0].1).collect();
         Ok(Some(Vantage {
             at,
             origin_nanos: run.first_tick * self.layout.tick_nanos,
@@ -174,9 +157,7 @@ impl<N: Node> Progress<N> {
             };
         };
         let streams = (0..self.layout.streams.len()).filter(|index| !self.is_closed(*index, tick));
-        let streams = streams
-            .map(|index| self.layout.streams[index].id.clone())
-            .collect();
+        let streams = streams.map(|index| self.layout.streams[index].id.clone()).collect();
         Blocked {
             tick: Some(tick),
             time_moves: self.time_moves(tick),
@@ -253,24 +234,15 @@ impl<N: Node> Progress<N> {
 
     fn is_ready(&self, tick: i64) -> bool {
         if let Some(decision) = self.state.script.get(&tick) {
-            return self
-                .layout
-                .streams
-                .iter()
-                .enumerate()
-                .all(|(index, layout)| {
-                    match decision
-                        .waived
-                        .iter()
-                        .find(|waived| waived.stream == layout.id)
-                    {
-                        Some(waived) => self.state.streams[index].has_seen(waived.row.as_ref()),
-                        None => self.is_closed(index, tick),
-                    }
-                });
+            return self.layout.streams.iter().enumerate().all(|(index, layout)| {
+                match decision.waived.iter().find(|waived| waived.stream == layout.id) {
+                    Some(waived) => self.state.streams[index].has_seen(waived.row.as_ref()),
+                    None => self.is_closed(index, tick),
+                }
+            });
         }
-        let all_in = (0..self.layout.streams.len())
-            .all(|index| self.state.streams[index].waived || self.is_closed(index, tick));
+        let all_in =
+            (0..self.layout.streams.len()).all(|index| self.state.streams[index].waived || self.is_closed(index, tick));
         self.time_moves(tick) && all_in
     }
 
@@ -292,9 +264,9 @@ impl<N: Node> Progress<N> {
             .iter()
             .zip(&self.state.streams)
             .any(|(layout, state)| {
-                let silent = state.last_time.is_none_or(|last| {
-                    start.saturating_sub(last.0) > self.layout.reset_after_nanos
-                });
+                let silent = state
+                    .last_time
+                    .is_none_or(|last| start.saturating_sub(last.0) > self.layout.reset_after_nanos);
                 layout.gating && silent && !state.has_row_before(TaiNanos(end))
             })
     }

@@ -50,26 +50,18 @@ impl Readings {
         let Some(last) = block.len().checked_sub(1) else {
             return;
         };
-        let newest = self
-            .rows
-            .entry(block.stream.clone())
-            .or_insert(block.time(last));
+        let newest = self.rows.entry(block.stream.clone()).or_insert(block.time(last));
         *newest = (*newest).max(block.time(last));
         for channel in channels.filter(|channel| channel.stream == block.stream) {
             let found = (0..block.len()).rev().find_map(|row| {
-                let value = block
-                    .value(&channel.channel, row)
-                    .filter(|value| value.is_finite())?;
+                let value = block.value(&channel.channel, row).filter(|value| value.is_finite())?;
                 Some(Reading {
                     value,
                     at: block.time(row),
                 })
             });
             if let Some(reading) = found
-                && self
-                    .values
-                    .get(&channel)
-                    .is_none_or(|known| known.at <= reading.at)
+                && self.values.get(&channel).is_none_or(|known| known.at <= reading.at)
             {
                 self.values.insert(channel, reading);
             }

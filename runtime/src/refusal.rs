@@ -93,9 +93,7 @@ impl Refusal {
             Self::Parameter(_) => (422, "bad-parameter", "Not a parameter value"),
             Self::Range(_) => (422, "out-of-range", "Out of range"),
             Self::Body(_) => (400, "bad-body", "Not a valid body"),
-            Self::Look(LookError::NotRunning(_)) => {
-                (409, "not-running", "The graph is not running")
-            }
+            Self::Look(LookError::NotRunning(_)) => (409, "not-running", "The graph is not running"),
             Self::Look(LookError::UnknownInput { .. }) => (422, "unknown-input", "No such input"),
             Self::Look(LookError::Node(_)) => (422, "model-failed", "The model failed"),
             Self::Bus(_) => (503, "bus", "The bus does not answer"),
@@ -116,8 +114,7 @@ fn listed(known: &[String]) -> String {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let problem = self.problem();
-        let status =
-            StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         (
             status,
             [(header::CONTENT_TYPE, Problem::CONTENT_TYPE)],

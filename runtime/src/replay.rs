@@ -58,9 +58,7 @@ pub fn replay_graph(
         ticks,
         error,
     };
-    let node = model
-        .node(file.graph.limits)
-        .map_err(|error| failed(error, 0))?;
+    let node = model.node(file.graph.limits).map_err(|error| failed(error, 0))?;
     let writer = TraceWriter::new(&file.graph, &layout);
     let mut progress = Progress::new(layout, node);
     for block in published {
@@ -75,10 +73,7 @@ pub fn replay_graph(
     let mut digest = ReplayDigest::new();
     for block in log {
         push_block(&mut progress, &block);
-        while let Some(trace) = progress
-            .tick()
-            .map_err(|error| failed(error, replayed.blocks.len()))?
-        {
+        while let Some(trace) = progress.tick().map_err(|error| failed(error, replayed.blocks.len()))? {
             let block = writer.block(&trace)?;
             digest.rows(block.stream.as_str(), &block.batch, 0, block.len());
             replayed.blocks.push(block);
@@ -102,14 +97,7 @@ pub fn closing(
     stream: orrery_protocol::StreamId,
     watermark: TaiNanos,
 ) -> Result<AlignedBlock, orrery_protocol::AlignedError> {
-    let batch = AlignedBlock::batch(
-        vec![],
-        vec![],
-        orrery_protocol::BootId([0; 16]),
-        vec![],
-        vec![],
-        vec![],
-    )?;
+    let batch = AlignedBlock::batch(vec![], vec![], orrery_protocol::BootId([0; 16]), vec![], vec![], vec![])?;
     Ok(AlignedBlock {
         stream,
         descriptor: Digest([0; 32]),

@@ -91,11 +91,7 @@ struct ModelView {
 }
 
 async fn graphs(State(runtime): State<Arc<Runtime>>) -> Json<serde_json::Value> {
-    let mut views: Vec<GraphView> = runtime
-        .graphs()
-        .iter()
-        .map(|graph| view(graph, &runtime))
-        .collect();
+    let mut views: Vec<GraphView> = runtime.graphs().iter().map(|graph| view(graph, &runtime)).collect();
     views.extend(runtime.unloadable().iter().map(|graph| GraphView {
         id: graph.id.clone(),
         title: None,
@@ -181,9 +177,7 @@ async fn forecast(
     Path(id): Path<String>,
     Query(query): Query<Horizon>,
 ) -> Result<Json<Forecast>, Refusal> {
-    look(&runtime, &id, Vec::new(), query.horizon_s)
-        .await
-        .map(Json)
+    look(&runtime, &id, Vec::new(), query.horizon_s).await.map(Json)
 }
 
 #[derive(Deserialize)]
@@ -225,9 +219,7 @@ async fn look(
     let work = tokio::task::spawn_blocking(move || graph.look(&set, horizon_s, clock.as_ref()));
     match work.await {
         Ok(answer) => Ok(answer?),
-        Err(error) => Err(Refusal::Body(format!(
-            "the look ahead ended early: {error}"
-        ))),
+        Err(error) => Err(Refusal::Body(format!("the look ahead ended early: {error}"))),
     }
 }
 
@@ -254,17 +246,11 @@ async fn parameters(
     let mut events = Vec::with_capacity(values.len());
     for (name, value) in values {
         let known = nearest(&name, meta.parameters.iter().map(|var| var.name.as_str()));
-        let unknown = || {
-            Refusal::Parameter(format!(
-                "Model `{}` has no parameter `{name}`{known}.",
-                meta.model
-            ))
-        };
+        let unknown = || Refusal::Parameter(format!("Model `{}` has no parameter `{name}`{known}.", meta.model));
         let index = meta.parameter(&name).ok_or_else(unknown)?;
         let var = &meta.parameters[index];
-        let inside = value.is_finite()
-            && var.min.is_none_or(|min| value >= min)
-            && var.max.is_none_or(|max| value <= max);
+        let inside =
+            value.is_finite() && var.min.is_none_or(|min| value >= min) && var.max.is_none_or(|max| value <= max);
         if !inside {
             return Err(Refusal::Parameter(format!(
                 "{name} = {value} {} is outside the model's bounds.",
@@ -346,19 +332,13 @@ async fn set(
     Ok(Json(Sent { commands }))
 }
 
-async fn off(
-    State(runtime): State<Arc<Runtime>>,
-    Extension(who): Extension<Principal>,
-) -> Result<Json<Sent>, Refusal> {
+async fn off(State(runtime): State<Arc<Runtime>>, Extension(who): Extension<Principal>) -> Result<Json<Sent>, Refusal> {
     operator(&who)?;
     let commands = runtime.control().off(&who.name).await?;
     Ok(Json(Sent { commands }))
 }
 
-async fn command(
-    State(runtime): State<Arc<Runtime>>,
-    Path(id): Path<String>,
-) -> Result<Json<CommandStatus>, Refusal> {
+async fn command(State(runtime): State<Arc<Runtime>>, Path(id): Path<String>) -> Result<Json<CommandStatus>, Refusal> {
     runtime
         .control()
         .command(&id)

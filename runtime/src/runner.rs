@@ -115,8 +115,7 @@ impl Runner {
                     self.graph.count(|statistics| statistics.late_rows += late);
                 }
                 Err(error) => {
-                    self.graph
-                        .count(|statistics| statistics.unreadable_blocks += 1);
+                    self.graph.count(|statistics| statistics.unreadable_blocks += 1);
                     tracing::warn!(graph = self.graph.id(), offset = message.offset, %error, "aligned block skipped");
                 }
             }
@@ -133,8 +132,7 @@ impl Runner {
         loop {
             let Some((back, ticks, failure)) = compute(turn.progress).await else {
                 self.graph.set_activity(Activity::Failed(
-                    "its worker thread panicked; this is a defect, report it with the log"
-                        .to_owned(),
+                    "its worker thread panicked; this is a defect, report it with the log".to_owned(),
                 ));
                 self.graph.set_vantage(None);
                 return Ok(None);
@@ -312,12 +310,7 @@ impl Runner {
         };
         let layout = self.graph.layout.clone();
         let (mut progress, aligned, traces) = match self.snapshot()? {
-            Some(snapshot) => match Progress::restore(
-                layout.clone(),
-                node,
-                snapshot.state,
-                snapshot.node.as_deref(),
-            ) {
+            Some(snapshot) => match Progress::restore(layout.clone(), node, snapshot.state, snapshot.node.as_deref()) {
                 Ok(progress) => (progress, snapshot.aligned, From::Offsets(snapshot.traces)),
                 Err(error) => {
                     tracing::warn!(graph = self.graph.id(), %error, "snapshot does not fit");
@@ -327,8 +320,7 @@ impl Runner {
             },
             None => (Progress::new(layout, node), Vec::new(), From::Earliest),
         };
-        self.follow_published(&mut progress, traces, shutdown)
-            .await?;
+        self.follow_published(&mut progress, traces, shutdown).await?;
         Ok(Some(Turn {
             progress,
             aligned: aligned
@@ -345,8 +337,7 @@ impl Runner {
         let Some(snapshot) = Snapshot::read(&self.snapshot_path)? else {
             return Ok(None);
         };
-        let ours = snapshot.abi == orrery_lang::abi::ABI
-            && snapshot.identity.0 == self.graph.layout.identity;
+        let ours = snapshot.abi == orrery_lang::abi::ABI && snapshot.identity.0 == self.graph.layout.identity;
         if !ours {
             set_aside(&self.snapshot_path, "other-graph");
         }
@@ -362,11 +353,7 @@ impl Runner {
     ) -> Result<(), Error> {
         let mut start: BTreeMap<u32, u64> = BTreeMap::new();
         if let From::Offsets(positions) = &from {
-            start.extend(
-                positions
-                    .iter()
-                    .map(|position| (position.partition, position.offset)),
-            );
+            start.extend(positions.iter().map(|position| (position.partition, position.offset)));
         }
         let mut missing: BTreeMap<u32, u64> = BTreeMap::new();
         for end in self.bus.end(topics::TRACES).await? {
@@ -429,11 +416,7 @@ async fn compute(
 }
 
 fn waiting_for(blocked: &Blocked) -> String {
-    let streams: Vec<&str> = blocked
-        .streams
-        .iter()
-        .map(|stream| stream.as_str())
-        .collect();
+    let streams: Vec<&str> = blocked.streams.iter().map(|stream| stream.as_str()).collect();
     match (streams.is_empty(), blocked.tick) {
         (true, _) => "waiting for time to pass".to_owned(),
         (false, None) => format!("waiting for a first row of {}", streams.join(" and ")),

@@ -74,20 +74,15 @@ impl Runtime {
                 || path.display().to_string(),
                 |stem| stem.to_string_lossy().into_owned(),
             );
-            let loaded = load(path, &engine).and_then(|graph| {
-                match streams.insert(graph.id().to_owned(), path.clone()) {
+            let loaded =
+                load(path, &engine).and_then(|graph| match streams.insert(graph.id().to_owned(), path.clone()) {
                     None => Ok(graph),
                     Some(other) => Err(GraphError::Value {
                         file: path.display().to_string(),
                         key: "id".to_owned(),
-                        problem: format!(
-                            "`{}` is taken by {}; choose another",
-                            graph.id(),
-                            other.display()
-                        ),
+                        problem: format!("`{}` is taken by {}; choose another", graph.id(), other.display()),
                     }),
-                }
-            });
+                });
             match loaded {
                 Ok(graph) => graphs.push(Arc::new(graph)),
                 Err(error) => {
@@ -182,8 +177,7 @@ impl Runtime {
                 batch = live.next() => batch?,
             };
             for message in batch {
-                let watched = std::str::from_utf8(&message.key)
-                    .is_ok_and(|stream| self.control.watches(stream));
+                let watched = std::str::from_utf8(&message.key).is_ok_and(|stream| self.control.watches(stream));
                 if !watched {
                     continue;
                 }
@@ -207,8 +201,7 @@ impl Runtime {
                     sha256: graph.file.digest,
                 },
             ];
-            let predicate =
-                serde_json::json!({ "graph": graph.id(), "compiler": graph.model.meta().compiler });
+            let predicate = serde_json::json!({ "graph": graph.id(), "compiler": graph.model.meta().compiler });
             let record = Record {
                 kind: RecordKind::Model,
                 subject: subjects,
@@ -232,9 +225,9 @@ impl Runtime {
 pub fn load(path: &Path, engine: &Engine) -> Result<GraphHandle, GraphError> {
     let file = GraphFile::read(path)?;
     let compiled = compile_file(&file.model_path)?;
-    let model = engine.load(&compiled).map_err(|error| {
-        GraphError::Model(vec![format!("{}: {error}", file.model_path.display())])
-    })?;
+    let model = engine
+        .load(&compiled)
+        .map_err(|error| GraphError::Model(vec![format!("{}: {error}", file.model_path.display())]))?;
     GraphHandle::new(file, model)
 }
 

@@ -38,19 +38,14 @@ pub struct Snapshot {
 mod hex_option {
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub fn serialize<S: Serializer>(
-        bytes: &Option<Vec<u8>>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer>(bytes: &Option<Vec<u8>>, serializer: S) -> Result<S::Ok, S::Error> {
         match bytes {
             Some(bytes) => serializer.serialize_str(&hex::encode(bytes)),
             None => serializer.serialize_none(),
         }
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Vec<u8>>, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u8>>, D::Error> {
         let text = Option::<String>::deserialize(deserializer)?;
         text.map(|text| hex::decode(text).map_err(serde::de::Error::custom))
             .transpose()
@@ -92,9 +87,7 @@ impl Snapshot {
                 });
             }
         };
-        let checked = bytes
-            .strip_prefix(MAGIC)
-            .and_then(|rest| rest.split_at_checked(32));
+        let checked = bytes.strip_prefix(MAGIC).and_then(|rest| rest.split_at_checked(32));
         let snapshot = checked
             .filter(|(sum, body)| Digest::of(body).0.as_slice() == *sum)
             .and_then(|(_, body)| ciborium::from_reader(body).ok());

@@ -11,9 +11,7 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Float64Array};
 use arrow_schema::{DataType, Field, FieldRef};
-use orrery_protocol::{
-    AlignedBlock, AlignedError, BootId, Channel, Descriptor, Digest, StreamId, TaiNanos,
-};
+use orrery_protocol::{AlignedBlock, AlignedError, BootId, Channel, Descriptor, Digest, StreamId, TaiNanos};
 use serde::{Deserialize, Serialize};
 
 use crate::graph::Graph;
@@ -114,16 +112,11 @@ impl TraceWriter {
             .filter(|at| layout.outputs[*at].measured.is_some())
             .collect();
         for output in compared.iter().map(|at| &layout.outputs[*at]) {
-            channels.push(Channel::f64(
-                &format!("{}_residual", output.name),
-                &output.unit,
-            ));
+            channels.push(Channel::f64(&format!("{}_residual", output.name), &output.unit));
         }
         let fields = channels
             .iter()
-            .map(|channel| -> FieldRef {
-                Arc::new(Field::new(&channel.name, DataType::Float64, true))
-            })
+            .map(|channel| -> FieldRef { Arc::new(Field::new(&channel.name, DataType::Float64, true)) })
             .collect();
         let descriptor = Descriptor {
             stream: graph.output_stream(),
@@ -162,14 +155,8 @@ impl TraceWriter {
             .iter()
             .map(|at| trace.residual.get(*at).copied().flatten());
         let all: Vec<Option<f64>> = computed.chain(compared).collect();
-        let column =
-            |value: &Option<f64>| -> ArrayRef { Arc::new(Float64Array::from(vec![*value])) };
-        let channels = self
-            .fields
-            .iter()
-            .cloned()
-            .zip(all.iter().map(column))
-            .collect();
+        let column = |value: &Option<f64>| -> ArrayRef { Arc::new(Float64Array::from(vec![*value])) };
+        let channels = self.fields.iter().cloned().zip(all.iter().map(column)).collect();
         let batch = AlignedBlock::batch(
             vec![trace.time.0],
             vec![0],
@@ -201,8 +188,7 @@ impl TickTrace {
             extra.insert(AFTER_SILENCE.to_owned(), "1".to_owned());
         }
         if !self.events.is_empty() {
-            let events = serde_json::to_string(&self.events)
-                .expect("events of finite numbers always encode");
+            let events = serde_json::to_string(&self.events).expect("events of finite numbers always encode");
             extra.insert(EVENTS.to_owned(), events);
         }
         extra

@@ -9,10 +9,7 @@ pub struct Conversion {
 
 impl Conversion {
     /// The conversion that changes nothing, not even a bit.
-    pub const IDENTITY: Self = Self {
-        scale: 1.0,
-        shift: 0.0,
-    };
+    pub const IDENTITY: Self = Self { scale: 1.0, shift: 0.0 };
 
     /// The conversion from a unit to another; `None` when they measure different things.
     pub fn between(from: &str, to: &str) -> Option<Self> {
@@ -82,10 +79,7 @@ mod tests {
 
     #[test]
     fn spellings_agree_and_different_quantities_are_refused() {
-        assert_eq!(
-            Conversion::between("Cel", "degC"),
-            Some(Conversion::IDENTITY)
-        );
+        assert_eq!(Conversion::between("Cel", "degC"), Some(Conversion::IDENTITY));
         assert_eq!(Conversion::between("Cel", "K").unwrap().apply(20.0), 293.15);
         assert_eq!(Conversion::between("W", "Cel"), None);
         assert_eq!(display("degC"), "°C");

@@ -32,10 +32,7 @@ impl Live {
 
     fn push(&mut self, block: &AlignedBlock) {
         let stream = self.progress.layout().stream_index(&block.stream).unwrap();
-        let rows = rows(
-            block,
-            &self.progress.layout().streams[stream].channels.clone(),
-        );
+        let rows = rows(block, &self.progress.layout().streams[stream].channels.clone());
         self.progress.push(stream, rows, block.watermark);
         self.run();
     }
@@ -56,19 +53,13 @@ impl Live {
 
 fn canonical(board_blocks: &[AlignedBlock], air_blocks: &[AlignedBlock]) -> Live {
     let mut live = Live::new();
-    board_blocks
-        .iter()
-        .chain(air_blocks)
-        .for_each(|block| live.push(block));
+    board_blocks.iter().chain(air_blocks).for_each(|block| live.push(block));
     live
 }
 
 /// Board samples about every 100 ms with jitter, gaps of up to 8 s, and a heater that steps; air about every second.
 fn logs() -> impl Strategy<Value = (Vec<Sample>, Vec<Sample>)> {
-    let board = prop::collection::vec(
-        (1i64..180, prop::bool::weighted(0.02), 0u8..4, 20.0..40.0f64),
-        20..200,
-    );
+    let board = prop::collection::vec((1i64..180, prop::bool::weighted(0.02), 0u8..4, 20.0..40.0f64), 20..200);
     let air = prop::collection::vec((500i64..1500, 15.0..25.0f64), 5..40);
     (board, air).prop_map(|(board, air)| {
         let mut at = T0;
@@ -92,11 +83,7 @@ fn logs() -> impl Strategy<Value = (Vec<Sample>, Vec<Sample>)> {
     })
 }
 
-fn interleave(
-    mut a: Vec<AlignedBlock>,
-    mut b: Vec<AlignedBlock>,
-    choices: &[bool],
-) -> Vec<AlignedBlock> {
+fn interleave(mut a: Vec<AlignedBlock>, mut b: Vec<AlignedBlock>, choices: &[bool]) -> Vec<AlignedBlock> {
     (a.reverse(), b.reverse());
     let mut choices = choices.iter().cycle();
     let mut all = Vec::new();
@@ -225,8 +212,7 @@ fn a_long_silence_ends_the_run_and_the_next_row_starts_another() {
         end,
     )];
     let live = canonical(&cut(&board(), &BOARD, &rows, &[1], end), &airs);
-    let boots: std::collections::BTreeSet<_> =
-        live.blocks.iter().map(|block| block.key(0).boot).collect();
+    let boots: std::collections::BTreeSet<_> = live.blocks.iter().map(|block| block.key(0).boot).collect();
     assert_eq!(boots.len(), 2);
     // 2 s of rows, 3 s of patience, 2 s of rows, then 3 s of patience: not an hour of ticks.
     assert!(live.blocks.len() < 120, "{} ticks", live.blocks.len());
@@ -236,23 +222,14 @@ fn a_long_silence_ends_the_run_and_the_next_row_starts_another() {
         .find(|block| block.time(0).0 > T0 + 3000 * SECOND)
         .unwrap();
     assert_eq!(first_of_second.key(0).sequence, 0);
-    assert_eq!(
-        first_of_second.value("t_sd", 0).map(|sd| sd < 0.2),
-        Some(true)
-    );
+    assert_eq!(first_of_second.value("t_sd", 0).map(|sd| sd < 0.2), Some(true));
 }
 
 #[test]
 fn a_tick_waits_for_its_streams_and_says_for_which() {
     let mut live = Live::new();
     assert_eq!(live.progress.blocked().streams, [board()]);
-    live.push(&block(
-        &board(),
-        &BOARD,
-        &steady(T0, 5),
-        0,
-        T0 + 500_000_000,
-    ));
+    live.push(&block(&board(), &BOARD, &steady(T0, 5), 0, T0 + 500_000_000));
     let blocked = live.progress.blocked();
     assert!(live.trace.is_empty() && blocked.time_moves);
     assert_eq!(blocked.streams, [air()]);

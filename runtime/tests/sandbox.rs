@@ -6,8 +6,8 @@ use orrery_runtime::graph::Limits;
 use orrery_runtime::node::{Knots, Node, TickPlan};
 use orrery_runtime::{Engine, NodeError};
 use wasm_encoder::{
-    CodeSection, EntityType, ExportKind, ExportSection, Function, FunctionSection, ImportSection,
-    Instruction as I, MemorySection, MemoryType, Module, TypeSection, ValType,
+    CodeSection, EntityType, ExportKind, ExportSection, Function, FunctionSection, ImportSection, Instruction as I,
+    MemorySection, MemoryType, Module, TypeSection, ValType,
 };
 
 /// A module whose `solve` is this body.
@@ -130,10 +130,7 @@ fn memory_beyond_the_limit_is_not_given() {
             memory_mib: 2,
             ..Limits::default()
         };
-        assert!(matches!(
-            run(&hungry, kind, limits),
-            Err(NodeError::Numerical { .. })
-        ));
+        assert!(matches!(run(&hungry, kind, limits), Err(NodeError::Numerical { .. })));
     }
 }
 
@@ -165,10 +162,7 @@ fn a_trap_an_import_and_a_lie_are_values() {
     let import = module(&[I::I32Const(0)], true);
     let lie = module(&[I::I32Const(0)], false);
     for kind in BOTH {
-        assert!(matches!(
-            run(&trap, kind, Limits::default()),
-            Err(NodeError::Trap(_))
-        ));
+        assert!(matches!(run(&trap, kind, Limits::default()), Err(NodeError::Trap(_))));
         let error = run(&import, kind, Limits::default()).unwrap_err();
         assert!(error.to_string().contains("env.launch"), "{error}");
         let error = run(&lie, kind, Limits::default()).unwrap_err();
@@ -180,10 +174,7 @@ fn a_trap_an_import_and_a_lie_are_values() {
 fn endless_recursion_is_a_trap() {
     let deep = module(&[I::LocalGet(0), I::Call(0)], false);
     for kind in BOTH {
-        assert!(matches!(
-            run(&deep, kind, Limits::default()),
-            Err(NodeError::Trap(_))
-        ));
+        assert!(matches!(run(&deep, kind, Limits::default()), Err(NodeError::Trap(_))));
     }
 }
 

@@ -10,9 +10,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use orrery_bus::{From, JournalBus, Record as BusRecord, SharedBus};
-use orrery_protocol::{
-    AlignedBlock, Clock, ManualClock, Principal, Record, SealKey, TaiNanos, topics, verify_command,
-};
+use orrery_protocol::{AlignedBlock, Clock, ManualClock, Principal, Record, SealKey, TaiNanos, topics, verify_command};
 use orrery_runtime::service::{Deps, Runtime};
 use orrery_runtime::{Config, Engine, EngineKind, GraphFile, replay_graph};
 use support::*;
@@ -110,10 +108,7 @@ impl Bench {
             }
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
-        panic!(
-            "{} of {count} trace rows after 10 s",
-            self.traces().await.len()
-        );
+        panic!("{} of {count} trace rows after 10 s", self.traces().await.len());
     }
 }
 
@@ -165,15 +160,13 @@ async fn a_crash_changes_no_byte_and_a_replay_gives_the_same() {
     let blocks = log(100);
     bench.publish(&blocks[..50]).await;
 
-    let first =
-        tokio::task::JoinSet::from_iter([bench.open(&["twin.toml"]).run(CancellationToken::new())]);
+    let first = tokio::task::JoinSet::from_iter([bench.open(&["twin.toml"]).run(CancellationToken::new())]);
     bench.wait_for_traces(40).await;
     bench.publish(&blocks[50..60]).await;
     drop(first); // No goodbye: as kill -9 leaves it, with a snapshot somewhere behind.
 
     let shutdown = CancellationToken::new();
-    let mut second =
-        tokio::task::JoinSet::from_iter([bench.open(&["twin.toml"]).run(shutdown.clone())]);
+    let mut second = tokio::task::JoinSet::from_iter([bench.open(&["twin.toml"]).run(shutdown.clone())]);
     bench.publish(&blocks[60..]).await;
     let rows = loop {
         let rows = by_place(&bench.wait_for_traces(1).await);
@@ -192,11 +185,7 @@ async fn a_crash_changes_no_byte_and_a_replay_gives_the_same() {
             .load(&orrery_runtime::compile_file(&file.model_path).unwrap())
             .unwrap();
         let replayed = replay_graph(&file, &model, blocks.clone(), []).unwrap();
-        let expected: Vec<Vec<u8>> = replayed
-            .blocks
-            .iter()
-            .map(|block| block.encode().unwrap())
-            .collect();
+        let expected: Vec<Vec<u8>> = replayed.blocks.iter().map(|block| block.encode().unwrap()).collect();
         assert_eq!(rows.values().cloned().collect::<Vec<_>>(), expected);
         let again = replay_graph(&file, &model, blocks.clone(), replayed.blocks).unwrap();
         assert_eq!(again.digest, replayed.digest);
@@ -223,17 +212,11 @@ async fn a_graph_that_does_not_load_says_why_and_the_others_run() {
     assert_eq!(graphs[0]["state"], "running");
     assert_eq!(graphs[0]["pairs"][0]["residual"], "twin/board.t_residual");
     assert!(
-        graphs[1]["reason"]
-            .as_str()
-            .unwrap()
-            .contains("outputs.t.from"),
+        graphs[1]["reason"].as_str().unwrap().contains("outputs.t.from"),
         "{graphs:?}"
     );
     assert!(
-        graphs[2]["reason"]
-            .as_str()
-            .unwrap()
-            .contains("absent.toml"),
+        graphs[2]["reason"].as_str().unwrap().contains("absent.toml"),
         "{graphs:?}"
     );
     shutdown.cancel();
@@ -264,13 +247,9 @@ async fn a_heater_is_changed_behind_its_interlocks() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(answer["channels"][0]["value"], 20.0, "{answer}");
-    assert_eq!(
-        answer["interlocks"][0]["margin"], "34.8 °C spare",
-        "{answer}"
-    );
+    assert_eq!(answer["interlocks"][0]["margin"], "34.8 °C spare", "{answer}");
 
-    let change =
-        |value: f64| format!(r#"{{"changes":[{{"device":"rig","channel":"q","value":{value}}}]}}"#);
+    let change = |value: f64| format!(r#"{{"changes":[{{"device":"rig","channel":"q","value":{value}}}]}}"#);
     let (status, answer) = call(&runtime, "POST", "/control/review", &change(50.0)).await;
     assert_eq!(
         (status, answer["type"].as_str()),
@@ -285,10 +264,7 @@ async fn a_heater_is_changed_behind_its_interlocks() {
         (&20.0.into(), &30.0.into())
     );
     assert!(
-        review["prediction"]
-            .as_str()
-            .unwrap()
-            .starts_with("T reaches"),
+        review["prediction"].as_str().unwrap().starts_with("T reaches"),
         "{review}"
     );
 
@@ -304,10 +280,7 @@ async fn a_heater_is_changed_behind_its_interlocks() {
     .await;
     assert_eq!(status, StatusCode::CONFLICT);
     assert!(
-        refused["detail"]
-            .as_str()
-            .unwrap()
-            .contains("T reaches 61.0 °C"),
+        refused["detail"].as_str().unwrap().contains("T reaches 61.0 °C"),
         "{refused}"
     );
     let (status, refused) = call(
@@ -319,10 +292,7 @@ async fn a_heater_is_changed_behind_its_interlocks() {
     .await;
     assert_eq!(status, StatusCode::CONFLICT);
     assert!(
-        refused["detail"]
-            .as_str()
-            .unwrap()
-            .contains("choose 0 to 80 %"),
+        refused["detail"].as_str().unwrap().contains("choose 0 to 80 %"),
         "{refused}"
     );
     let (status, refused) = call(
@@ -333,10 +303,7 @@ async fn a_heater_is_changed_behind_its_interlocks() {
     )
     .await;
     assert_eq!(status, StatusCode::NOT_FOUND);
-    assert!(
-        refused["detail"].as_str().unwrap().contains("rig/q"),
-        "{refused}"
-    );
+    assert!(refused["detail"].as_str().unwrap().contains("rig/q"), "{refused}");
 
     let send = format!(r#"{{"review_id":{}}}"#, review["review_id"]);
     let (status, sent) = call(&runtime, "POST", "/control/send", &send).await;
@@ -400,10 +367,7 @@ async fn a_heater_is_changed_behind_its_interlocks() {
         "{refused}"
     );
     let (status, sent) = call(&runtime, "POST", "/control/off", "").await;
-    assert_eq!(
-        (status, &sent["commands"][0]["value"]),
-        (StatusCode::OK, &0.0.into())
-    );
+    assert_eq!((status, &sent["commands"][0]["value"]), (StatusCode::OK, &0.0.into()));
     shutdown.cancel();
     running.join_next().await.unwrap().unwrap().unwrap();
 
@@ -411,9 +375,7 @@ async fn a_heater_is_changed_behind_its_interlocks() {
     again.control().off("operator").await.unwrap();
     let last = bench.read(topics::CONTROL).await.pop().unwrap();
     assert_eq!(
-        verify_command(&last.value, &key().public())
-            .unwrap()
-            .issuer_epoch,
+        verify_command(&last.value, &key().public()).unwrap().issuer_epoch,
         2,
         "the epoch rises with each start"
     );
@@ -436,19 +398,10 @@ async fn a_look_ahead_is_the_future_that_comes() {
         r#"{"set":{"q":0},"horizon_s":5}"#,
     )
     .await;
-    let (status, wrong) = call(
-        &runtime,
-        "POST",
-        "/graphs/twin/what-if",
-        r#"{"set":{"q3":0}}"#,
-    )
-    .await;
+    let (status, wrong) = call(&runtime, "POST", "/graphs/twin/what-if", r#"{"set":{"q3":0}}"#).await;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(
-        wrong["detail"]
-            .as_str()
-            .unwrap()
-            .contains("`q3` is not an input"),
+        wrong["detail"].as_str().unwrap().contains("`q3` is not an input"),
         "{wrong}"
     );
 
@@ -467,10 +420,7 @@ async fn a_look_ahead_is_the_future_that_comes() {
         .map(|bytes| AlignedBlock::decode(bytes).unwrap())
         .find(|block| (block.time(0).to_unix_millis() - t_ms).abs() < 1.0);
     let came = came.unwrap().value("t", 0).unwrap();
-    assert!(
-        (came - at_end).abs() < 1e-6,
-        "{came} came, {at_end} was said"
-    );
+    assert!((came - at_end).abs() < 1e-6, "{came} came, {at_end} was said");
     assert!(what_if["summary"]["t"]["at_end"].as_f64().unwrap() < at_end);
     let sd = ahead["channels"]["t"]["sd"].as_array().unwrap();
     assert!(sd[5].as_f64() > sd[0].as_f64());
@@ -494,10 +444,7 @@ fn ack(id: &str) -> AlignedBlock {
     let mut acks = block(
         &orrery_protocol::StreamId::new("rig/acks").unwrap(),
         &[],
-        &[Sample {
-            at: T0,
-            values: vec![],
-        }],
+        &[Sample { at: T0, values: vec![] }],
         0,
         T0 + 1,
     );
@@ -520,12 +467,7 @@ fn ack(id: &str) -> AlignedBlock {
     acks
 }
 
-async fn call(
-    runtime: &Arc<Runtime>,
-    method: &str,
-    path: &str,
-    body: &str,
-) -> (StatusCode, serde_json::Value) {
+async fn call(runtime: &Arc<Runtime>, method: &str, path: &str, body: &str) -> (StatusCode, serde_json::Value) {
     let request = Request::builder()
         .method(method)
         .uri(path)
@@ -534,9 +476,7 @@ async fn call(
         .unwrap();
     let response = runtime.routes().oneshot(request).await.unwrap();
     let status = response.status();
-    let bytes = axum::body::to_bytes(response.into_body(), 1 << 20)
-        .await
-        .unwrap();
+    let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
     (
         status,
         serde_json::from_slice(&bytes).unwrap_or(serde_json::Value::Null),

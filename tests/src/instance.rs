@@ -54,10 +54,7 @@ impl Instance {
             .spawn()
             .expect("the binary starts");
         let messages = Arc::new(Mutex::new(String::new()));
-        collect(
-            child.stderr.take().expect("stderr is piped"),
-            Arc::clone(&messages),
-        );
+        collect(child.stderr.take().expect("stderr is piped"), Arc::clone(&messages));
         let lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
         let (sender, receiver) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
@@ -112,12 +109,8 @@ impl Instance {
             .get(format!("{}/api/v1{path}", self.url))
             .bearer_auth(&self.token);
         let response = request.send().await.expect("the instance answers");
-        let (status, text) = (
-            response.status(),
-            response.text().await.expect("the answer is text"),
-        );
-        serde_json::from_str(&text)
-            .unwrap_or_else(|error| panic!("GET {path}: {status} {error}: {text}"))
+        let (status, text) = (response.status(), response.text().await.expect("the answer is text"));
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("GET {path}: {status} {error}: {text}"))
     }
 
     /// A POST of JSON; gives the status and the answer.
@@ -125,11 +118,7 @@ impl Instance {
         let request = reqwest::Client::new()
             .post(format!("{}/api/v1{path}", self.url))
             .bearer_auth(&self.token);
-        let response = request
-            .json(body)
-            .send()
-            .await
-            .expect("the instance answers");
+        let response = request.json(body).send().await.expect("the instance answers");
         let status = response.status().as_u16();
         (status, response.json().await.unwrap_or(Value::Null))
     }
@@ -153,10 +142,7 @@ impl Instance {
         let status = Command::new("kill")
             .args(["-INT", &self.child.id().to_string()])
             .status();
-        assert!(
-            status.is_ok_and(|status| status.success()),
-            "kill -INT works"
-        );
+        assert!(status.is_ok_and(|status| status.success()), "kill -INT works");
         loop {
             if let Some(status) = self.child.try_wait().expect("the child can be asked") {
                 return (started.elapsed(), status.success());
@@ -213,11 +199,7 @@ pub fn stdout_of(output: &Output, arguments: &[&str]) -> String {
 ///
 /// # Panics
 /// When it has given nothing within `limit`.
-pub async fn eventually<T>(
-    what: &str,
-    limit: Duration,
-    mut check: impl AsyncFnMut() -> Option<T>,
-) -> T {
+pub async fn eventually<T>(what: &str, limit: Duration, mut check: impl AsyncFnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
         if let Some(found) = check().await {

@@ -37,21 +37,11 @@ impl Kafka {
         )
         .expect("the properties are written");
         let formatted = java(folder.path(), "kafka.tools.StorageTool")
-            .args([
-                "format",
-                "--standalone",
-                "-t",
-                CLUSTER_ID,
-                "-c",
-                "server.properties",
-            ])
+            .args(["format", "--standalone", "-t", CLUSTER_ID, "-c", "server.properties"])
             .output()
             .expect("java runs");
         let said = String::from_utf8_lossy(&formatted.stderr);
-        assert!(
-            formatted.status.success(),
-            "formatting Kafka's storage failed: {said}"
-        );
+        assert!(formatted.status.success(), "formatting Kafka's storage failed: {said}");
         let mut kafka = Self {
             child: None,
             folder,
@@ -126,12 +116,7 @@ impl Drop for Kafka {
 fn java(folder: &Path, class: &str) -> Command {
     let mut command = Command::new("java");
     command
-        .args([
-            "-Xmx512m",
-            "-XX:+UseSerialGC",
-            "-XX:TieredStopAtLevel=1",
-            "-cp",
-        ])
+        .args(["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"])
         .arg(jars().join("*"))
         .arg(class)
         .current_dir(folder);
@@ -142,10 +127,7 @@ fn jars() -> &'static PathBuf {
     static JARS: OnceLock<PathBuf> = OnceLock::new();
     JARS.get_or_init(|| {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/servers/fetch-kafka.sh");
-        let output = Command::new("bash")
-            .arg(script)
-            .output()
-            .expect("bash runs");
+        let output = Command::new("bash").arg(script).output().expect("bash runs");
         assert!(
             output.status.success(),
             "{script} failed: {}",
@@ -159,12 +141,7 @@ fn jars() -> &'static PathBuf {
 fn free_ports<const N: usize>() -> [u16; N] {
     let listeners: [TcpListener; N] =
         std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a free loopback port"));
-    listeners.map(|listener| {
-        listener
-            .local_addr()
-            .expect("a bound port has an address")
-            .port()
-    })
+    listeners.map(|listener| listener.local_addr().expect("a bound port has an address").port())
 }
 
 fn properties(folder: &Path, plain: u16, sasl: u16, controller: u16) -> String {

@@ -9,10 +9,7 @@ pub fn python() -> &'static PathBuf {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/servers/venv.sh");
-        let output = Command::new("bash")
-            .arg(script)
-            .output()
-            .expect("bash runs");
+        let output = Command::new("bash").arg(script).output().expect("bash runs");
         assert!(
             output.status.success(),
             "{script} failed: {}",
@@ -44,10 +41,6 @@ pub fn run_script(name: &str, arguments: &[&str]) -> String {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
     );
-    assert!(
-        output.status.success(),
-        "{} failed: {out}\n{err}",
-        script.display()
-    );
+    assert!(output.status.success(), "{} failed: {out}\n{err}", script.display());
     out.into_owned()
 }

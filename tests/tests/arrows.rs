@@ -1,9 +1,6 @@
 //! Holds the arrows between the rooms, over what cargo itself says about the workspace.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on stops here, with the line"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops here, with the line")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -16,16 +13,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("orrery-bus", &["orrery-protocol"]),
     ("orrery-provenance", &["orrery-bus", "orrery-protocol"]),
     ("orrery-rig", &["orrery-protocol"]),
-    (
-        "orrery-edge-agent",
-        &["orrery-bus", "orrery-protocol", "orrery-rig"],
-    ),
+    ("orrery-edge-agent", &["orrery-bus", "orrery-protocol", "orrery-rig"]),
     ("orrery-aligner", &["orrery-bus", "orrery-protocol"]),
     ("orrery-lang", &[]),
-    (
-        "orrery-runtime",
-        &["orrery-bus", "orrery-lang", "orrery-protocol"],
-    ),
+    ("orrery-runtime", &["orrery-bus", "orrery-lang", "orrery-protocol"]),
     ("orrery-gateway", &["orrery-bus", "orrery-protocol"]),
 ];
 
@@ -34,24 +25,12 @@ const ABOVE_ALL: &[&str] = &["orrery", "orrery-tests"];
 
 /// Libraries that belong to one room, with what keeps the others away from them.
 const OWNED: &[(&str, &str, &str)] = &[
-    (
-        "wasmtime",
-        "orrery-runtime",
-        "a guest's failure must stay a value",
-    ),
+    ("wasmtime", "orrery-runtime", "a guest's failure must stay a value"),
     ("datafusion", "orrery-aligner", "SQL is asked over HTTP"),
     ("sqlx", "orrery-aligner", "the catalog has one writer"),
-    (
-        "rdkafka",
-        "orrery-bus",
-        "topics are reached through the Bus trait",
-    ),
+    ("rdkafka", "orrery-bus", "topics are reached through the Bus trait"),
     ("rumqttd", "orrery-rig", "the broker belongs to the demo"),
-    (
-        "rust-embed",
-        "orrery-gateway",
-        "the page is served at the front door",
-    ),
+    ("rust-embed", "orrery-gateway", "the page is served at the front door"),
 ];
 
 fn metadata() -> Metadata {
@@ -111,10 +90,7 @@ fn rooms_depend_only_along_the_arrows() {
     let rooms: BTreeSet<&str> = dependencies.keys().map(String::as_str).collect();
     let mut wrong = Vec::new();
     for (room, uses) in &dependencies {
-        let uses = uses
-            .iter()
-            .map(String::as_str)
-            .filter(|name| rooms.contains(name));
+        let uses = uses.iter().map(String::as_str).filter(|name| rooms.contains(name));
         if ABOVE_ALL.contains(&room.as_str()) {
             wrong.extend(
                 uses.filter(|name| ABOVE_ALL.contains(name))
@@ -134,14 +110,8 @@ fn rooms_depend_only_along_the_arrows() {
         wrong.is_empty(),
         "arrows that should not be (DESIGN: services meet over the bus or HTTP): {wrong:?}"
     );
-    let missing: Vec<_> = allowed
-        .keys()
-        .filter(|room| !rooms.contains(*room))
-        .collect();
-    assert!(
-        missing.is_empty(),
-        "ARROWS names rooms that are gone: {missing:?}"
-    );
+    let missing: Vec<_> = allowed.keys().filter(|room| !rooms.contains(*room)).collect();
+    assert!(missing.is_empty(), "ARROWS names rooms that are gone: {missing:?}");
 }
 
 #[test]
@@ -159,8 +129,7 @@ fn tests_reach_no_further_than_the_arrows_either() {
         }
         for dependency in &package.dependencies {
             assert!(
-                dependency.name == *package.name.as_str()
-                    || !services.contains(&dependency.name.as_str()),
+                dependency.name == *package.name.as_str() || !services.contains(&dependency.name.as_str()),
                 "{} → {}: services meet in `tests` only",
                 package.name,
                 dependency.name

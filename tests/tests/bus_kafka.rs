@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use orrery_bus::{
-    BusError, BusUrl, Config, From, KafkaBus, KafkaConfig, Record, SaslConfig, SharedBus,
-    Subscription, conformance,
+    BusError, BusUrl, Config, From, KafkaBus, KafkaConfig, Record, SaslConfig, SharedBus, Subscription, conformance,
 };
 use orrery_protocol::{ManualClock, TaiNanos};
 use orrery_tests::kafka::{Kafka, PASSWORD, USER};
@@ -40,14 +39,8 @@ async fn kafka_conforms() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_address_is_named_with_the_remedy() {
-    let refused = connect("127.0.0.1:1".to_owned(), impatient())
-        .await
-        .err()
-        .unwrap();
-    assert!(
-        matches!(refused, BusError::Unreachable { .. }),
-        "{refused:?}"
-    );
+    let refused = connect("127.0.0.1:1".to_owned(), impatient()).await.err().unwrap();
+    assert!(matches!(refused, BusError::Unreachable { .. }), "{refused:?}");
     let text = refused.to_string();
     assert!(
         text.contains("127.0.0.1:1") && text.contains("start the broker"),
@@ -66,23 +59,15 @@ async fn wrong_credentials_are_named_and_right_ones_work() {
         }),
         ..impatient()
     };
-    let refused = connect(kafka.sasl_address(), login("wrong"))
-        .await
-        .err()
-        .unwrap();
+    let refused = connect(kafka.sasl_address(), login("wrong")).await.err().unwrap();
     assert!(matches!(refused, BusError::Denied { .. }), "{refused:?}");
     let text = refused.to_string();
     assert!(
         text.contains(&kafka.sasl_address()) && text.contains("credentials"),
         "{text}"
     );
-    assert!(
-        !text.contains("wrong"),
-        "the password is not printed: {text}"
-    );
-    let bus = connect(kafka.sasl_address(), login(PASSWORD))
-        .await
-        .unwrap();
+    assert!(!text.contains("wrong"), "the password is not printed: {text}");
+    let bus = connect(kafka.sasl_address(), login(PASSWORD)).await.unwrap();
     orrery_bus::Bus::publish(&bus, "secured", vec![Record::new("k", "v")])
         .await
         .unwrap();
@@ -91,15 +76,9 @@ async fn wrong_credentials_are_named_and_right_ones_work() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_dies_and_returns_loses_nothing_that_was_acknowledged() {
     let mut kafka = Kafka::start();
-    let bus: SharedBus = Arc::new(
-        connect(kafka.address(), KafkaConfig::default())
-            .await
-            .unwrap(),
-    );
+    let bus: SharedBus = Arc::new(connect(kafka.address(), KafkaConfig::default()).await.unwrap());
     let mut reader = bus.subscribe("outage", From::Earliest).await.unwrap();
-    bus.publish("outage", vec![Record::new("k", "0")])
-        .await
-        .unwrap();
+    bus.publish("outage", vec![Record::new("k", "0")]).await.unwrap();
     assert_eq!(read(&mut reader, 1).await, ["0"]);
     kafka.kill();
     let during = {
@@ -115,9 +94,7 @@ async fn a_broker_that_dies_and_returns_loses_nothing_that_was_acknowledged() {
         published[0].is_ok(),
         "a publish waits for the broker to return: {published:?}"
     );
-    bus.publish("outage", vec![Record::new("k", "2")])
-        .await
-        .unwrap();
+    bus.publish("outage", vec![Record::new("k", "2")]).await.unwrap();
     assert_eq!(read(&mut reader, 2).await, ["1", "2"]);
 }
 
@@ -138,10 +115,7 @@ async fn a_publish_without_a_broker_fails_in_time_and_says_where() {
         .await
         .unwrap_err();
     assert!(refused.to_string().contains(&kafka.address()), "{refused}");
-    assert!(
-        matches!(refused, BusError::Unreachable { .. }),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, BusError::Unreachable { .. }), "{refused:?}");
     assert!(before.elapsed() < Duration::from_secs(15));
     let before = Instant::now();
     drop(bus);
@@ -159,22 +133,11 @@ async fn a_key_lies_in_the_partition_that_java_clients_choose() {
         ..KafkaConfig::default()
     };
     let bus = connect(kafka.address(), config).await.unwrap();
-    for key in [
-        "tclab-01",
-        "chamber-ctl",
-        "power-meter",
-        "room-sensor",
-        "a",
-        "21",
-    ] {
+    for key in ["tclab-01", "chamber-ctl", "power-meter", "room-sensor", "a", "21"] {
         let at = orrery_bus::Bus::publish(&bus, "partitioned", vec![Record::new(key, "")])
             .await
             .unwrap();
-        assert_eq!(
-            at[0].partition,
-            (murmur2(key.as_bytes()) & 0x7fff_ffff) % 12,
-            "{key}"
-        );
+        assert_eq!(at[0].partition, (murmur2(key.as_bytes()) & 0x7fff_ffff) % 12, "{key}");
     }
 }
 
@@ -189,10 +152,7 @@ fn murmur2(data: &[u8]) -> u32 {
         hash = hash.wrapping_mul(M) ^ k;
     }
     if !rest.is_empty() {
-        let tail = rest
-            .iter()
-            .rev()
-            .fold(0, |tail, byte| (tail << 8) | u32::from(*byte));
+        let tail = rest.iter().rev().fold(0, |tail, byte| (tail << 8) | u32::from(*byte));
         hash = (hash ^ tail).wrapping_mul(M);
     }
     hash = (hash ^ (hash >> 13)).wrapping_mul(M);

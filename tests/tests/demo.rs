@@ -16,12 +16,7 @@ fn rows(csv: &str) -> Vec<Vec<String>> {
 }
 
 async fn count(instance: &Instance, table: &str) -> u64 {
-    let answer = instance.command(&[
-        "query",
-        "-o",
-        "csv",
-        &format!("SELECT count(*) AS n FROM {table}"),
-    ]);
+    let answer = instance.command(&["query", "-o", "csv", &format!("SELECT count(*) AS n FROM {table}")]);
     if !answer.status.success() {
         return 0;
     }
@@ -32,25 +27,18 @@ async fn count(instance: &Instance, table: &str) -> u64 {
 }
 
 async fn all_devices_live(instance: &Instance) -> Value {
-    eventually(
-        "all four devices are live with a clock",
-        PATIENCE,
-        async || {
-            let devices = instance.get("/devices").await;
-            let list = devices["devices"].as_array()?.clone();
-            let ready = |id: &str| {
-                list.iter().any(|device| {
-                    device["device_id"] == id
-                        && device["state"] == "live"
-                        && !device["clock"].is_null()
-                })
-            };
-            ["tclab-01", "chamber-ctl", "power-meter", "room-sensor"]
-                .iter()
-                .all(|id| ready(id))
-                .then_some(devices)
-        },
-    )
+    eventually("all four devices are live with a clock", PATIENCE, async || {
+        let devices = instance.get("/devices").await;
+        let list = devices["devices"].as_array()?.clone();
+        let ready = |id: &str| {
+            list.iter()
+                .any(|device| device["device_id"] == id && device["state"] == "live" && !device["clock"].is_null())
+        };
+        ["tclab-01", "chamber-ctl", "power-meter", "room-sensor"]
+            .iter()
+            .all(|id| ready(id))
+            .then_some(devices)
+    })
     .await
 }
 
@@ -62,14 +50,9 @@ async fn the_demo_is_live_and_answers() {
     for device in devices["devices"].as_array().unwrap() {
         assert!(device["keys"][0]["cose_key"].is_string(), "{device}");
         let clock = &device["clock"];
+        assert!(clock["offset_uncertainty_ms"].as_f64().unwrap() > 0.0, "{clock}");
         assert!(
-            clock["offset_uncertainty_ms"].as_f64().unwrap() > 0.0,
-            "{clock}"
-        );
-        assert!(
-            device["counters"]["forged"]
-                .as_str()
-                .is_none_or(|n| n == "0"),
+            device["counters"]["forged"].as_str().is_none_or(|n| n == "0"),
             "{device}"
         );
     }
@@ -90,7 +73,8 @@ async fn the_demo_is_live_and_answers() {
     }
 
     // SQL: the published columns, and a typo gets help.
-    let sql = "SELECT device_id, boot_id, sequence, timestamp, payload_type, received, digest FROM raw.envelopes LIMIT 1";
+    let sql =
+        "SELECT device_id, boot_id, sequence, timestamp, payload_type, received, digest FROM raw.envelopes LIMIT 1";
     assert_eq!(rows(&demo.stdout(&["query", "-o", "csv", sql])).len(), 1);
     let wrong = demo.command(&["query", r#"SELECT * FROM aligned."tclab-01/bord""#]);
     assert!(!wrong.status.success());
@@ -108,10 +92,7 @@ async fn the_demo_is_live_and_answers() {
         "{forecast}"
     );
     let (status, what_if) = demo
-        .post(
-            "/graphs/twin/what-if",
-            &json!({"set": {"q1": 80}, "horizon_s": 90}),
-        )
+        .post("/graphs/twin/what-if", &json!({"set": {"q1": 80}, "horizon_s": 90}))
         .await;
     assert_eq!(status, 200, "{what_if}");
     let last = |answer: &Value| {
@@ -127,11 +108,7 @@ async fn the_demo_is_live_and_answers() {
 
     // The page is served to whoever has the token, and the API to nobody else.
     let http = reqwest::Client::new();
-    let refused = http
-        .get(format!("{}/api/v1/devices", demo.url))
-        .send()
-        .await
-        .unwrap();
+    let refused = http.get(format!("{}/api/v1/devices", demo.url)).send().await.unwrap();
     assert_eq!(refused.status(), 401);
     let metrics = http
         .get(format!("{}/metrics", demo.url))
@@ -181,10 +158,7 @@ async fn a_heater_obeys_and_interlocks_refuse() {
     })
     .await;
     let checked = demo.stdout(&["provenance", "verify"]);
-    assert!(
-        checked.contains("command") || checked.contains("record"),
-        "{checked}"
-    );
+    assert!(checked.contains("command") || checked.contains("record"), "{checked}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -206,26 +180,14 @@ async fn nothing_is_lost_and_replays_are_equal_after_kill_9() {
         }
     };
     let (from, to) = (instant(&span[0]), instant(&span[1]));
-    let window = [
-        "replay",
-        "--from",
-        &from,
-        "--to",
-        &to,
-        "--streams",
-        "tclab-01/board",
-    ];
+    let window = ["replay", "--from", &from, "--to", &to, "--streams", "tclab-01/board"];
     let digest = [&window[..], &["--digest"]].concat();
     let before = demo.stdout(&digest);
     assert_eq!(before.trim().len(), 64, "{before}");
     assert_eq!(demo.stdout(&digest), before);
     let printed = demo.stdout(&window);
     assert_eq!(demo.stdout(&window), printed);
-    assert!(
-        printed.lines().count() >= 49,
-        "{} lines",
-        printed.lines().count()
-    );
+    assert!(printed.lines().count() >= 49, "{} lines", printed.lines().count());
     demo.kill();
 
     // A stopped folder answers the same.
@@ -234,16 +196,12 @@ async fn nothing_is_lost_and_replays_are_equal_after_kill_9() {
 
     let demo = Instance::start(data.path(), &["--demo", "--seed", "3"]);
     all_devices_live(&demo).await;
-    assert_eq!(
-        demo.stdout(&digest),
-        before,
-        "the replay of the time before the crash"
-    );
+    assert_eq!(demo.stdout(&digest), before, "the replay of the time before the crash");
     // Every envelope that was acknowledged is there exactly once and every chain is whole.
-    let sql =
-        "SELECT count(*) - count(DISTINCT digest) FROM raw.envelopes WHERE payload_type <> ''";
+    let sql = "SELECT count(*) - count(DISTINCT digest) FROM raw.envelopes WHERE payload_type <> ''";
     assert_eq!(rows(&demo.stdout(&["query", "-o", "csv", sql]))[0][0], "0");
-    let sql = "SELECT device_id, boot_id, max(sequence) + 1 - count(DISTINCT sequence) FROM raw.envelopes GROUP BY 1, 2";
+    let sql =
+        "SELECT device_id, boot_id, max(sequence) + 1 - count(DISTINCT sequence) FROM raw.envelopes GROUP BY 1, 2";
     for row in rows(&demo.stdout(&["query", "-o", "csv", sql])) {
         assert_eq!(row[2], "0", "holes in the chain of {row:?}");
     }

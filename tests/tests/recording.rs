@@ -9,10 +9,7 @@ const RECORDING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/tclab-prb
 #[tokio::test(flavor = "multi_thread")]
 async fn the_replay_of_a_recording_is_the_recording_and_the_twin_follows_it() {
     let data = tempfile::tempdir().unwrap();
-    let demo = Instance::start(
-        data.path(),
-        &["--demo", "--play", RECORDING, "--speed", "30"],
-    );
+    let demo = Instance::start(data.path(), &["--demo", "--play", RECORDING, "--speed", "30"]);
     let count = async |stream: &str| {
         let sql = format!(r#"SELECT count(*) FROM aligned."{stream}""#);
         let out = demo.command(&["query", "-o", "csv", &sql]);
@@ -29,11 +26,7 @@ async fn the_replay_of_a_recording_is_the_recording_and_the_twin_follows_it() {
 
     let sql = r#"SELECT q1, q2, t1, t2 FROM aligned."tclab-01/board" ORDER BY time_tai, boot_id, sequence, "index""#;
     let stored = demo.stdout(&["query", "-o", "csv", sql]);
-    let numbers = |line: &str| {
-        line.split(',')
-            .map(|n| n.parse::<f64>().unwrap())
-            .collect::<Vec<_>>()
-    };
+    let numbers = |line: &str| line.split(',').map(|n| n.parse::<f64>().unwrap()).collect::<Vec<_>>();
     let stored: Vec<Vec<f64>> = stored.lines().skip(1).map(numbers).collect();
     let recording = std::fs::read_to_string(RECORDING).unwrap();
     let recorded: Vec<Vec<f64>> = recording
@@ -48,20 +41,16 @@ async fn the_replay_of_a_recording_is_the_recording_and_the_twin_follows_it() {
     }
 
     // The twin, open loop with the parameters shipped, follows a real board.
-    eventually(
-        "the twin has seen the last row",
-        Duration::from_secs(60),
-        async || {
-            let sql = r#"SELECT count(*) FROM aligned."twin/board" WHERE t1_residual IS NOT NULL"#;
-            let out = demo.command(&["query", "-o", "csv", sql]);
-            let residuals = String::from_utf8_lossy(&out.stdout)
-                .lines()
-                .nth(1)?
-                .parse::<u64>()
-                .ok()?;
-            (residuals >= 5_000).then_some(())
-        },
-    )
+    eventually("the twin has seen the last row", Duration::from_secs(60), async || {
+        let sql = r#"SELECT count(*) FROM aligned."twin/board" WHERE t1_residual IS NOT NULL"#;
+        let out = demo.command(&["query", "-o", "csv", sql]);
+        let residuals = String::from_utf8_lossy(&out.stdout)
+            .lines()
+            .nth(1)?
+            .parse::<u64>()
+            .ok()?;
+        (residuals >= 5_000).then_some(())
+    })
     .await;
     let sql = r#"SELECT sqrt(avg(t1_residual * t1_residual)), sqrt(avg(t2_residual * t2_residual)) FROM aligned."twin/board""#;
     let rms = demo.stdout(&["query", "-o", "csv", sql]);

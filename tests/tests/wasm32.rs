@@ -1,9 +1,6 @@
 //! The contracts build for `wasm32-unknown-unknown`: they do no I/O, and a browser may verify an envelope.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on stops here, with the line"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops here, with the line")]
 
 use std::process::Command;
 
@@ -23,9 +20,5 @@ fn the_protocol_builds_for_wasm32() {
         ])
         .output()
         .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -94,9 +94,7 @@ impl ClockFilter {
 
         let predicted = self.line.moved_to(wave.at);
         let innovation = (wave.offset_nanos - predicted.base_nanos) as f64 - predicted.offset_nanos;
-        if innovation.abs()
-            > wave.trip_nanos / 2.0 + 6.0 * (predicted.covariance[0] + self.noise).sqrt()
-        {
+        if innovation.abs() > wave.trip_nanos / 2.0 + 6.0 * (predicted.covariance[0] + self.noise).sqrt() {
             if !self.jump_pending {
                 self.jump_pending = true;
                 return WaveOutcome::JumpSuspected;
@@ -129,9 +127,7 @@ impl ClockFilter {
         self.adapt_wander(&mut line, innovation / spread.sqrt());
         let residual = (1.0 - gain_offset) * innovation;
         let gain = (1.0 / f64::from(self.waves + 2)).max(NOISE_GAIN_LEAST);
-        self.noise = ((1.0 - gain) * self.noise
-            + gain * (residual * residual + line.covariance[0]))
-            .max(NOISE_LEAST);
+        self.noise = ((1.0 - gain) * self.noise + gain * (residual * residual + line.covariance[0])).max(NOISE_LEAST);
         self.line = line;
     }
 

@@ -10,8 +10,7 @@ mod one_way;
 use std::collections::{BTreeMap, VecDeque};
 
 use orrery_protocol::{
-    BootId, ClockId, ClockKind, ClockModel, ClockPayload, DeviceId, DeviceNanos, MonoNanos,
-    TaiNanos,
+    BootId, ClockId, ClockKind, ClockModel, ClockPayload, DeviceId, DeviceNanos, MonoNanos, TaiNanos,
 };
 use serde::{Deserialize, Serialize};
 
@@ -86,10 +85,7 @@ impl Line {
     fn sd_at(&self, seconds: f64) -> f64 {
         let [p00, p01, p11] = self.covariance;
         let span = seconds.abs();
-        let variance = p00
-            + 2.0 * seconds * p01
-            + seconds * seconds * p11
-            + self.wander * span * span * span / 3.0;
+        let variance = p00 + 2.0 * seconds * p01 + seconds * seconds * p11 + self.wander * span * span * span / 3.0;
         variance.max(0.0).sqrt()
     }
 
@@ -133,9 +129,7 @@ impl Tracked {
         if place >= self.last {
             return (self.filter.line(), self.filter.asymmetry_nanos());
         }
-        let after = self
-            .history
-            .partition_point(|(known, _, _)| *known <= place);
+        let after = self.history.partition_point(|(known, _, _)| *known <= place);
         match self.history.get(after.saturating_sub(1)) {
             Some((_, line, asymmetry)) => (line, *asymmetry),
             None => (self.filter.line(), self.filter.asymmetry_nanos()),
@@ -196,11 +190,7 @@ impl Maps<'_> {
             line.forward(at.0)
         };
         let host = self.host.0.forward(on_host.nanos);
-        Some(aligned(
-            host,
-            on_host.sd_nanos,
-            self.host.1.saturating_add(asymmetry),
-        ))
+        Some(aligned(host, on_host.sd_nanos, self.host.1.saturating_add(asymmetry)))
     }
 }
 
@@ -242,13 +232,7 @@ impl DeviceClocks {
     }
 
     /// Takes a reading of the agent's wall clock beside its monotonic one: the fallback before any probe.
-    pub fn observe_wall(
-        &mut self,
-        place: Place,
-        host: &ClockId,
-        monotonic: MonoNanos,
-        wall: TaiNanos,
-    ) {
+    pub fn observe_wall(&mut self, place: Place, host: &ClockId, monotonic: MonoNanos, wall: TaiNanos) {
         if let Some(known) = self.walls.get_mut(host) {
             (known.last, known.latest) = (known.last.max(place), (monotonic, wall));
             return;
@@ -266,11 +250,7 @@ impl DeviceClocks {
     }
 
     /// Takes in the stamps of a block; without probes of the device's clock they are all that is known of it.
-    pub fn observe_stamps(
-        &mut self,
-        stamps: Stamps<'_>,
-        pairs: impl Iterator<Item = (DeviceNanos, MonoNanos)>,
-    ) {
+    pub fn observe_stamps(&mut self, stamps: Stamps<'_>, pairs: impl Iterator<Item = (DeviceNanos, MonoNanos)>) {
         let Some(device) = stamps.device else { return };
         if self.is_probed(device, stamps.host) {
             return;
@@ -292,9 +272,7 @@ impl DeviceClocks {
     }
 
     fn is_probed(&self, device: &ClockId, host: &ClockId) -> bool {
-        self.probed
-            .get(device)
-            .is_some_and(|tracked| tracked.host == *host)
+        self.probed.get(device).is_some_and(|tracked| tracked.host == *host)
     }
 
     /// The maps that hold at a place in the chain; none when the chain has said nothing about the host clock.
@@ -308,11 +286,7 @@ impl DeviceClocks {
             None => (&self.walls.get(stamps.host)?.line, 0),
         };
         let device = stamps.device.and_then(|device| {
-            if let Some(tracked) = self
-                .probed
-                .get(device)
-                .filter(|tracked| tracked.host == *stamps.host)
-            {
+            if let Some(tracked) = self.probed.get(device).filter(|tracked| tracked.host == *stamps.host) {
                 let (line, asymmetry) = tracked.line_at(stamps.place);
                 return Some((line, true, asymmetry));
             }
@@ -323,12 +297,7 @@ impl DeviceClocks {
     }
 
     /// Reference time of an instant on a host clock; none when the chain has said nothing about that clock.
-    pub fn reference_from_mono(
-        &self,
-        host: &ClockId,
-        place: Place,
-        at: MonoNanos,
-    ) -> Option<Aligned> {
+    pub fn reference_from_mono(&self, host: &ClockId, place: Place, at: MonoNanos) -> Option<Aligned> {
         Some(
             self.maps(
                 Stamps {
@@ -349,8 +318,7 @@ impl DeviceClocks {
         at: DeviceNanos,
         one_way_bound_nanos: i64,
     ) -> Option<Aligned> {
-        self.maps(stamps, one_way_bound_nanos)?
-            .reference_from_device(at)
+        self.maps(stamps, one_way_bound_nanos)?.reference_from_device(at)
     }
 
     /// The model of the clock that stamps a device's samples, as people see it.
@@ -365,36 +333,23 @@ impl DeviceClocks {
         let host_drift = self
             .probed
             .get(stamps.host)
-            .map_or((0.0, 100_000.0), |tracked| {
-                tracked.filter.line().drift_ppb()
-            });
-        let build =
-            |clock_id: &ClockId, kind, anchor: i64, seen: Aligned, drift: (f64, f64)| ClockModel {
-                clock_id: clock_id.clone(),
-                device_id: device_id.clone(),
-                kind,
-                anchor,
-                reference_minus_clock_nanos: seen.time.0.saturating_sub(anchor),
-                drift_ppb: drift.0,
-                offset_uncertainty_nanos: seen.uncertainty_nanos as f64,
-                drift_uncertainty_ppb: drift.1,
-                asymmetry_nanos: seen.asymmetry_nanos,
-                at: host_now.time,
-            };
-        let Some(device) = stamps.device else {
-            return Some(build(
-                stamps.host,
-                ClockKind::Host,
-                at.0,
-                host_now,
-                host_drift,
-            ));
+            .map_or((0.0, 100_000.0), |tracked| tracked.filter.line().drift_ppb());
+        let build = |clock_id: &ClockId, kind, anchor: i64, seen: Aligned, drift: (f64, f64)| ClockModel {
+            clock_id: clock_id.clone(),
+            device_id: device_id.clone(),
+            kind,
+            anchor,
+            reference_minus_clock_nanos: seen.time.0.saturating_sub(anchor),
+            drift_ppb: drift.0,
+            offset_uncertainty_nanos: seen.uncertainty_nanos as f64,
+            drift_uncertainty_ppb: drift.1,
+            asymmetry_nanos: seen.asymmetry_nanos,
+            at: host_now.time,
         };
-        let (kind, anchor, drift) = match self
-            .probed
-            .get(device)
-            .filter(|tracked| tracked.host == *stamps.host)
-        {
+        let Some(device) = stamps.device else {
+            return Some(build(stamps.host, ClockKind::Host, at.0, host_now, host_drift));
+        };
+        let (kind, anchor, drift) = match self.probed.get(device).filter(|tracked| tracked.host == *stamps.host) {
             Some(tracked) => {
                 let (drift, sd) = tracked.filter.line().drift_ppb();
                 (
@@ -505,11 +460,7 @@ fn remember(tracked: &mut Tracked, place: Place) {
     if tracked.history.len() == HISTORY {
         tracked.history.pop_front();
     }
-    let entry = (
-        place,
-        tracked.filter.line().clone(),
-        tracked.filter.asymmetry_nanos(),
-    );
+    let entry = (place, tracked.filter.line().clone(), tracked.filter.asymmetry_nanos());
     tracked.history.push_back(entry);
 }
 

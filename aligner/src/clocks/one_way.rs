@@ -100,10 +100,7 @@ impl OneWay {
             seconds,
             delay_nanos,
         };
-        match self
-            .buckets
-            .binary_search_by_key(&slot, |bucket| bucket.slot)
-        {
+        match self.buckets.binary_search_by_key(&slot, |bucket| bucket.slot) {
             Ok(at) if delay_nanos < self.buckets[at].delay_nanos => self.buckets[at] = bucket,
             Ok(_) => {}
             Err(at) => self.buckets.insert(at, bucket),
@@ -148,14 +145,12 @@ impl OneWay {
         // Under ten seconds a slope is noise: the least delay alone is the better line.
         let (anchor, slope) = match edge {
             Some(edge) if span >= 10.0 => {
-                let slope = (edge[1].delay_nanos - edge[0].delay_nanos)
-                    / (edge[1].seconds - edge[0].seconds);
+                let slope = (edge[1].delay_nanos - edge[0].delay_nanos) / (edge[1].seconds - edge[0].seconds);
                 (edge[0], slope.clamp(-DRIFT_MOST_PPB, DRIFT_MOST_PPB))
             }
             _ => (lowest(&self.buckets), 0.0),
         };
-        let at_anchor =
-            |bucket: &Bucket| anchor.delay_nanos + slope * (bucket.seconds - anchor.seconds);
+        let at_anchor = |bucket: &Bucket| anchor.delay_nanos + slope * (bucket.seconds - anchor.seconds);
         let excess = self
             .buckets
             .iter()
@@ -175,11 +170,7 @@ impl OneWay {
             100_000.0
         };
         let offset_sd = (1.6 * scatter / count.sqrt()).max(SCATTER_LEAST_NANOS)
-            + if span >= 10.0 {
-                0.0
-            } else {
-                50_000.0 * span.min(10.0)
-            };
+            + if span >= 10.0 { 0.0 } else { 50_000.0 * span.min(10.0) };
         let offset = at_anchor(last);
         let whole = offset.round();
         self.line = Line {

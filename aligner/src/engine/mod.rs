@@ -13,8 +13,8 @@ use arrow::array::RecordBatch;
 use bytes::Bytes;
 use orrery_bus::{Message, Record};
 use orrery_protocol::{
-    BootId, Claims, ClockId, Descriptor, DeviceId, Digest, Envelope, KeyId, PublicKey, RecordKind,
-    StreamId, Subject, TaiNanos, Verified, topics,
+    BootId, Claims, ClockId, Descriptor, DeviceId, Digest, Envelope, KeyId, PublicKey, RecordKind, StreamId, Subject,
+    TaiNanos, Verified, topics,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -115,9 +115,7 @@ impl Engine {
         };
         for (topic, positions) in &recovered.offsets {
             for (partition, next) in positions {
-                engine
-                    .consumed
-                    .insert(((*topic).to_owned(), *partition), *next);
+                engine.consumed.insert(((*topic).to_owned(), *partition), *next);
             }
         }
         for (kind, entries) in &recovered.state {
@@ -128,12 +126,10 @@ impl Engine {
         for (stream, table) in view.streams() {
             let state = engine.streams.entry(stream).or_default();
             for (_, descriptor) in &table.descriptors {
-                state
-                    .add(Arc::clone(descriptor))
-                    .map_err(|why| Error::Stored {
-                        what: "a descriptor",
-                        why,
-                    })?;
+                state.add(Arc::clone(descriptor)).map_err(|why| Error::Stored {
+                    what: "a descriptor",
+                    why,
+                })?;
             }
         }
         if let Some(raw) = view.tables.get(RAW_TABLE) {
@@ -152,35 +148,25 @@ impl Engine {
             })
         };
         match kind {
-            "device" => self
-                .door
-                .restore_device(device(name)?, decode("a device", value)?),
+            "device" => self.door.restore_device(device(name)?, decode("a device", value)?),
             "chain" => {
                 let (owner, boot) = name.split_once('/').unwrap_or((name, ""));
                 let boot = boot.parse().map_err(|e| Error::Stored {
                     what: "a boot id",
                     why: format!("{e}"),
                 })?;
-                self.door
-                    .restore_chain(device(owner)?, boot, decode("a chain", value)?);
+                self.door.restore_chain(device(owner)?, boot, decode("a chain", value)?);
             }
-            "clocks" => drop(
-                self.clocks
-                    .insert(device(name)?, decode("clock state", value)?),
-            ),
+            "clocks" => drop(self.clocks.insert(device(name)?, decode("clock state", value)?)),
             "stream" => {
                 let stream = StreamId::new(name).map_err(|e| Error::Stored {
                     what: "a stream id",
                     why: e.to_string(),
                 })?;
-                self.streams.entry(stream).or_default().persistent =
-                    decode("a stream's state", value)?;
+                self.streams.entry(stream).or_default().persistent = decode("a stream's state", value)?;
             }
             "counters" if name == "strangers" => self.strangers = decode("counters", value)?,
-            "counters" => drop(
-                self.activity
-                    .insert(device(name)?, decode("counters", value)?),
-            ),
+            "counters" => drop(self.activity.insert(device(name)?, decode("counters", value)?)),
             _ => {}
         }
         Ok(())
@@ -205,17 +191,14 @@ impl Engine {
         ) else {
             return;
         };
-        for row in
-            (0..batch.num_rows()).filter(|row| verdicts.value(*row) == Verdict::Accepted.as_str())
-        {
+        for row in (0..batch.num_rows()).filter(|row| verdicts.value(*row) == Verdict::Accepted.as_str()) {
             let parsed = (
                 DeviceId::new(devices.value(row)),
                 boots.value(row).parse(),
                 digests.value(row).parse(),
             );
             if let (Ok(device), Ok(boot), Ok(digest)) = parsed {
-                self.door
-                    .restore_digest(&device, boot, sequences.value(row), digest);
+                self.door.restore_digest(&device, boot, sequences.value(row), digest);
             }
         }
     }
@@ -234,12 +217,7 @@ impl Engine {
         self.on_admission(admission, question.received, &bytes);
     }
 
-    fn on_admission(
-        &mut self,
-        admission: Admission,
-        received: TaiNanos,
-        bytes: &Bytes,
-    ) -> Option<Question> {
+    fn on_admission(&mut self, admission: Admission, received: TaiNanos, bytes: &Bytes) -> Option<Question> {
         match admission {
             Admission::Accepted { envelope, late } => self.on_accepted(&envelope, late, received),
             Admission::Refused(refusal) => self.on_refused(*refusal, received, bytes),
@@ -283,10 +261,7 @@ impl Engine {
     }
 
     fn on_refused(&mut self, refusal: Refusal, received: TaiNanos, bytes: &Bytes) {
-        let owner = refusal
-            .claims
-            .as_ref()
-            .map(|claims| claims.device_id.clone());
+        let owner = refusal.claims.as_ref().map(|claims| claims.device_id.clone());
         let known = owner.filter(|device| self.door.devices().contains_key(device));
         self.count(known.as_ref(), refusal.verdict.as_str(), 1);
         if refusal.verdict != Verdict::Duplicate {
@@ -328,10 +303,8 @@ impl Engine {
         let key = claims.map_or_else(Bytes::new, |claims| {
             Bytes::copy_from_slice(claims.device_id.as_str().as_bytes())
         });
-        self.outbox.push((
-            topics::DEADLETTER,
-            Record::new(key, bytes).with_headers(headers),
-        ));
+        self.outbox
+            .push((topics::DEADLETTER, Record::new(key, bytes).with_headers(headers)));
     }
 
     pub(crate) fn count(&mut self, device: Option<&DeviceId>, what: &str, more: u64) {
@@ -412,12 +385,7 @@ impl Engine {
                 sequence: chain.accepted.last().map_or(0, |last| last + 1),
             },
         );
-        let Some(device) = self
-            .door
-            .devices()
-            .contains_key(id)
-            .then(|| self.door.device_mut(id))
-        else {
+        let Some(device) = self.door.devices().contains_key(id).then(|| self.door.device_mut(id)) else {
             return false;
         };
         let key = device
@@ -517,15 +485,11 @@ impl Engine {
         }
         for id in pending.devices {
             let device: Option<&Device> = self.door.devices().get(&id);
-            commit
-                .state
-                .insert(("device", id.to_string()), encode(&device));
+            commit.state.insert(("device", id.to_string()), encode(&device));
         }
         for (id, boot) in pending.chains {
             let chain = self.door.chain(&id, boot);
-            commit
-                .state
-                .insert(("chain", format!("{id}/{boot}")), encode(&chain));
+            commit.state.insert(("chain", format!("{id}/{boot}")), encode(&chain));
         }
         for id in pending.clocks {
             commit
@@ -534,21 +498,17 @@ impl Engine {
         }
         for id in pending.streams {
             let state = self.streams.get(&id).map(|state| &state.persistent);
-            commit
-                .state
-                .insert(("stream", id.to_string()), encode(&state));
+            commit.state.insert(("stream", id.to_string()), encode(&state));
         }
         for id in pending.active {
-            commit.state.insert(
-                ("counters", id.to_string()),
-                encode(&self.activity.get(&id)),
-            );
+            commit
+                .state
+                .insert(("counters", id.to_string()), encode(&self.activity.get(&id)));
         }
         if pending.strangers {
-            commit.state.insert(
-                ("counters", "strangers".to_owned()),
-                encode(&self.strangers),
-            );
+            commit
+                .state
+                .insert(("counters", "strangers".to_owned()), encode(&self.strangers));
         }
         self.revision += 1;
         Ok(commit)

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
 use orrery_bus::{Message, Record};
 use orrery_protocol::{
-    AckPayload, AlignedBlock, Channel, ChannelType, Claims, ClockId, ClockPayload, Descriptor,
-    DeviceId, Envelope, EventPayload, HeartbeatPayload, LogPayload, LossPayload, MonoNanos,
-    PayloadType, SampleBlock, StreamId, TaiNanos, Verified, topics,
+    AckPayload, AlignedBlock, Channel, ChannelType, Claims, ClockId, ClockPayload, Descriptor, DeviceId, Envelope,
+    EventPayload, HeartbeatPayload, LogPayload, LossPayload, MonoNanos, PayloadType, SampleBlock, StreamId, TaiNanos,
+    Verified, topics,
 };
 
 use super::{Engine, StreamState};
@@ -28,27 +28,15 @@ impl Engine {
                 let block = SampleBlock::decode(payload).map_err(|error| error.to_string())?;
                 self.on_samples(claims, place, &block)
             }
-            PayloadType::Descriptor => {
-                self.on_descriptor(claims, Descriptor::decode(payload).map_err(text)?)
+            PayloadType::Descriptor => self.on_descriptor(claims, Descriptor::decode(payload).map_err(text)?),
+            PayloadType::Clock => self.on_clock(claims, place, &ClockPayload::decode(payload).map_err(text)?),
+            PayloadType::Heartbeat => {
+                self.on_heartbeat(claims, place, HeartbeatPayload::decode(payload).map_err(text)?)
             }
-            PayloadType::Clock => {
-                self.on_clock(claims, place, &ClockPayload::decode(payload).map_err(text)?)
-            }
-            PayloadType::Heartbeat => self.on_heartbeat(
-                claims,
-                place,
-                HeartbeatPayload::decode(payload).map_err(text)?,
-            ),
             PayloadType::Loss => self.on_loss(claims, &LossPayload::decode(payload).map_err(text)?),
-            PayloadType::Ack => {
-                self.on_ack(claims, place, &AckPayload::decode(payload).map_err(text)?)
-            }
-            PayloadType::Log => {
-                self.on_log(claims, place, &LogPayload::decode(payload).map_err(text)?)
-            }
-            PayloadType::Event => {
-                self.on_event(claims, place, &EventPayload::decode(payload).map_err(text)?)
-            }
+            PayloadType::Ack => self.on_ack(claims, place, &AckPayload::decode(payload).map_err(text)?),
+            PayloadType::Log => self.on_log(claims, place, &LogPayload::decode(payload).map_err(text)?),
+            PayloadType::Event => self.on_event(claims, place, &EventPayload::decode(payload).map_err(text)?),
             // Archived, which is all that is asked for until something reads them.
             PayloadType::Frame | PayloadType::Key => Ok(()),
         }
@@ -120,16 +108,10 @@ impl Engine {
             ));
         }
         let Some(state) = self.streams.get(&block.stream) else {
-            return Err(format!(
-                "no descriptor of `{}` came before it",
-                block.stream
-            ));
+            return Err(format!("no descriptor of `{}` came before it", block.stream));
         };
         // A descriptor lost in a hole is no reason to lose samples whose columns fit the one in force.
-        let descriptor = state
-            .descriptors
-            .get(&block.descriptor)
-            .or(state.latest.as_ref());
+        let descriptor = state.descriptors.get(&block.descriptor).or(state.latest.as_ref());
         let Some(descriptor) = descriptor else {
             return Err(format!("`{}` has no descriptor", block.stream));
         };
@@ -156,14 +138,11 @@ impl Engine {
             self.pending.clocks.insert(claims.device_id.clone());
         }
         if stamps.device.is_some() {
-            let pairs = (0..block.len())
-                .filter_map(|row| Some((block.device_time(row)?, block.received(row))));
+            let pairs = (0..block.len()).filter_map(|row| Some((block.device_time(row)?, block.received(row))));
             clocks.observe_stamps(stamps, pairs);
             self.pending.clocks.insert(claims.device_id.clone());
         }
-        let maps = clocks
-            .maps(stamps, bound)
-            .ok_or("its host clock is unknown")?;
+        let maps = clocks.maps(stamps, bound).ok_or("its host clock is unknown")?;
         let rows = align(block, place, &maps).map_err(|error| error.to_string())?;
 
         let model = stamps
@@ -245,8 +224,7 @@ impl Engine {
     fn publish_model(&mut self, news: Option<orrery_protocol::ClockModel>) {
         if let Some(model) = news {
             let key = model.device_id.as_str().as_bytes().to_vec();
-            self.outbox
-                .push((topics::CLOCK, Record::new(key, model.encode())));
+            self.outbox.push((topics::CLOCK, Record::new(key, model.encode())));
         }
     }
 
@@ -292,12 +270,7 @@ impl Engine {
         Ok(())
     }
 
-    fn on_heartbeat(
-        &mut self,
-        claims: &Claims,
-        place: Place,
-        payload: HeartbeatPayload,
-    ) -> Outcome {
+    fn on_heartbeat(&mut self, claims: &Claims, place: Place, payload: HeartbeatPayload) -> Outcome {
         let clocks = self.clocks.entry(claims.device_id.clone()).or_default();
         let received = clocks.reference_from_mono(&payload.clock_id, place, payload.complete_until);
         let activity = self.activity.entry(claims.device_id.clone()).or_default();
@@ -309,8 +282,7 @@ impl Engine {
         };
         let chain = self.door.chain(&claims.device_id, place.boot);
         let undelivered = payload.except.iter().any(|(first, last)| {
-            !(*first..=(*last).min(first + 64))
-                .all(|s| chain.is_some_and(|c| c.accepted.contains(s)))
+            !(*first..=(*last).min(first + 64)).all(|s| chain.is_some_and(|c| c.accepted.contains(s)))
         });
         if undelivered {
             return Ok(());
@@ -331,9 +303,7 @@ impl Engine {
         self.streams
             .iter_mut()
             .filter(|(stream, state)| {
-                stream.device() == *device
-                    && state.latest.is_some()
-                    && !DERIVED.contains(&stream.name())
+                stream.device() == *device && state.latest.is_some() && !DERIVED.contains(&stream.name())
             })
             .map(|(stream, state)| (stream.clone(), state))
             .collect()
@@ -377,8 +347,7 @@ impl Engine {
         let Some((_, now)) = chain.head else {
             return false;
         };
-        let wait =
-            i64::try_from(self.config.hole_wait_ms.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
+        let wait = i64::try_from(self.config.hole_wait_ms.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
         chain
             .pending()
             .any(|gap| gap.from.is_some() && now.nanos_since(gap.to) < wait)
@@ -386,25 +355,18 @@ impl Engine {
 
     fn on_loss(&mut self, claims: &Claims, payload: &LossPayload) -> Outcome {
         if payload.first > payload.last {
-            return Err(format!(
-                "its range {}–{} is empty",
-                payload.first, payload.last
-            ));
+            return Err(format!("its range {}–{} is empty", payload.first, payload.last));
         }
         self.door
             .chain_mut(&claims.device_id, payload.boot_id)
             .lose(payload, claims.timestamp);
-        self.pending
-            .chains
-            .insert((claims.device_id.clone(), payload.boot_id));
+        self.pending.chains.insert((claims.device_id.clone(), payload.boot_id));
         self.count(Some(&claims.device_id), "losses", 1);
         Ok(())
     }
 
     fn on_ack(&mut self, claims: &Claims, place: Place, ack: &AckPayload) -> Outcome {
-        let text = |name: &str, value: Option<&str>| {
-            derived(Channel::text(name), StringArray::from(vec![value]))
-        };
+        let text = |name: &str, value: Option<&str>| derived(Channel::text(name), StringArray::from(vec![value]));
         let integer = |name: &str, value: u64| {
             let channel = Channel {
                 kind: ChannelType::I64,
@@ -419,10 +381,7 @@ impl Engine {
             text("command_id", Some(&ack.command_id)),
             text("channel", Some(&ack.channel)),
             text("status", Some(ack.status.as_str())),
-            derived(
-                Channel::f64("value", "1"),
-                Float64Array::from(vec![ack.value]),
-            ),
+            derived(Channel::f64("value", "1"), Float64Array::from(vec![ack.value])),
             text("reason", ack.reason.as_deref()),
             integer("issuer_epoch", ack.issuer_epoch),
             integer("issuer_sequence", ack.issuer_sequence),
@@ -431,23 +390,15 @@ impl Engine {
     }
 
     fn on_log(&mut self, claims: &Claims, place: Place, log: &LogPayload) -> Outcome {
-        let text =
-            |name: &str, value: &str| derived(Channel::text(name), StringArray::from(vec![value]));
+        let text = |name: &str, value: &str| derived(Channel::text(name), StringArray::from(vec![value]));
         let columns = vec![text("level", &log.level), text("message", &log.message)];
         self.on_derived(claims, place, "log", (&log.clock_id, log.at), columns)
     }
 
     fn on_event(&mut self, claims: &Claims, place: Place, event: &EventPayload) -> Outcome {
-        let text =
-            |name: &str, value: &str| derived(Channel::text(name), StringArray::from(vec![value]));
+        let text = |name: &str, value: &str| derived(Channel::text(name), StringArray::from(vec![value]));
         let columns = vec![text("name", &event.name), text("text", &event.text)];
-        self.on_derived(
-            claims,
-            place,
-            "events",
-            (&event.clock_id, event.at),
-            columns,
-        )
+        self.on_derived(claims, place, "events", (&event.clock_id, event.at), columns)
     }
 
     /// One row of a stream that the aligner makes itself.
@@ -484,14 +435,13 @@ impl Engine {
         let channels = columns
             .into_iter()
             .map(|(channel, column)| {
-                let field =
-                    arrow::datatypes::Field::new(&channel.name, channel.kind.data_type(), true);
+                let field = arrow::datatypes::Field::new(&channel.name, channel.kind.data_type(), true);
                 (Arc::new(field), column)
             })
             .collect();
         let times = [aligned.time.0];
-        let batch = keyed_batch(&times, vec![aligned.uncertainty_nanos], place, channels)
-            .map_err(|error| error.to_string())?;
+        let batch =
+            keyed_batch(&times, vec![aligned.uncertainty_nanos], place, channels).map_err(|error| error.to_string())?;
         self.emit(&stream, digest, batch, &times, aligned.asymmetry_nanos, 0);
         Ok(())
     }
@@ -539,9 +489,7 @@ impl Engine {
         let times: Vec<i64> = (first..block.len()).map(|row| block.time(row).0).collect();
         state.note_times(&times);
         self.pending.streams.insert(block.stream.clone());
-        let schema = Arc::new(arrow::datatypes::Schema::new(
-            batch.schema().fields().clone(),
-        ));
+        let schema = Arc::new(arrow::datatypes::Schema::new(batch.schema().fields().clone()));
         match RecordBatch::try_new(schema, batch.columns().to_vec()) {
             Ok(batch) => self.keep_rows(block.stream.as_str(), batch),
             Err(error) => {

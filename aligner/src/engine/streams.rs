@@ -66,10 +66,7 @@ impl StreamState {
     /// Rows per second of reference time, lately; none before the second row.
     pub fn observed_hz(&self) -> Option<f64> {
         let last = *self.recent.iter().max()?;
-        let within = self
-            .recent
-            .iter()
-            .filter(|time| last - **time <= RATE_WINDOW_NANOS);
+        let within = self.recent.iter().filter(|time| last - **time <= RATE_WINDOW_NANOS);
         let (mut first, mut count) = (last, 0u32);
         for &time in within {
             first = first.min(time);

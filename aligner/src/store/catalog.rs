@@ -71,9 +71,7 @@ impl Catalog {
     /// [`Error::NoCatalog`], [`Error::Catalog`] or [`Error::CatalogFormat`].
     pub async fn open_read_only(path: &Path) -> Result<Self, Error> {
         if !path.is_file() {
-            return Err(Error::NoCatalog {
-                path: path.to_owned(),
-            });
+            return Err(Error::NoCatalog { path: path.to_owned() });
         }
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -119,26 +117,22 @@ impl Catalog {
             .bind(name)
             .fetch_one(&mut self.connection)
             .await;
-        row.map(|row| row.get(0))
-            .map_err(|e| catalog_error(&self.path, e))
+        row.map(|row| row.get(0)).map_err(|e| catalog_error(&self.path, e))
     }
 
     /// Raises the epoch: from here on only this opening can commit.
     pub(crate) async fn take_over(&mut self) -> Result<i64, Error> {
-        let row =
-            sqlx::query("UPDATE meta SET value = value + 1 WHERE name = 'epoch' RETURNING value")
-                .fetch_one(&mut self.connection)
-                .await;
-        row.map(|row| row.get(0))
-            .map_err(|e| catalog_error(&self.path, e))
+        let row = sqlx::query("UPDATE meta SET value = value + 1 WHERE name = 'epoch' RETURNING value")
+            .fetch_one(&mut self.connection)
+            .await;
+        row.map(|row| row.get(0)).map_err(|e| catalog_error(&self.path, e))
     }
 
     pub(crate) async fn latest_commit(&mut self) -> Result<(u64, TaiNanos), Error> {
-        let row =
-            sqlx::query("SELECT revision, stamp_tai FROM commits ORDER BY revision DESC LIMIT 1")
-                .fetch_optional(&mut self.connection)
-                .await
-                .map_err(|e| catalog_error(&self.path, e))?;
+        let row = sqlx::query("SELECT revision, stamp_tai FROM commits ORDER BY revision DESC LIMIT 1")
+            .fetch_optional(&mut self.connection)
+            .await
+            .map_err(|e| catalog_error(&self.path, e))?;
         Ok(row.map_or((0, TaiNanos(0)), |row| {
             (row.get::<i64, _>(0) as u64, TaiNanos(row.get(1)))
         }))
@@ -177,11 +171,10 @@ impl Catalog {
         rows.iter()
             .map(|row| {
                 let path: String = row.get(0);
-                let sha256 =
-                    Digest::from_slice(&row.get::<Vec<u8>, _>(3)).ok_or_else(|| Error::Stored {
-                        what: "a segment's digest",
-                        why: path.clone(),
-                    })?;
+                let sha256 = Digest::from_slice(&row.get::<Vec<u8>, _>(3)).ok_or_else(|| Error::Stored {
+                    what: "a segment's digest",
+                    why: path.clone(),
+                })?;
                 Ok(Segment {
                     path,
                     table: row.get(1),
@@ -198,11 +191,10 @@ impl Catalog {
     }
 
     pub(crate) async fn descriptors(&mut self) -> Result<Vec<(String, u64, Vec<u8>)>, Error> {
-        let rows =
-            sqlx::query("SELECT stream, revision, bytes FROM descriptors ORDER BY revision, rowid")
-                .fetch_all(&mut self.connection)
-                .await
-                .map_err(|e| catalog_error(&self.path, e))?;
+        let rows = sqlx::query("SELECT stream, revision, bytes FROM descriptors ORDER BY revision, rowid")
+            .fetch_all(&mut self.connection)
+            .await
+            .map_err(|e| catalog_error(&self.path, e))?;
         Ok(rows
             .iter()
             .map(|row| (row.get(0), row.get::<i64, _>(1) as u64, row.get(2)))
@@ -226,10 +218,7 @@ pub(crate) fn catalog_error(path: &Path, source: sqlx::Error) -> Error {
     }
 }
 
-pub(crate) async fn insert_segment(
-    connection: &mut SqliteConnection,
-    segment: &Segment,
-) -> Result<(), sqlx::Error> {
+pub(crate) async fn insert_segment(connection: &mut SqliteConnection, segment: &Segment) -> Result<(), sqlx::Error> {
     sqlx::query("INSERT INTO segments VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")
         .bind(&segment.path)
         .bind(&segment.table)

@@ -29,9 +29,6 @@ pub struct Commit {
 impl Commit {
     /// Whether there is nothing to make durable.
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-            && self.descriptors.is_empty()
-            && self.offsets.is_empty()
-            && self.state.is_empty()
+        self.rows.is_empty() && self.descriptors.is_empty() && self.offsets.is_empty() && self.state.is_empty()
     }
 }

@@ -80,13 +80,8 @@ impl Store {
         for kind in STATE_KINDS {
             recovered.state.insert(kind, catalog.state(kind).await?);
         }
-        for topic in [
-            orrery_protocol::topics::RAW,
-            orrery_protocol::topics::TRACES,
-        ] {
-            recovered
-                .offsets
-                .insert(topic, catalog.offsets(topic).await?);
+        for topic in [orrery_protocol::topics::RAW, orrery_protocol::topics::TRACES] {
+            recovered.offsets.insert(topic, catalog.offsets(topic).await?);
         }
         let known: HashSet<String> = view
             .tables
@@ -193,9 +188,7 @@ async fn load_view(catalog: &mut Catalog) -> Result<View, Error> {
     let mut tables: BTreeMap<String, Table> = BTreeMap::new();
     for (name, since, bytes) in catalog.descriptors().await? {
         let descriptor = Descriptor::decode(&bytes)?;
-        let table = tables
-            .entry(name.clone())
-            .or_insert_with(|| Table::new(&name, &[]));
+        let table = tables.entry(name.clone()).or_insert_with(|| Table::new(&name, &[]));
         add_descriptor(table, since, Arc::new(descriptor))?;
     }
     for segment in catalog.segments().await? {
@@ -206,9 +199,7 @@ async fn load_view(catalog: &mut Catalog) -> Result<View, Error> {
     }
     for (id, name, level, bytes) in catalog.tail().await? {
         let part = read_part(id, level, &bytes)?;
-        let table = tables
-            .entry(name.clone())
-            .or_insert_with(|| empty_table(&name));
+        let table = tables.entry(name.clone()).or_insert_with(|| empty_table(&name));
         widen(table, &part.batch)?;
         table.tail.push(Arc::new(part));
     }
@@ -246,19 +237,12 @@ fn widen(table: &mut Table, batch: &arrow::array::RecordBatch) -> Result<(), Err
     Ok(())
 }
 
-fn add_descriptor(
-    table: &mut Table,
-    revision: u64,
-    descriptor: Arc<Descriptor>,
-) -> Result<(), Error> {
+fn add_descriptor(table: &mut Table, revision: u64, descriptor: Arc<Descriptor>) -> Result<(), Error> {
     let known = table.schema.fields()[columns::STORED_KEYS..].to_vec();
-    let union =
-        columns::union_fields(&known, &columns::channel_fields(&descriptor)).map_err(|why| {
-            Error::Stored {
-                what: "a descriptor",
-                why,
-            }
-        })?;
+    let union = columns::union_fields(&known, &columns::channel_fields(&descriptor)).map_err(|why| Error::Stored {
+        what: "a descriptor",
+        why,
+    })?;
     table.schema = columns::stored_schema(&union);
     table.descriptors.push((revision, descriptor));
     Ok(())
@@ -277,12 +261,7 @@ fn read_part(id: i64, level: i64, bytes: &[u8]) -> Result<Part, Error> {
     part_of(id, level, bytes.len() as u64, batch)
 }
 
-fn part_of(
-    id: i64,
-    level: i64,
-    bytes: u64,
-    batch: arrow::array::RecordBatch,
-) -> Result<Part, Error> {
+fn part_of(id: i64, level: i64, bytes: u64, batch: arrow::array::RecordBatch) -> Result<Part, Error> {
     let keys = Keys::of(&batch).map_err(Error::arrow("tail"))?;
     if keys.is_empty() {
         return Err(Error::Stored {
@@ -307,9 +286,8 @@ struct Copied(PathBuf);
 impl Copied {
     fn of(catalog: &Path, log: &Path) -> Result<Self, Error> {
         let mut name = std::ffi::OsString::from("orrery-read-");
-        let random: [u8; 8] = std::array::from_fn(|at| {
-            std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), at) as u8
-        });
+        let random: [u8; 8] =
+            std::array::from_fn(|at| std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), at) as u8);
         name.push(format!("{}-{}", std::process::id(), hex::encode(random)));
         let copy = Self(std::env::temp_dir().join(name));
         let io = |path: &Path| {

@@ -81,10 +81,8 @@ impl SegmentFiles {
             path: self.folder.join(&path),
             source,
         };
-        let encoded = tokio::task::spawn_blocking(move || {
-            encode(&batch).map(|bytes| (Digest::of(&bytes), bytes))
-        })
-        .await;
+        let encoded =
+            tokio::task::spawn_blocking(move || encode(&batch).map(|bytes| (Digest::of(&bytes), bytes))).await;
         let (sha256, bytes) = encoded
             .map_err(|e| io(std::io::Error::other(e)))?
             .map_err(|e| io(std::io::Error::other(e)))?;
@@ -155,11 +153,7 @@ impl SegmentFiles {
     }
 
     /// Removes files that no catalog names and that are older than `age`: what a crash between write and commit left.
-    pub(crate) async fn collect_orphans(
-        &self,
-        known: &HashSet<String>,
-        older_than_utc_nanos: i64,
-    ) -> usize {
+    pub(crate) async fn collect_orphans(&self, known: &HashSet<String>, older_than_utc_nanos: i64) -> usize {
         let mut removed = 0;
         let mut files = self.objects.list(None);
         while let Some(file) = files.next().await {

@@ -90,8 +90,7 @@ impl Table {
         let mut channels = Vec::new();
         for (since, descriptor) in &self.descriptors {
             if *since <= revision {
-                channels = columns::union_fields(&channels, &columns::channel_fields(descriptor))
-                    .unwrap_or(channels);
+                channels = columns::union_fields(&channels, &columns::channel_fields(descriptor)).unwrap_or(channels);
             }
         }
         // A trace may come without a descriptor: then the rows themselves say what they are.
@@ -104,16 +103,8 @@ impl Table {
 
     /// Rows in all.
     pub fn rows(&self) -> u64 {
-        let tail: u64 = self
-            .tail
-            .iter()
-            .map(|part| part.batch.num_rows() as u64)
-            .sum();
-        tail + self
-            .segments
-            .iter()
-            .map(|segment| segment.rows)
-            .sum::<u64>()
+        let tail: u64 = self.tail.iter().map(|part| part.batch.num_rows() as u64).sum();
+        tail + self.segments.iter().map(|segment| segment.rows).sum::<u64>()
     }
 
     /// First and last time, when there are rows.
@@ -136,11 +127,7 @@ impl Table {
     }
 
     /// Segments that may hold rows in `from..to`.
-    pub(crate) fn segments_within(
-        &self,
-        from: i64,
-        to: i64,
-    ) -> impl Iterator<Item = &Arc<Segment>> {
+    pub(crate) fn segments_within(&self, from: i64, to: i64) -> impl Iterator<Item = &Arc<Segment>> {
         self.segments
             .iter()
             .filter(move |segment| segment.min < to && segment.max >= from)
@@ -148,9 +135,7 @@ impl Table {
 
     /// Tail parts that may hold rows in `from..to`.
     pub(crate) fn parts_within(&self, from: i64, to: i64) -> impl Iterator<Item = &Arc<Part>> {
-        self.tail
-            .iter()
-            .filter(move |part| part.min < to && part.max >= from)
+        self.tail.iter().filter(move |part| part.min < to && part.max >= from)
     }
 }
 

@@ -77,13 +77,7 @@ impl Writer {
         Ok(self.store.view())
     }
 
-    async fn change(
-        &self,
-        view: &View,
-        name: &str,
-        batches: &[RecordBatch],
-        revision: u64,
-    ) -> Result<Change, Error> {
+    async fn change(&self, view: &View, name: &str, batches: &[RecordBatch], revision: u64) -> Result<Change, Error> {
         let mut table = view
             .tables
             .get(name)
@@ -99,10 +93,7 @@ impl Writer {
             segments: Vec::new(),
         };
         let bytes = rows.get_array_memory_size() as u64;
-        change
-            .table
-            .tail
-            .push(Arc::new(part_of(0, 0, bytes, rows)?));
+        change.table.tail.push(Arc::new(part_of(0, 0, bytes, rows)?));
         change.roll_up()?;
         self.compact(&mut change, revision).await?;
         for part in change.table.tail.iter().filter(|part| part.id == 0) {
@@ -140,18 +131,13 @@ impl Writer {
             .files()
             .ok_or_else(|| Error::Request("the store was opened for reading only".to_owned()))?;
 
-        let (taken, kept): (Vec<_>, Vec<_>) = change
-            .table
-            .tail
-            .drain(..)
-            .partition(|part| part.min < until);
+        let (taken, kept): (Vec<_>, Vec<_>) = change.table.tail.drain(..).partition(|part| part.min < until);
         let batches: Vec<RecordBatch> = taken.iter().map(|part| part.batch.clone()).collect();
         change
             .dropped
             .extend(taken.iter().map(|part| part.id).filter(|id| *id != 0));
         change.table.tail = kept;
-        let all = columns::merge_sorted(&change.table.schema, &batches)
-            .map_err(Error::arrow(&change.table.name))?;
+        let all = columns::merge_sorted(&change.table.schema, &batches).map_err(Error::arrow(&change.table.name))?;
         let keys = Keys::of(&all).map_err(Error::arrow(&change.table.name))?;
         let mut first = 0;
         while first < keys.len() {
@@ -191,26 +177,18 @@ impl Writer {
         Ok(())
     }
 
-    async fn store_durably(
-        &mut self,
-        commit: &Commit,
-        view: &mut View,
-        changes: Vec<Change>,
-    ) -> Result<(), Error> {
+    async fn store_durably(&mut self, commit: &Commit, view: &mut View, changes: Vec<Change>) -> Result<(), Error> {
         let path = self.catalog.path.clone();
         let failed = |source| catalog_error(&path, source);
-        let mut transaction = Connection::begin(&mut self.catalog.connection)
-            .await
-            .map_err(failed)?;
+        let mut transaction = Connection::begin(&mut self.catalog.connection).await.map_err(failed)?;
         let connection: &mut SqliteConnection = &mut transaction;
 
         // The guard comes first: whoever took over since has raised the epoch, and this commit must not land.
-        let guarded =
-            sqlx::query("UPDATE meta SET value = value WHERE name = 'epoch' AND value = ?1")
-                .bind(self.epoch)
-                .execute(&mut *connection)
-                .await
-                .map_err(failed)?;
+        let guarded = sqlx::query("UPDATE meta SET value = value WHERE name = 'epoch' AND value = ?1")
+            .bind(self.epoch)
+            .execute(&mut *connection)
+            .await
+            .map_err(failed)?;
         if guarded.rows_affected() != 1 {
             return Err(Error::EpochLost { ours: self.epoch });
         }
@@ -263,18 +241,12 @@ impl Writer {
                     .await
                     .map_err(failed)?;
                 let size = bytes.len() as u64;
-                change
-                    .table
-                    .tail
-                    .push(Arc::new(part_of(id, level, size, batch)?));
+                change.table.tail.push(Arc::new(part_of(id, level, size, batch)?));
             }
             for segment in &change.segments {
-                insert_segment(&mut *connection, segment)
-                    .await
-                    .map_err(failed)?;
+                insert_segment(&mut *connection, segment).await.map_err(failed)?;
             }
-            view.tables
-                .insert(change.table.name.clone(), Arc::new(change.table));
+            view.tables.insert(change.table.name.clone(), Arc::new(change.table));
         }
         transaction.commit().await.map_err(failed)
     }
@@ -293,20 +265,12 @@ impl Change {
     fn roll_up(&mut self) -> Result<(), Error> {
         let mut by_level: BTreeMap<i64, Vec<Arc<Part>>> = BTreeMap::new();
         for part in &self.table.tail {
-            by_level
-                .entry(part.level)
-                .or_default()
-                .push(Arc::clone(part));
+            by_level.entry(part.level).or_default().push(Arc::clone(part));
         }
         let mut level = 0;
-        while let Some(parts) = by_level
-            .get(&level)
-            .filter(|parts| parts.len() >= FAN_IN)
-            .cloned()
-        {
+        while let Some(parts) = by_level.get(&level).filter(|parts| parts.len() >= FAN_IN).cloned() {
             let batches: Vec<RecordBatch> = parts.iter().map(|part| part.batch.clone()).collect();
-            let merged = columns::merge_sorted(&self.table.schema, &batches)
-                .map_err(Error::arrow(&self.table.name))?;
+            let merged = columns::merge_sorted(&self.table.schema, &batches).map_err(Error::arrow(&self.table.name))?;
             let bytes = parts.iter().map(|part| part.bytes).sum();
             by_level.remove(&level);
             self.dropped
@@ -331,6 +295,5 @@ fn encode_part(batch: &RecordBatch) -> Result<Vec<u8>, arrow::error::ArrowError>
 
 /// A copy of a slice that does not keep the whole alive.
 fn compacted_copy(rows: &RecordBatch) -> Result<RecordBatch, Error> {
-    arrow::compute::concat_batches(&rows.schema(), std::iter::once(rows))
-        .map_err(Error::arrow("tail"))
+    arrow::compute::concat_batches(&rows.schema(), std::iter::once(rows)).map_err(Error::arrow("tail"))
 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 use orrery_aligner::{Config, Deps, Error, Handle, ReplayRequest, run};
 use orrery_bus::{JournalBus, Record, SharedBus, cloudevents};
 use orrery_protocol::{
-    BootId, Chain, Channel, Clock, ClockId, ClockPair, ClockPayload, Descriptor, DeviceId,
-    DeviceNanos, HeartbeatPayload, ManualClock, MonoNanos, PayloadType, Probe, SampleBuilder,
-    SealKey, Sealed, StreamId, TaiNanos, Value, topics,
+    BootId, Chain, Channel, Clock, ClockId, ClockPair, ClockPayload, Descriptor, DeviceId, DeviceNanos,
+    HeartbeatPayload, ManualClock, MonoNanos, PayloadType, Probe, SampleBuilder, SealKey, Sealed, StreamId, TaiNanos,
+    Value, topics,
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -75,17 +75,12 @@ impl Agent {
     }
 
     pub fn reboot(&mut self, random: u8) {
-        let boot = BootId::new(
-            start().plus(Duration::from_secs(u64::from(random))),
-            [random; 10],
-        );
+        let boot = BootId::new(start().plus(Duration::from_secs(u64::from(random))), [random; 10]);
         self.chain = Chain::start(self.id.clone(), boot, self.chain.previous());
     }
 
     pub fn seal(&mut self, at: i64, kind: PayloadType, payload: &[u8]) -> Sealed {
-        self.chain
-            .seal(&self.key, TaiNanos(START + at), kind, payload)
-            .unwrap()
+        self.chain.seal(&self.key, TaiNanos(START + at), kind, payload).unwrap()
     }
 
     pub fn announce(&mut self) -> Sealed {
@@ -130,11 +125,7 @@ impl Agent {
             builder.push(stamp, MonoNanos(received), &values);
         }
         let block = builder.take(self.device_clock.clone()).unwrap();
-        self.seal(
-            at + rows as i64 * step,
-            PayloadType::Samples,
-            &block.encode().unwrap(),
-        )
+        self.seal(at + rows as i64 * step, PayloadType::Samples, &block.encode().unwrap())
     }
 
     pub fn heartbeat(&mut self, until: i64) -> Sealed {
@@ -208,8 +199,7 @@ impl Bench {
             clock,
             handle: self.handle.clone(),
         };
-        self.tasks
-            .spawn(run(self.config.clone(), deps, self.shutdown.clone()));
+        self.tasks.spawn(run(self.config.clone(), deps, self.shutdown.clone()));
     }
 
     pub async fn enrol(&self, agent: &Agent) {
@@ -286,10 +276,7 @@ impl Bench {
     }
 }
 
-pub async fn sql_rows(
-    store: &orrery_aligner::Store,
-    sql: &str,
-) -> Result<Vec<serde_json::Value>, Error> {
+pub async fn sql_rows(store: &orrery_aligner::Store, sql: &str) -> Result<Vec<serde_json::Value>, Error> {
     let mut answer = store.query(sql).await?;
     let mut renderer = orrery_aligner::Renderer::new(orrery_aligner::Format::Json, answer.schema());
     let mut bytes = Vec::new();
@@ -312,8 +299,7 @@ pub fn everything() -> ReplayRequest {
 /// An engine that has this device enrolled, without store or bus.
 pub fn engine(agent: &Agent) -> orrery_aligner::Engine {
     let config = Config::for_data("unused");
-    let mut engine =
-        orrery_aligner::Engine::recover(config, &Default::default(), &Default::default()).unwrap();
+    let mut engine = orrery_aligner::Engine::recover(config, &Default::default(), &Default::default()).unwrap();
     engine
         .enrol(&agent.id, agent.key.public(), None, None, start())
         .unwrap();

@@ -200,9 +200,7 @@ impl MemoryFile {
         if disk.life == self.life {
             Ok(disk)
         } else {
-            Err(io::Error::other(
-                "the machine crashed since this file was opened",
-            ))
+            Err(io::Error::other("the machine crashed since this file was opened"))
         }
     }
 }
@@ -211,9 +209,7 @@ impl File for MemoryFile {
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let _disk = self.alive()?;
         let content = lock(&self.inode);
-        let start = usize::try_from(position)
-            .unwrap_or(usize::MAX)
-            .min(content.bytes.len());
+        let start = usize::try_from(position).unwrap_or(usize::MAX).min(content.bytes.len());
         let got = buffer.len().min(content.bytes.len() - start);
         buffer[..got].copy_from_slice(&content.bytes[start..start + got]);
         Ok(got)
@@ -221,11 +217,7 @@ impl File for MemoryFile {
 
     fn write_at(&self, position: u64, bytes: &[u8]) -> io::Result<()> {
         let mut disk = self.alive()?;
-        let used: usize = disk
-            .names
-            .values()
-            .map(|inode| lock(inode).bytes.len())
-            .sum();
+        let used: usize = disk.names.values().map(|inode| lock(inode).bytes.len()).sum();
         let mut content = lock(&self.inode);
         let start = usize::try_from(position).unwrap_or(usize::MAX);
         let room = disk.capacity.map_or(usize::MAX, |capacity| {

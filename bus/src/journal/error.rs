@@ -9,9 +9,7 @@ use crate::MAX_RECORD_BYTES;
 #[non_exhaustive]
 pub enum JournalError {
     /// The disk is full. Nothing is damaged.
-    #[error(
-        "the disk that holds the journal {path} is full: free some space; appending goes on by itself then"
-    )]
+    #[error("the disk that holds the journal {path} is full: free some space; appending goes on by itself then")]
     Full {
         /// The file that could not grow.
         path: PathBuf,
@@ -33,9 +31,7 @@ pub enum JournalError {
         folder: PathBuf,
     },
     /// A record above the limit.
-    #[error(
-        "a record of {bytes} bytes is above the journal's limit of {MAX_RECORD_BYTES} bytes: split it"
-    )]
+    #[error("a record of {bytes} bytes is above the journal's limit of {MAX_RECORD_BYTES} bytes: split it")]
     TooLarge {
         /// Its size.
         bytes: usize,
@@ -51,9 +47,7 @@ pub enum JournalError {
 impl JournalError {
     pub(crate) fn io(what: &'static str, path: &Path, error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full {
-                path: path.to_owned(),
-            },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { path: path.to_owned() },
             _ => Self::Io {
                 what,
                 path: path.to_owned(),

@@ -198,17 +198,8 @@ mod tests {
 
     #[test]
     fn segment_names_round_trip_and_strangers_are_ignored() {
-        assert_eq!(
-            parse_segment_name(&segment_name(7, 0xABC)),
-            Some((7, 0xABC))
-        );
-        for stranger in [
-            "lock",
-            "1-2.journal",
-            "00000000000000000007.journal",
-            "x.journal",
-            "",
-        ] {
+        assert_eq!(parse_segment_name(&segment_name(7, 0xABC)), Some((7, 0xABC)));
+        for stranger in ["lock", "1-2.journal", "00000000000000000007.journal", "x.journal", ""] {
             assert_eq!(parse_segment_name(stranger), None, "{stranger}");
         }
     }

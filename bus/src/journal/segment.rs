@@ -54,9 +54,7 @@ pub struct Opened {
 impl Segments {
     /// Lists the segments and walks the last one, which alone can have a torn tail of our making.
     pub fn open(fs: Arc<dyn FileSystem>, folder: &Path) -> Result<Opened, JournalError> {
-        let names = fs
-            .list(folder)
-            .map_err(|e| JournalError::io("list", folder, e))?;
+        let names = fs.list(folder).map_err(|e| JournalError::io("list", folder, e))?;
         let mut found: Vec<(u64, u64)> = names
             .iter()
             .filter_map(|name| format::parse_segment_name(name))
@@ -90,30 +88,20 @@ impl Segments {
 
     fn describe(&self, base: u64, salt: u64) -> Result<Segment, JournalError> {
         let path = self.folder.join(format::segment_name(base, salt));
-        let file = self
-            .fs
-            .open(&path)
-            .map_err(|e| JournalError::io("open", &path, e))?;
-        let end = file
-            .len()
-            .map_err(|e| JournalError::io("measure", &path, e))?;
+        let file = self.fs.open(&path).map_err(|e| JournalError::io("open", &path, e))?;
+        let end = file.len().map_err(|e| JournalError::io("measure", &path, e))?;
         Ok(Segment::new(base, salt, path, end, None))
     }
 
     /// Walks the last segment. Sound to its end, it goes on growing; otherwise it is sealed as it is and the
     /// next offset skips whatever the damaged tail can have held, so that no offset is ever given out twice.
-    fn recover_last(
-        &self,
-        last: &Arc<Segment>,
-    ) -> Result<(u64, Option<Arc<dyn File>>), JournalError> {
+    fn recover_last(&self, last: &Arc<Segment>) -> Result<(u64, Option<Arc<dyn File>>), JournalError> {
         let io = |what| move |e| JournalError::io(what, last.path(), e);
         let file = self.fs.open(last.path()).map_err(io("open"))?;
         // A killed process leaves bytes that were never synced. They are about to be read, so they must be
         // as durable as everything else that is read.
         file.sync().map_err(io("sync"))?;
-        self.fs
-            .sync_dir(&self.folder)
-            .map_err(io("sync the folder of"))?;
+        self.fs.sync_dir(&self.folder).map_err(io("sync the folder of"))?;
         let mut header = [0; SEGMENT_HEADER];
         let got = file.read_at(0, &mut header).map_err(io("read"))?;
         let header_sound = header == format::segment_header(last.base, last.salt);
@@ -184,33 +172,23 @@ impl Segments {
     /// The segments that can hold `offset` or a later one.
     pub fn from(&self, offset: u64) -> Vec<Arc<Segment>> {
         let list = unpoison(self.list.read());
-        let first = list
-            .partition_point(|segment| segment.base <= offset)
-            .saturating_sub(1);
+        let first = list.partition_point(|segment| segment.base <= offset).saturating_sub(1);
         list[first..].to_vec()
     }
 
     pub fn first_offset(&self) -> Option<u64> {
-        unpoison(self.list.read())
-            .first()
-            .map(|segment| segment.base)
+        unpoison(self.list.read()).first().map(|segment| segment.base)
     }
 
     /// Number of files and their bytes.
     pub fn sizes(&self) -> (u64, u64) {
         let list = unpoison(self.list.read());
-        (
-            list.len() as u64,
-            list.iter().map(|segment| segment.end()).sum(),
-        )
+        (list.len() as u64, list.iter().map(|segment| segment.end()).sum())
     }
 
     /// Removes the oldest segments while `condition(bytes of all, end offset, bytes of this one)` holds. The last
     /// segment stays: its name carries the next offset.
-    pub fn drop_while(
-        &self,
-        condition: impl Fn(u64, u64, u64) -> bool,
-    ) -> Result<(), JournalError> {
+    pub fn drop_while(&self, condition: impl Fn(u64, u64, u64) -> bool) -> Result<(), JournalError> {
         let mut removed = false;
         loop {
             let mut list = unpoison(self.list.write());
@@ -223,11 +201,7 @@ impl Segments {
             }
             match self.fs.remove(oldest.path()) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(JournalError::io(
-                        "remove a segment of",
-                        oldest.path(),
-                        error,
-                    ));
+                    return Err(JournalError::io("remove a segment of", oldest.path(), error));
                 }
                 _ => {}
             }
@@ -264,9 +238,7 @@ impl Segments {
     }
 
     fn is_listed(&self, base: u64) -> bool {
-        unpoison(self.list.read())
-            .iter()
-            .any(|segment| segment.base == base)
+        unpoison(self.list.read()).iter().any(|segment| segment.base == base)
     }
 }
 
@@ -277,13 +249,7 @@ struct Scan {
 }
 
 impl Segment {
-    pub fn new(
-        base: u64,
-        salt: u64,
-        path: PathBuf,
-        end: u64,
-        index: Option<Vec<(u64, u64)>>,
-    ) -> Self {
+    pub fn new(base: u64, salt: u64, path: PathBuf, end: u64, index: Option<Vec<(u64, u64)>>) -> Self {
         Self {
             base,
             salt,
@@ -312,20 +278,13 @@ impl Segment {
 
     /// A reader that starts at or shortly before `from`; `None` when nothing here reaches it or the segment
     /// was removed meanwhile.
-    pub fn reader(
-        self: &Arc<Self>,
-        segments: &Segments,
-        from: u64,
-    ) -> Result<Option<SegmentReader>, JournalError> {
+    pub fn reader(self: &Arc<Self>, segments: &Segments, from: u64) -> Result<Option<SegmentReader>, JournalError> {
         if self.limit.load(Ordering::Acquire) <= from {
             return Ok(None);
         }
         let file = match segments.fs.open(&self.path) {
             Ok(file) => file,
-            Err(error)
-                if error.kind() == std::io::ErrorKind::NotFound
-                    && !segments.is_listed(self.base) =>
-            {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !segments.is_listed(self.base) => {
                 return Ok(None);
             }
             Err(error) => return Err(JournalError::io("open", &self.path, error)),
@@ -372,15 +331,12 @@ pub struct SegmentReader {
 
 impl SegmentReader {
     pub fn walk(&self) -> Walker<'_> {
-        self.segment
-            .walk(self.file.as_ref(), self.position, self.offset)
+        self.segment.walk(self.file.as_ref(), self.position, self.offset)
     }
 }
 
 fn add_to_index(index: &mut Vec<(u64, u64)>, offset: u64, position: u64) {
-    let due = index
-        .last()
-        .is_none_or(|&(_, last)| position >= last + INDEX_STRIDE);
+    let due = index.last().is_none_or(|&(_, last)| position >= last + INDEX_STRIDE);
     if due {
         index.push((offset, position));
     }

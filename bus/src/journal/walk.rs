@@ -36,13 +36,7 @@ pub struct Walker<'f> {
 
 impl<'f> Walker<'f> {
     /// Walks from `position`, where offset `offsets.start` or a later one is expected, to `end`.
-    pub fn new(
-        file: &'f dyn File,
-        salt: u64,
-        position: u64,
-        end: u64,
-        offsets: Range<u64>,
-    ) -> Self {
+    pub fn new(file: &'f dyn File, salt: u64, position: u64, end: u64, offsets: Range<u64>) -> Self {
         let position = position.max(SEGMENT_HEADER as u64);
         Self {
             file,
@@ -109,9 +103,7 @@ impl<'f> Walker<'f> {
             let Some(bytes) = self.window_from(position)? else {
                 break;
             };
-            let found = bytes
-                .windows(MARKER.len())
-                .position(|window| window == MARKER);
+            let found = bytes.windows(MARKER.len()).position(|window| window == MARKER);
             let searched = bytes.len() - (MARKER.len() - 1);
             match found {
                 Some(distance) => {

@@ -129,14 +129,8 @@ impl Writer {
             .segment
             .grow(start + self.buffer.len() as u64, frames.into_iter());
         self.next_offset += count;
-        self.segments
-            .counters
-            .appended
-            .fetch_add(count, Ordering::Relaxed);
-        self.segments
-            .counters
-            .groups
-            .fetch_add(1, Ordering::Relaxed);
+        self.segments.counters.appended.fetch_add(count, Ordering::Relaxed);
+        self.segments.counters.groups.fetch_add(1, Ordering::Relaxed);
         self.durable.send_replace(self.next_offset);
         self.buffer.shrink_to(GROUP_BYTES);
         Ok(first_offset)
@@ -194,9 +188,7 @@ impl Writer {
             sealed: false,
         });
         if let Some(limit) = self.options.retain_bytes
-            && let Err(error) = self
-                .segments
-                .drop_while(|total, _, oldest| total - oldest >= limit)
+            && let Err(error) = self.segments.drop_while(|total, _, oldest| total - oldest >= limit)
         {
             tracing::warn!(%error, "the journal could not drop its oldest segment");
         }

@@ -49,10 +49,7 @@ impl Settings {
             .set("bootstrap.servers", &self.address)
             .set("client.id", "orrery")
             .set("security.protocol", protocol)
-            .set(
-                "message.max.bytes",
-                (MAX_RECORD_BYTES + 64 * 1024).to_string(),
-            )
+            .set("message.max.bytes", (MAX_RECORD_BYTES + 64 * 1024).to_string())
             .set("reconnect.backoff.max.ms", "2000");
         if let Some(ca_file) = &config.ca_file {
             client.set("ssl.ca.location", path_text(ca_file));
@@ -76,10 +73,7 @@ impl Settings {
             .set("acks", "all")
             .set("partitioner", "murmur2_random")
             .set("linger.ms", "1")
-            .set(
-                "message.timeout.ms",
-                self.config.publish_timeout_ms.max(1).to_string(),
-            )
+            .set("message.timeout.ms", self.config.publish_timeout_ms.max(1).to_string())
             .set("queue.buffering.max.kbytes", "65536");
         client
     }
@@ -139,9 +133,7 @@ impl Settings {
             RDKafkaErrorCode::TimedOutQueue,
         ];
         let address = self.address.clone();
-        let is = |codes: &[RDKafkaErrorCode], code: Option<RDKafkaErrorCode>| {
-            code.is_some_and(|c| codes.contains(&c))
-        };
+        let is = |codes: &[RDKafkaErrorCode], code: Option<RDKafkaErrorCode>| code.is_some_and(|c| codes.contains(&c));
         let timed_out = is(&lost, code);
         let refusal = failures.last(|code| is(&denied, Some(code)));
         if is(&denied, code) || (timed_out && refusal.is_some()) {
@@ -208,9 +200,7 @@ impl Failures {
         let specific = matching
             .clone()
             .find(|(code, _)| *code != RDKafkaErrorCode::AllBrokersDown);
-        specific
-            .or_else(|| matching.next())
-            .map(|(_, reason)| reason.clone())
+        specific.or_else(|| matching.next()).map(|(_, reason)| reason.clone())
     }
 }
 

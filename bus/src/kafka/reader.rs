@@ -34,11 +34,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub async fn start(
-        settings: Arc<Settings>,
-        topic: &str,
-        starts: &[Position],
-    ) -> Result<Self, BusError> {
+    pub async fn start(settings: Arc<Settings>, topic: &str, starts: &[Position]) -> Result<Self, BusError> {
         let failures = Arc::new(Failures::default());
         let consumer: BaseConsumer<WatchedContext> =
             settings.client("create a consumer", &settings.reader(), &failures)?;
@@ -66,9 +62,7 @@ impl Reader {
         std::thread::Builder::new()
             .name("orrery-kafka-read".to_owned())
             .spawn(move || poller.run())
-            .map_err(|error| {
-                settings.refused(what.clone(), format!("no thread to read on: {error}"))
-            })?;
+            .map_err(|error| settings.refused(what.clone(), format!("no thread to read on: {error}")))?;
         Ok(Self {
             batches,
             stop,
@@ -82,10 +76,9 @@ impl Reader {
 impl Subscription for Reader {
     async fn next(&mut self) -> Result<Vec<Message>, BusError> {
         let gone = || {
-            Err(self.settings.refused(
-                format!("read {}", self.topic),
-                "its reader has stopped".to_owned(),
-            ))
+            Err(self
+                .settings
+                .refused(format!("read {}", self.topic), "its reader has stopped".to_owned()))
         };
         self.batches.recv().await.unwrap_or_else(gone)
     }
@@ -143,11 +136,9 @@ impl Poller {
                 // What was read before the error is handed over first; the error comes again.
                 Some(Err(_)) if !messages.is_empty() => break,
                 Some(Err(error)) => {
-                    return Err(self.settings.explain(
-                        &format!("read {}", self.topic),
-                        &error,
-                        &self.failures,
-                    ));
+                    return Err(self
+                        .settings
+                        .explain(&format!("read {}", self.topic), &error, &self.failures));
                 }
             }
         }
@@ -156,9 +147,7 @@ impl Poller {
 
     fn message(&self, message: &BorrowedMessage<'_>) -> Message {
         let headers = message.headers().map(|headers| {
-            let text = |value: Option<&[u8]>| {
-                String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
-            };
+            let text = |value: Option<&[u8]>| String::from_utf8_lossy(value.unwrap_or_default()).into_owned();
             headers
                 .iter()
                 .map(|header| (header.key.to_owned(), text(header.value)))
@@ -197,7 +186,5 @@ fn is_passing(error: &KafkaError) -> bool {
         RDKafkaErrorCode::CoordinatorLoadInProgress,
         RDKafkaErrorCode::PartitionEOF,
     ];
-    error
-        .rdkafka_error_code()
-        .is_some_and(|code| passing.contains(&code))
+    error.rdkafka_error_code().is_some_and(|code| passing.contains(&code))
 }

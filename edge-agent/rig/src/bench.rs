@@ -104,9 +104,7 @@ impl Bench {
 
     /// What the firmware reads from thermistor `index`: ten conversions, averaged, in its single-precision arithmetic.
     pub fn board_celsius(&self, index: usize) -> f32 {
-        let noise = self
-            .sensor_noise
-            .normal::<READINGS>(self.steps * 2 + index as u64);
+        let noise = self.sensor_noise.normal::<READINGS>(self.steps * 2 + index as u64);
         let sum: f32 = noise
             .iter()
             .map(|noise| {
@@ -196,9 +194,7 @@ struct Weather {
 
 impl Weather {
     fn draw(seed: u64) -> Self {
-        let phases = Noise::new(seed, NOISE_WEATHER)
-            .uniform::<4>(0)
-            .map(|turn| turn * TAU);
+        let phases = Noise::new(seed, NOISE_WEATHER).uniform::<4>(0).map(|turn| turn * TAU);
         // The heaters warm the air by a few tenths of a degree: the set point is that much below the fitted air.
         Self {
             mean_celsius: FITTED_AIR_CELSIUS - 0.2,
@@ -268,11 +264,7 @@ mod tests {
         let before = readings(&bench, 10.0);
         bench.at(after(10.0)).set_pwm(0, 160);
         let at_once = readings(&bench, 10.1);
-        assert!(
-            (at_once.3 - before.3 - 80.0 * Plant::TCLAB.watts_per_percent[0] / HEATER_EFFICIENCY)
-                .abs()
-                < 0.05
-        );
+        assert!((at_once.3 - before.3 - 80.0 * Plant::TCLAB.watts_per_percent[0] / HEATER_EFFICIENCY).abs() < 0.05);
         let later = readings(&bench, 300.0);
         assert!(
             later.0 > before.0 + 15.0,

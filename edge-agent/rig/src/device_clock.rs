@@ -56,17 +56,14 @@ impl DeviceClock {
     /// What the device's clock shows at `host`, as POSIX nanoseconds.
     pub fn device_from_host(&self, host: MonoNanos) -> DeviceNanos {
         let elapsed = host.nanos_since(self.origin);
-        let gained =
-            (i128::from(elapsed) * i128::from(self.error.drift_ppb) / 1_000_000_000) as i64;
+        let gained = (i128::from(elapsed) * i128::from(self.error.drift_ppb) / 1_000_000_000) as i64;
         DeviceNanos(self.origin_utc.0 + elapsed + gained + self.error.offset_nanos)
     }
 
     /// The stamp that the device gives its sample number `index`, taken at `host`: its clock and some jitter.
     pub fn stamp(&self, host: MonoNanos, index: u64) -> DeviceNanos {
         let [jitter] = self.jitter.normal(index);
-        DeviceNanos(
-            self.device_from_host(host).0 + (jitter * self.error.jitter_nanos as f64) as i64,
-        )
+        DeviceNanos(self.device_from_host(host).0 + (jitter * self.error.jitter_nanos as f64) as i64)
     }
 }
 
@@ -87,8 +84,7 @@ mod tests {
             jitter_nanos: 0,
         };
         let device = DeviceClock::start(error, &host, Noise::new(0, 0));
-        let shown_minus_true =
-            |host: &ManualClock| device.stamp(host.monotonic(), 0).0 - host.wall().to_utc().0;
+        let shown_minus_true = |host: &ManualClock| device.stamp(host.monotonic(), 0).0 - host.wall().to_utc().0;
         assert_eq!(shown_minus_true(&host), -250_000_000);
         host.advance(Duration::from_secs(1_000));
         assert_eq!(shown_minus_true(&host), -250_000_000 + 40_000_000);
@@ -111,18 +107,9 @@ mod tests {
                 (40_000_000..=400_000_000).contains(&error.offset_nanos.abs()),
                 "{error:?}"
             );
-            assert!(
-                (5_000..=60_000).contains(&error.drift_ppb.abs()),
-                "{error:?}"
-            );
-            assert!(
-                (300_000..=2_000_000).contains(&error.jitter_nanos),
-                "{error:?}"
-            );
+            assert!((5_000..=60_000).contains(&error.drift_ppb.abs()), "{error:?}");
+            assert!((300_000..=2_000_000).contains(&error.jitter_nanos), "{error:?}");
         }
-        assert!(
-            errors.iter().any(|error| error.offset_nanos < 0)
-                && errors.iter().any(|error| error.offset_nanos > 0)
-        );
+        assert!(errors.iter().any(|error| error.offset_nanos < 0) && errors.iter().any(|error| error.offset_nanos > 0));
     }
 }

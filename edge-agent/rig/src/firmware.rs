@@ -183,24 +183,15 @@ mod tests {
         assert_eq!(Action::of(b"X"), Action::Stop);
         assert_eq!(Action::of(b"A"), Action::Restart);
         assert_eq!(Action::of(b"  "), Action::Nothing);
-        assert_eq!(
-            Action::of(b"hello there"),
-            Action::Unknown(b"HELLO".to_vec())
-        );
+        assert_eq!(Action::of(b"hello there"), Action::Unknown(b"HELLO".to_vec()));
     }
 
     #[test]
     fn lines_end_at_either_ending_and_at_64_bytes() {
         let mut buffer = LineBuffer::default();
-        let lines: Vec<Vec<u8>> = b"T1\r\nT2\n"
-            .iter()
-            .filter_map(|&byte| buffer.push(byte))
-            .collect();
+        let lines: Vec<Vec<u8>> = b"T1\r\nT2\n".iter().filter_map(|&byte| buffer.push(byte)).collect();
         assert_eq!(lines, [b"T1".to_vec(), b"".to_vec(), b"T2".to_vec()]);
-        let lines: Vec<Vec<u8>> = [b'z'; 66]
-            .iter()
-            .filter_map(|&byte| buffer.push(byte))
-            .collect();
+        let lines: Vec<Vec<u8>> = [b'z'; 66].iter().filter_map(|&byte| buffer.push(byte)).collect();
         assert_eq!(lines, [vec![b'z'; 64]]);
         assert_eq!(buffer.push(b'\n'), Some(b"z".to_vec()));
     }

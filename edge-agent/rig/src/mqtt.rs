@@ -62,9 +62,7 @@ impl BrokerAddress {
         };
         let (host, port) = match place.rsplit_once(':') {
             // The colons of a bare IPv6 address belong to it.
-            Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
-                (host, port.parse().ok()?)
-            }
+            Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, port.parse().ok()?),
             _ => (place, DEFAULT_PORT),
         };
         let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -221,10 +219,7 @@ impl Publisher {
             let now = clock.monotonic();
             let stamp = self.device_clock.stamp(now, schedule.index());
             let message = (self.message)(&bench.at(now), stamp);
-            if client
-                .try_publish(self.topic, QoS::AtMostOnce, false, message)
-                .is_err()
-            {
+            if client.try_publish(self.topic, QoS::AtMostOnce, false, message).is_err() {
                 tracing::debug!(
                     device = self.name,
                     "no room for a message while the broker is away: dropped"
@@ -279,11 +274,7 @@ pub fn room_message(bench: &Bench, stamp: DeviceNanos) -> String {
 /// Microseconds are what a double still holds at such seconds.
 fn unix_seconds(stamp: DeviceNanos) -> String {
     let micros = stamp.0.div_euclid(1_000);
-    format!(
-        "{}.{:06}",
-        micros.div_euclid(1_000_000),
-        micros.rem_euclid(1_000_000)
-    )
+    format!("{}.{:06}", micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000))
 }
 
 #[cfg(test)]
@@ -295,20 +286,11 @@ mod tests {
     #[test]
     fn broker_addresses_are_read_or_refused() {
         let address = |url| BrokerAddress::parse(url).unwrap();
-        assert_eq!(
-            address("mqtt://lab-broker:2883").url(),
-            "mqtt://lab-broker:2883"
-        );
-        assert_eq!(
-            address("mqtt://lab-broker/").url(),
-            "mqtt://lab-broker:1883"
-        );
+        assert_eq!(address("mqtt://lab-broker:2883").url(), "mqtt://lab-broker:2883");
+        assert_eq!(address("mqtt://lab-broker/").url(), "mqtt://lab-broker:1883");
         assert_eq!(address("mqtt://[::1]:2883").url(), "mqtt://[::1]:2883");
         let with_user = address("mqtt://ann:s3:cr@t@broker");
-        assert_eq!(
-            with_user.credentials,
-            Some(("ann".to_owned(), "s3:cr@t".to_owned()))
-        );
+        assert_eq!(with_user.credentials, Some(("ann".to_owned(), "s3:cr@t".to_owned())));
         assert_eq!(with_user.url(), "mqtt://broker:1883");
         for wrong in [
             "lab-broker",
@@ -319,10 +301,7 @@ mod tests {
             "mqtt://ann@x",
         ] {
             let error = BrokerAddress::parse(wrong).unwrap_err().to_string();
-            assert!(
-                error.starts_with(&format!("`{wrong}` is not the address")),
-                "{error}"
-            );
+            assert!(error.starts_with(&format!("`{wrong}` is not the address")), "{error}");
         }
     }
 
@@ -330,18 +309,10 @@ mod tests {
     fn messages_are_json_with_the_devices_own_stamp() {
         let bench = SharedBench::new(Bench::new(1, MonoNanos(0)));
         let stamp = DeviceNanos(1_795_271_527_000_450_999);
-        let power: serde_json::Value =
-            serde_json::from_str(&power_message(&bench.at(MonoNanos(0)), stamp)).unwrap();
+        let power: serde_json::Value = serde_json::from_str(&power_message(&bench.at(MonoNanos(0)), stamp)).unwrap();
         assert_eq!(power["ts"].as_f64(), Some(1_795_271_527.000_45));
-        assert!(
-            (power["power"].as_f64().unwrap() - 1.12).abs() < 0.05,
-            "{power}"
-        );
-        let room: serde_json::Value =
-            serde_json::from_str(&room_message(&bench.at(MonoNanos(0)), stamp)).unwrap();
-        assert!(
-            (35.0..47.0).contains(&room["humidity"].as_f64().unwrap()),
-            "{room}"
-        );
+        assert!((power["power"].as_f64().unwrap() - 1.12).abs() < 0.05, "{power}");
+        let room: serde_json::Value = serde_json::from_str(&room_message(&bench.at(MonoNanos(0)), stamp)).unwrap();
+        assert!((35.0..47.0).contains(&room["humidity"].as_f64().unwrap()), "{room}");
     }
 }

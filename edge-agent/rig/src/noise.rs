@@ -57,15 +57,9 @@ mod tests {
     #[test]
     fn normal_noise_has_mean_zero_and_variance_one() {
         let noise = Noise::new(3, 0);
-        let values: Vec<f64> = (0..20_000)
-            .map(|index| noise.normal::<1>(index)[0])
-            .collect();
+        let values: Vec<f64> = (0..20_000).map(|index| noise.normal::<1>(index)[0]).collect();
         let mean = values.iter().sum::<f64>() / values.len() as f64;
-        let variance = values
-            .iter()
-            .map(|value| (value - mean).powi(2))
-            .sum::<f64>()
-            / values.len() as f64;
+        let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / values.len() as f64;
         assert!(mean.abs() < 0.03, "mean {mean}");
         assert!((variance - 1.0).abs() < 0.05, "variance {variance}");
     }

@@ -15,9 +15,7 @@ use opcua::server::node_manager::memory::{
     CoreNodeManagerBuilder, InMemoryNodeManagerBuilder, SimpleNodeManager, simple_node_manager,
 };
 use opcua::server::{Server, ServerBuilder, ServerHandle};
-use opcua::types::{
-    DataTypeId, DataValue, DateTime, NodeId, ObjectId, StatusCode, VariableTypeId, Variant,
-};
+use opcua::types::{DataTypeId, DataValue, DateTime, NodeId, ObjectId, StatusCode, VariableTypeId, Variant};
 use orrery_protocol::{Clock, DeviceNanos, MonoNanos};
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
@@ -53,20 +51,14 @@ impl Chamber {
     ///
     /// # Errors
     /// [`RigError::Port`] when the port is taken, [`RigError::OpcUa`] when the server refuses.
-    pub async fn listen(
-        port: u16,
-        device_clock: DeviceClock,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self, RigError> {
+    pub async fn listen(port: u16, device_clock: DeviceClock, clock: Arc<dyn Clock>) -> Result<Self, RigError> {
         let refused = |source| RigError::Port {
             what: "chamber controller (OPC UA)",
             port,
             key: "opcua_port",
             source,
         };
-        let listener = TcpListener::bind(("127.0.0.1", port))
-            .await
-            .map_err(refused)?;
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.map_err(refused)?;
         let port = listener.local_addr().map_err(refused)?.port();
         let pki = PkiFolder::for_port(port);
         let device_clock = Arc::new(device_clock);
@@ -137,12 +129,7 @@ impl Chamber {
             loop {
                 let now = clock.monotonic();
                 let celsius = bench.at(now).air_celsius();
-                publish(
-                    &handle,
-                    &air,
-                    celsius,
-                    device_clock.stamp(now, schedule.index()),
-                )?;
+                publish(&handle, &air, celsius, device_clock.stamp(now, schedule.index()))?;
                 let due = schedule.next(clock.monotonic());
                 sleep(clock.real(due.since(clock.monotonic()))).await;
             }
@@ -177,12 +164,7 @@ fn add_nodes(handle: &ServerHandle) -> Result<NodeId, RigError> {
     let air = NodeId::new(namespace, AIR_TEMPERATURE);
     let nodes = chamber_nodes(handle)?;
     let mut space = nodes.address_space().write();
-    space.add_folder(
-        &folder,
-        "Chamber",
-        "Chamber",
-        &ObjectId::ObjectsFolder.into(),
-    );
+    space.add_folder(&folder, "Chamber", "Chamber", &ObjectId::ObjectsFolder.into());
     VariableBuilder::new(&air, "AirTemperature", "Air temperature")
         .description("Air temperature of the chamber, degrees Celsius")
         .data_type(DataTypeId::Double)
@@ -195,12 +177,7 @@ fn add_nodes(handle: &ServerHandle) -> Result<NodeId, RigError> {
     Ok(air)
 }
 
-fn publish(
-    handle: &ServerHandle,
-    air: &NodeId,
-    celsius: f64,
-    stamp: DeviceNanos,
-) -> Result<(), RigError> {
+fn publish(handle: &ServerHandle, air: &NodeId, celsius: f64, stamp: DeviceNanos) -> Result<(), RigError> {
     let value = data_value(Variant::Double(celsius), stamp);
     chamber_nodes(handle)?
         .set_value(handle.subscriptions(), air, None, value)

@@ -10,8 +10,8 @@ use opcua::server::CreateMonitoredItem;
 use opcua::server::diagnostics::NamespaceMetadata;
 use opcua::server::node_manager::memory::CoreNodeManager;
 use opcua::server::node_manager::{
-    BrowseNode, BrowsePathItem, DynNodeManager, MonitoredItemRef, NodeManager, NodeManagerBuilder,
-    NodeManagersRef, ReadNode, RequestContext, ServerContext, SyncSampler,
+    BrowseNode, BrowsePathItem, DynNodeManager, MonitoredItemRef, NodeManager, NodeManagerBuilder, NodeManagersRef,
+    ReadNode, RequestContext, ServerContext, SyncSampler,
 };
 use opcua::types::{AttributeId, NodeId, StatusCode, TimestampsToReturn, VariableId};
 use orrery_protocol::Clock;
@@ -32,14 +32,8 @@ pub struct DeviceClockNodes {
 
 impl DeviceClockNodes {
     /// For the server's builder.
-    pub fn builder(
-        device_clock: Arc<DeviceClock>,
-        clock: Arc<dyn Clock>,
-    ) -> impl NodeManagerBuilder {
-        Builder {
-            device_clock,
-            clock,
-        }
+    pub fn builder(device_clock: Arc<DeviceClock>, clock: Arc<dyn Clock>) -> impl NodeManagerBuilder {
+        Builder { device_clock, clock }
     }
 
     fn current_time_node() -> NodeId {
@@ -92,8 +86,7 @@ impl NodeManager for DeviceClockNodes {
             .managers
             .get_of_type::<CoreNodeManager>()
             .ok_or(StatusCode::BadInternalError)?;
-        core.read(context, max_age, timestamps_to_return, nodes_to_read)
-            .await?;
+        core.read(context, max_age, timestamps_to_return, nodes_to_read).await?;
         for node in nodes_to_read {
             if node.node().attribute_id == AttributeId::Value && node.status().is_good() {
                 node.set_result(current_time(&self.device_clock, self.clock.monotonic()));
@@ -103,11 +96,7 @@ impl NodeManager for DeviceClockNodes {
     }
 
     /// The standard address space browses it.
-    async fn browse(
-        &self,
-        _context: &RequestContext,
-        _nodes: &mut [BrowseNode],
-    ) -> Result<(), StatusCode> {
+    async fn browse(&self, _context: &RequestContext, _nodes: &mut [BrowseNode]) -> Result<(), StatusCode> {
         Ok(())
     }
 

@@ -118,10 +118,7 @@ impl Plant {
     /// Time derivatives, °C/s.
     pub fn rate(&self, state: Temperatures, drive: Drive) -> Temperatures {
         let [h1, h2] = state.heaters;
-        let losses = [
-            self.loss_watts(h1, state.air),
-            self.loss_watts(h2, state.air),
-        ];
+        let losses = [self.loss_watts(h1, state.air), self.loss_watts(h2, state.air)];
         let exchange = self.exchange_watts(h1, h2);
         let lag = self.sensor_lag_seconds;
         Temperatures {
@@ -130,8 +127,7 @@ impl Plant {
                 (drive.heat_watts[1] - losses[1] - exchange) / self.heat_capacity,
             ],
             sensors: [(h1 - state.sensors[0]) / lag, (h2 - state.sensors[1]) / lag],
-            air: (losses[0] + losses[1] + self.air_conductance * (drive.set_point - state.air))
-                / self.air_capacity,
+            air: (losses[0] + losses[1] + self.air_conductance * (drive.set_point - state.air)) / self.air_capacity,
         }
     }
 
@@ -144,10 +140,7 @@ impl Plant {
     /// Heat that flows from heater 2 to heater 1, W.
     pub fn exchange_watts(&self, heater1: f64, heater2: f64) -> f64 {
         self.coupling * self.coupling_area * (heater2 - heater1)
-            + self.emissivity
-                * STEFAN_BOLTZMANN
-                * self.coupling_area
-                * fourth_power_difference(heater2, heater1)
+            + self.emissivity * STEFAN_BOLTZMANN * self.coupling_area * fourth_power_difference(heater2, heater1)
     }
 }
 

@@ -99,22 +99,18 @@ impl Recording {
         let mut previous = f64::NEG_INFINITY;
         let mut first = 0.0;
         for (index, record) in reader.records().enumerate() {
-            let line = |position: Option<&csv::Position>| {
-                position.map_or(index as u64 + 2, csv::Position::line)
-            };
+            let line = |position: Option<&csv::Position>| position.map_or(index as u64 + 2, csv::Position::line);
             let wrong = |line, problem| RecordingError::Line {
                 path: path.to_owned(),
                 line,
                 problem,
             };
-            let record =
-                record.map_err(|error| wrong(line(error.position()), error.to_string()))?;
+            let record = record.map_err(|error| wrong(line(error.position()), error.to_string()))?;
             let line = line(record.position());
             let mut numbers = [0.0; 5];
             for ((number, text), column) in numbers.iter_mut().zip(&record).zip(COLUMNS) {
-                *number = parse(text).ok_or_else(|| {
-                    wrong(line, format!("`{text}` in column {column} is not a number"))
-                })?;
+                *number =
+                    parse(text).ok_or_else(|| wrong(line, format!("`{text}` in column {column} is not a number")))?;
             }
             let [time, q1, q2, ..] = numbers;
             if time <= previous {
@@ -127,12 +123,8 @@ impl Recording {
             if rows.is_empty() {
                 first = time;
             }
-            let after = Duration::try_from_secs_f64(time - first).map_err(|_| {
-                wrong(
-                    line,
-                    format!("time_s is {time}: too long after the first row"),
-                )
-            })?;
+            let after = Duration::try_from_secs_f64(time - first)
+                .map_err(|_| wrong(line, format!("time_s is {time}: too long after the first row")))?;
             let text = |column: usize| record[column].to_owned();
             rows.push(Row {
                 after,
@@ -217,10 +209,7 @@ impl Player {
 
     /// Answers a question for `asked` at `now`.
     pub fn ask(&mut self, asked: Quantities, now: MonoNanos) -> Answer<'_> {
-        let held = self
-            .current
-            .zip(self.given)
-            .filter(|(_, given)| !given.overlaps(asked));
+        let held = self.current.zip(self.given).filter(|(_, given)| !given.overlaps(asked));
         let (row, given) = match held {
             Some((row, given)) => (row, given.and(asked)),
             None => (self.current.map_or(0, |row| row + 1), asked),
@@ -296,55 +285,30 @@ mod tests {
                 ":3: time_s is 0 after 0: times must rise",
             ),
             (format!("{head}\n0,1,2,3,4\n1,1,2\n"), ":3: "),
-            (
-                format!("{head}\n0,1,2,3,NaN\n"),
-                ":2: `NaN` in column t2_degc",
-            ),
+            (format!("{head}\n0,1,2,3,NaN\n"), ":2: `NaN` in column t2_degc"),
             (format!("{head}\n"), "holds no rows"),
         ] {
-            let error = Recording::read(written(&text).path())
-                .unwrap_err()
-                .to_string();
+            let error = Recording::read(written(&text).path()).unwrap_err().to_string();
             assert!(error.contains(message), "{error} should say {message}");
         }
-        let error = Recording::read(Path::new("/nowhere/x.csv"))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("cannot read the recording /nowhere/x.csv"),
-            "{error}"
-        );
+        let error = Recording::read(Path::new("/nowhere/x.csv")).unwrap_err().to_string();
+        assert!(error.contains("cannot read the recording /nowhere/x.csv"), "{error}");
     }
 
     #[test]
     fn a_row_is_held_until_a_value_is_asked_for_again() {
         let mut player = Player::new(recording(2));
-        let (t1, q2) = (
-            Quantities::temperature(Heater::One),
-            Quantities::power(Heater::Two),
-        );
-        assert_eq!(
-            player.ask(t1, MonoNanos(10)),
-            Answer::Values(vec!["0.3000"])
-        );
-        assert_eq!(
-            player.ask(q2, MonoNanos(5_000_000_000)),
-            Answer::Values(vec!["0.2000"])
-        );
+        let (t1, q2) = (Quantities::temperature(Heater::One), Quantities::power(Heater::Two));
+        assert_eq!(player.ask(t1, MonoNanos(10)), Answer::Values(vec!["0.3000"]));
+        assert_eq!(player.ask(q2, MonoNanos(5_000_000_000)), Answer::Values(vec!["0.2000"]));
         assert_eq!(
             player.ask(t1, MonoNanos(999_999_999)),
             Answer::NotBefore(MonoNanos(1_000_000_010))
         );
-        assert_eq!(
-            player.ask(t1, MonoNanos(1_000_000_010)),
-            Answer::Values(vec!["1.3000"])
-        );
+        assert_eq!(player.ask(t1, MonoNanos(1_000_000_010)), Answer::Values(vec!["1.3000"]));
         assert_eq!(player.power(0), ("1.1000", 1.1));
         assert!(!player.progress().ended);
-        assert_eq!(
-            player.ask(Quantities::ALL, MonoNanos(9_000_000_000)),
-            Answer::Silence
-        );
+        assert_eq!(player.ask(Quantities::ALL, MonoNanos(9_000_000_000)), Answer::Silence);
         assert_eq!(
             player.progress(),
             Progress {

@@ -41,11 +41,7 @@ impl SerialPort {
         unlockpt(&board)?;
         let name = ptsname(&board, Vec::new())?;
         let path = PathBuf::from(name.into_string().map_err(io::Error::other)?);
-        let line = rustix::fs::open(
-            &path,
-            OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
+        let line = rustix::fs::open(&path, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?;
         let mut settings = tcgetattr(&line)?;
         settings.make_raw();
         settings.set_speed(115_200)?;
@@ -70,9 +66,7 @@ impl SerialPort {
     pub async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let mut ready = self.board.readable().await?;
-            if let Ok(read) =
-                ready.try_io(|board| Ok(rustix::io::read(board.get_ref(), &mut *buffer)?))
-            {
+            if let Ok(read) = ready.try_io(|board| Ok(rustix::io::read(board.get_ref(), &mut *buffer)?)) {
                 // A client may have claimed the line for itself (TIOCEXCL) and be killed before it lets go. Since we hold the
                 // line open, that claim would outlive it and lock its successor out.
                 if let Err(error) = rustix::termios::ioctl_tiocnxcl(&self.line) {
@@ -91,15 +85,10 @@ impl SerialPort {
         let mut rest = answer;
         while !rest.is_empty() {
             let Ok(ready) = timeout(WRITE_PATIENCE, self.board.writable()).await else {
-                tracing::warn!(
-                    lost = rest.len(),
-                    "nobody reads the board's serial port: answer lost"
-                );
+                tracing::warn!(lost = rest.len(), "nobody reads the board's serial port: answer lost");
                 return Ok(());
             };
-            if let Ok(written) =
-                ready?.try_io(|board| Ok(rustix::io::write(board.get_ref(), rest)?))
-            {
+            if let Ok(written) = ready?.try_io(|board| Ok(rustix::io::write(board.get_ref(), rest)?)) {
                 rest = &rest[written?..];
             }
         }

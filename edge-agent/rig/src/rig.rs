@@ -139,11 +139,7 @@ impl Rig {
 ///
 /// # Errors
 /// [`RigError`] names what could not start and what to do about it.
-pub async fn start(
-    config: RigConfig,
-    clock: Arc<dyn Clock>,
-    shutdown: CancellationToken,
-) -> Result<Rig, RigError> {
+pub async fn start(config: RigConfig, clock: Arc<dyn Clock>, shutdown: CancellationToken) -> Result<Rig, RigError> {
     let shutdown = shutdown.child_token();
     let recording = config.play.as_deref().map(Recording::read).transpose()?;
     let broker = match &config.mqtt_broker {
@@ -175,10 +171,7 @@ pub async fn start(
         .as_deref()
         .map(|link| SerialLink::make(link, port.path()))
         .transpose()?;
-    let serial_path = link
-        .as_ref()
-        .map_or(port.path(), SerialLink::path)
-        .to_owned();
+    let serial_path = link.as_ref().map_or(port.path(), SerialLink::path).to_owned();
 
     let device_clock = |device: u64| {
         let streams = CLOCK_STREAMS + 2 * device;
@@ -257,12 +250,7 @@ pub async fn start(
     tasks.spawn(tclab::run(board, port, clock.clone(), shutdown.clone()));
     tasks.spawn(chamber.run(bench.clone(), clock.clone(), shutdown.clone()));
     for publisher in publishers {
-        let run = publisher.run(
-            broker.clone(),
-            bench.clone(),
-            clock.clone(),
-            shutdown.clone(),
-        );
+        let run = publisher.run(broker.clone(), bench.clone(), clock.clone(), shutdown.clone());
         tasks.spawn(async move {
             run.await;
             Ok(())

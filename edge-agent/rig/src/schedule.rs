@@ -46,14 +46,8 @@ mod tests {
     #[test]
     fn it_keeps_its_grid_and_skips_what_it_slept_through() {
         let mut schedule = Schedule::new(Duration::from_nanos(100), MonoNanos(0));
-        assert_eq!(
-            (schedule.next(MonoNanos(30)), schedule.index()),
-            (MonoNanos(100), 1)
-        );
-        assert_eq!(
-            (schedule.next(MonoNanos(130)), schedule.index()),
-            (MonoNanos(200), 2)
-        );
+        assert_eq!((schedule.next(MonoNanos(30)), schedule.index()), (MonoNanos(100), 1));
+        assert_eq!((schedule.next(MonoNanos(130)), schedule.index()), (MonoNanos(200), 2));
         assert_eq!(
             (schedule.next(MonoNanos(1_050)), schedule.index()),
             (MonoNanos(1_000), 10)

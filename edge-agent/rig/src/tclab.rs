@@ -140,8 +140,7 @@ impl Simulated {
     fn set(&mut self, heater: Heater, percent: f32, now: MonoNanos) {
         let index = heater.index();
         self.powers[index] = percent;
-        let pwm =
-            (percent * self.limits[index] / 100.0).clamp(0.0, f32::from(PWM_FULL_SCALE)) as u8;
+        let pwm = (percent * self.limits[index] / 100.0).clamp(0.0, f32::from(PWM_FULL_SCALE)) as u8;
         self.bench.at(now).set_pwm(index, pwm);
     }
 
@@ -198,10 +197,7 @@ impl Playing {
         if self.progress.send_if_modified(changed) {
             self.follow(now);
             if progress.ended {
-                tracing::info!(
-                    rows = progress.rows,
-                    "the recording has ended: the board is silent now"
-                );
+                tracing::info!(rows = progress.rows, "the recording has ended: the board is silent now");
             }
         }
         Response::Bytes(bytes)
@@ -232,18 +228,11 @@ mod tests {
     const START: MonoNanos = MonoNanos(0);
 
     fn board() -> Board {
-        Board::Simulated(Simulated::new(
-            SharedBench::new(Bench::new(1, START)),
-            [0.0; 2],
-            START,
-        ))
+        Board::Simulated(Simulated::new(SharedBench::new(Bench::new(1, START)), [0.0; 2], START))
     }
 
     fn ask(board: &mut Board, text: &str, seconds: i64) -> String {
-        match board.respond(
-            &Action::of(text.as_bytes()),
-            MonoNanos(seconds * 1_000_000_000),
-        ) {
+        match board.respond(&Action::of(text.as_bytes()), MonoNanos(seconds * 1_000_000_000)) {
             Response::Bytes(bytes) => String::from_utf8(bytes).unwrap(),
             Response::NotBefore(due) => panic!("due at {due:?}"),
         }
@@ -270,11 +259,7 @@ mod tests {
 
     #[test]
     fn garbage_and_stop_turn_the_heaters_off() {
-        for (command, answer) in [
-            ("X", "Stop\r\n"),
-            ("A", "Start\r\n"),
-            ("gArbage 12", "GARBAGE\r\n"),
-        ] {
+        for (command, answer) in [("X", "Stop\r\n"), ("A", "Start\r\n"), ("gArbage 12", "GARBAGE\r\n")] {
             let mut board = board();
             ask(&mut board, "Q1 60", 0);
             ask(&mut board, "Q2 70", 0);

@@ -1,9 +1,6 @@
 //! The rig against the programs that users bring: the `tclab` package, an OPC UA client, mosquitto.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on stops here, with the line"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops here, with the line")]
 
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Write};
@@ -71,9 +68,7 @@ impl Clock for FastClock {
 }
 
 fn workspace(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../..")
-        .join(path)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
 }
 
 async fn rig(config: RigConfig, clock: &Arc<FastClock>) -> (Rig, CancellationToken) {
@@ -85,8 +80,7 @@ async fn rig(config: RigConfig, clock: &Arc<FastClock>) -> (Rig, CancellationTok
 }
 
 async fn refused(config: RigConfig) -> String {
-    let started: Result<Rig, RigError> =
-        orrery_rig::start(config, FastClock::new(1.0), CancellationToken::new()).await;
+    let started: Result<Rig, RigError> = orrery_rig::start(config, FastClock::new(1.0), CancellationToken::new()).await;
     started.map(|_| ()).unwrap_err().to_string()
 }
 
@@ -108,19 +102,13 @@ async fn python(script: &str, arguments: &[&str]) -> Value {
     let interpreter = output(Command::new(workspace("tests/servers/venv.sh"))).await;
     let mut command = Command::new(interpreter.trim());
     command
-        .arg(
-            Path::new(env!("CARGO_MANIFEST_DIR"))
-                .join("tests")
-                .join(script),
-        )
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(script))
         .args(arguments);
     serde_json::from_str(&output(command).await).unwrap()
 }
 
 fn number(value: &Value) -> f64 {
-    value
-        .as_f64()
-        .unwrap_or_else(|| panic!("{value} is not a number"))
+    value.as_f64().unwrap_or_else(|| panic!("{value} is not a number"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,18 +124,12 @@ async fn the_tclab_package_drives_the_board() {
     .await;
     let seen = python("tclab_client.py", &[rig.serial_path.to_str().unwrap()]).await;
     assert!(
-        seen["version"]
-            .as_str()
-            .unwrap()
-            .starts_with("TCLab Firmware 2.0.1"),
+        seen["version"].as_str().unwrap().starts_with("TCLab Firmware 2.0.1"),
         "{seen}"
     );
     assert_eq!(seen["set"], serde_json::json!([60.0, 20.5, 60.0, 20.5]));
     assert_eq!(seen["clipped"], serde_json::json!([100.0, 0.0]));
-    assert_eq!(
-        (number(&seen["limit"]), number(&seen["led"])),
-        (180.0, 50.0)
-    );
+    assert_eq!((number(&seen["limit"]), number(&seen["led"])), (180.0, 50.0));
     assert_eq!(seen["garbage"], "WARP");
     assert_eq!(seen["after_garbage"], serde_json::json!([0.0, 0.0]));
     for heater in 0..2 {
@@ -185,10 +167,7 @@ async fn asyncua_reads_the_chamber_and_its_wrong_clock() {
     let error = chamber.clock_error.unwrap();
     let offset = error.offset_nanos as f64 / 1e9;
     assert!(
-        seen["objects"]
-            .as_array()
-            .unwrap()
-            .contains(&"Chamber".into()),
+        seen["objects"].as_array().unwrap().contains(&"Chamber".into()),
         "{seen}"
     );
     assert_eq!(
@@ -203,10 +182,7 @@ async fn asyncua_reads_the_chamber_and_its_wrong_clock() {
     let values = seen["values"].as_array().unwrap();
     for pair in values.windows(2) {
         let apart = number(&pair[1][1]) - number(&pair[0][1]);
-        assert!(
-            (apart - 1.0).abs() < 0.25,
-            "samples {apart} s apart: {seen}"
-        );
+        assert!((apart - 1.0).abs() < 0.25, "samples {apart} s apart: {seen}");
     }
     for value in values {
         assert!((22.0..28.0).contains(&number(&value[0])), "{seen}");
@@ -255,11 +231,7 @@ async fn mosquitto_sub_reads_the_embedded_broker() {
         ("power-meter", "bench/power-meter/power"),
         ("room-sensor", "bench/room-sensor/room"),
     ] {
-        let device = rig
-            .devices
-            .iter()
-            .find(|device| device.device_id == device_id)
-            .unwrap();
+        let device = rig.devices.iter().find(|device| device.device_id == device_id).unwrap();
         let offset = device.clock_error.unwrap().offset_nanos as f64 / 1e9;
         let seen: Vec<&Value> = messages
             .iter()
@@ -303,11 +275,7 @@ impl Drop for Program {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_devices_publish_to_a_foreign_broker_even_if_it_comes_late() {
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = format!("mqtt://127.0.0.1:{port}");
     let clock = FastClock::new(10.0);
     let config = RigConfig {
@@ -319,10 +287,7 @@ async fn the_devices_publish_to_a_foreign_broker_even_if_it_comes_late() {
     let mosquitto = Command::new("mosquitto")
         .env(
             "PATH",
-            format!(
-                "{}:/usr/sbin:/usr/local/sbin",
-                std::env::var("PATH").unwrap()
-            ),
+            format!("{}:/usr/sbin:/usr/local/sbin", std::env::var("PATH").unwrap()),
         )
         .args(["-p", &port.to_string()])
         .stdout(Stdio::null())
@@ -338,11 +303,7 @@ async fn the_devices_publish_to_a_foreign_broker_even_if_it_comes_late() {
 async fn scan_rows(path: &Path, rows: usize) -> Vec<[String; 4]> {
     let path = path.to_owned();
     tokio::task::spawn_blocking(move || {
-        let mut port = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(path)
-            .unwrap();
+        let mut port = OpenOptions::new().read(true).write(true).open(path).unwrap();
         let mut answers = BufReader::new(port.try_clone().unwrap()).lines();
         (0..rows)
             .map(|_| {
@@ -394,10 +355,7 @@ async fn a_polling_client_sees_every_row_of_the_recording_once_and_unaltered() {
     assert!(!rig.playback.as_ref().unwrap().borrow().ended);
 
     // One read more, and the board is silent: the end is declared.
-    let mut port = OpenOptions::new()
-        .write(true)
-        .open(&rig.serial_path)
-        .unwrap();
+    let mut port = OpenOptions::new().write(true).open(&rig.serial_path).unwrap();
     port.write_all(b"SCAN\r\n").unwrap();
     let mut progress = rig.playback.clone().unwrap();
     let ended = progress.wait_for(|progress| progress.ended);
@@ -450,8 +408,7 @@ async fn what_cannot_start_says_what_and_why() {
     })
     .await;
     assert!(
-        error.contains(&format!("cannot listen on 127.0.0.1:{port}"))
-            && error.contains("`opcua_port`"),
+        error.contains(&format!("cannot listen on 127.0.0.1:{port}")) && error.contains("`opcua_port`"),
         "{error}"
     );
 

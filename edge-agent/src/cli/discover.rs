@@ -44,10 +44,7 @@ pub async fn run(arguments: DiscoverArgs) -> Result<(), Failure> {
 }
 
 async fn mqtt(arguments: &DiscoverArgs, url: &str) -> Result<(), Failure> {
-    eprintln!(
-        "listening to {} for {} s",
-        arguments.topic, arguments.seconds
-    );
+    eprintln!("listening to {} for {} s", arguments.topic, arguments.seconds);
     let span = Duration::from_secs(arguments.seconds);
     let heard = discover::mqtt_topics(&MqttConfig::at(url), &arguments.topic, span, false)
         .await
@@ -65,13 +62,7 @@ async fn mqtt(arguments: &DiscoverArgs, url: &str) -> Result<(), Failure> {
                 let names: Vec<_> = fields
                     .numbers
                     .iter()
-                    .map(|name| {
-                        if name.is_empty() {
-                            "a plain number"
-                        } else {
-                            name
-                        }
-                    })
+                    .map(|name| if name.is_empty() { "a plain number" } else { name })
                     .collect();
                 names.join(", ")
             }

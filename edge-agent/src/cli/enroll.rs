@@ -183,11 +183,7 @@ pub async fn enroll(gateway: &GatewayClient, config: &Config) -> Result<Enrolmen
     store(gateway, &wanted, &config.folder).await
 }
 
-async fn store(
-    gateway: &GatewayClient,
-    wanted: &[Enrolling],
-    folder: &Path,
-) -> Result<Enrolment, Failure> {
+async fn store(gateway: &GatewayClient, wanted: &[Enrolling], folder: &Path) -> Result<Enrolment, Failure> {
     let enrolment = gateway.enroll(wanted).await?;
     enrolment.save(folder)?;
     Ok(enrolment)

@@ -125,10 +125,7 @@ pub fn main() -> ExitCode {
     if let Err(problem) = start_logging(&cli.log) {
         return report(Failure::usage(problem));
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-    {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return report(Failure::new(format!("no threads: {error}"))),
     };
@@ -167,8 +164,7 @@ fn start_logging(filter: &str) -> Result<(), String> {
     let filter = format!("{},{filter}", quiet.join(","));
     let filter = tracing_subscriber::EnvFilter::try_new(&filter)
         .map_err(|error| format!("--log: {error}; use error, warn, info or debug"))?;
-    let has_colour = std::io::IsTerminal::is_terminal(&std::io::stderr())
-        && std::env::var_os("NO_COLOR").is_none();
+    let has_colour = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -181,8 +177,7 @@ fn start_logging(filter: &str) -> Result<(), String> {
 /// Cancelled by the first Ctrl-C or SIGTERM; the second ends the process at once.
 fn stop_on_signal(tasks: &mut tokio::task::JoinSet<()>) -> Result<CancellationToken, Failure> {
     use tokio::signal::unix::{SignalKind, signal};
-    let no_signal =
-        |error: std::io::Error| Failure::new(format!("cannot listen to signals: {error}"));
+    let no_signal = |error: std::io::Error| Failure::new(format!("cannot listen to signals: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signal)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(no_signal)?;
     let stop = CancellationToken::new();

@@ -36,8 +36,7 @@ pub struct RigArgs {
 
 /// Starts the rig, prints one JSON line per device, and runs until it is stopped.
 pub async fn run(arguments: RigArgs) -> Result<(), Failure> {
-    let clock = SystemClock::scaled(arguments.speed)
-        .map_err(|error| Failure::usage(format!("--speed: {error}")))?;
+    let clock = SystemClock::scaled(arguments.speed).map_err(|error| Failure::usage(format!("--speed: {error}")))?;
     let clock: Arc<dyn Clock> = Arc::new(clock);
     let config = RigConfig {
         seed: arguments.seed,
@@ -54,12 +53,9 @@ pub async fn run(arguments: RigArgs) -> Result<(), Failure> {
         .await
         .map_err(|error| Failure::new(error.to_string()))?;
     for device in &rig.devices {
-        let line =
-            serde_json::to_string(device).map_err(|error| Failure::new(error.to_string()))?;
+        let line = serde_json::to_string(device).map_err(|error| Failure::new(error.to_string()))?;
         println!("{line}");
     }
     eprintln!("the rig runs; Ctrl-C stops it");
-    rig.join()
-        .await
-        .map_err(|error| Failure::new(error.to_string()))
+    rig.join().await.map_err(|error| Failure::new(error.to_string()))
 }

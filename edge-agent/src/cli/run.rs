@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 use orrery_edge_agent::config::{
-    ChannelConfig, Config, ConnectorConfig, DeviceConfig, MqttConfig, OpcUaConfig, SinkConfig,
-    StreamConfig, TimeConfig, TimeFormat,
+    ChannelConfig, Config, ConnectorConfig, DeviceConfig, MqttConfig, OpcUaConfig, SinkConfig, StreamConfig,
+    TimeConfig, TimeFormat,
 };
 use orrery_edge_agent::connector::mqtt::without_password;
 use orrery_edge_agent::gateway::{Enrolment, GatewayClient};
@@ -86,22 +86,12 @@ pub async fn run(arguments: RunArgs) -> Result<(), Failure> {
     }
     let access = access(&arguments.target, &config).await?;
     let clock = Arc::new(SystemClock::new());
-    let deps = Deps::with_gateway(
-        &config,
-        &access.url,
-        &access.token,
-        clock,
-        access.command_keys,
-    )?;
+    let deps = Deps::with_gateway(&config, &access.url, &access.token, clock, access.command_keys)?;
     let mut tasks = JoinSet::new();
     let stop = stop_on_signal(&mut tasks)?;
     for device in &config.devices {
         for stream in &device.streams {
-            let channels: Vec<_> = stream
-                .channels
-                .iter()
-                .map(|channel| channel.name.as_str())
-                .collect();
+            let channels: Vec<_> = stream.channels.iter().map(|channel| channel.name.as_str()).collect();
             eprintln!(
                 "{}/{}: {} → {}",
                 device.id,
@@ -111,9 +101,7 @@ pub async fn run(arguments: RunArgs) -> Result<(), Failure> {
             );
         }
     }
-    orrery_edge_agent::run(config, deps, stop)
-        .await
-        .map_err(Failure::from)
+    orrery_edge_agent::run(config, deps, stop).await.map_err(Failure::from)
 }
 
 /// Checks a file and says what it would do.
@@ -147,9 +135,7 @@ pub fn check(file: &Path) -> Result<(), Failure> {
 }
 
 fn place(file: &Option<PathBuf>) -> &str {
-    file.as_deref()
-        .and_then(Path::to_str)
-        .unwrap_or("the command line")
+    file.as_deref().and_then(Path::to_str).unwrap_or("the command line")
 }
 
 struct Access {
@@ -165,12 +151,8 @@ async fn access(target: &Target, config: &Config) -> Result<Access, Failure> {
         SinkConfig::Bus => (None, None),
     };
     if let (Some(url), Some(path)) = (&configured, &token_file) {
-        let token = std::fs::read_to_string(path).map_err(|error| {
-            Failure::usage(format!(
-                "cannot read sink.token_file {}: {error}",
-                path.display()
-            ))
-        })?;
+        let token = std::fs::read_to_string(path)
+            .map_err(|error| Failure::usage(format!("cannot read sink.token_file {}: {error}", path.display())))?;
         return Ok(Access {
             url: url.clone(),
             token: token.trim().to_owned(),
@@ -182,14 +164,7 @@ async fn access(target: &Target, config: &Config) -> Result<Access, Failure> {
     let held = Enrolment::load(&config.folder)?.filter(|held| held.covers(gateway.url(), devices));
     let enrolment = match held {
         // A gateway that is away is no reason to stop: the spool keeps what is read.
-        Some(held)
-            if GatewayClient::new(&held.url, &held.token)?
-                .knows_token()
-                .await
-                != Some(false) =>
-        {
-            held
-        }
+        Some(held) if GatewayClient::new(&held.url, &held.token)?.knows_token().await != Some(false) => held,
         _ => enroll::enroll(&gateway, config).await?,
     };
     Ok(Access {
@@ -224,9 +199,7 @@ fn default_folder(device: &DeviceId) -> Result<PathBuf, Failure> {
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share")))
         .ok_or_else(|| {
-            Failure::usage(
-                "neither HOME nor XDG_DATA_HOME is set: say where to keep keys with --folder DIR",
-            )
+            Failure::usage("neither HOME nor XDG_DATA_HOME is set: say where to keep keys with --folder DIR")
         })?;
     Ok(base.join("orrery-edge").join(device.as_str()))
 }
@@ -278,8 +251,7 @@ async fn discovered_fields(
             arguments.wait
         )));
     };
-    let fields = discover::fields(&first.payload)
-        .map_err(|problem| Failure::new(format!("{topic}: {problem}")))?;
+    let fields = discover::fields(&first.payload).map_err(|problem| Failure::new(format!("{topic}: {problem}")))?;
     let mut names: Vec<String> = Vec::new();
     let mut channels = Vec::new();
     for pointer in &fields.numbers {
@@ -288,10 +260,9 @@ async fn discovered_fields(
         names.push(name);
     }
     let time = arguments.time.clone().or(fields.time);
-    let stamped = time.as_deref().map_or_else(
-        || "no time in it".to_owned(),
-        |time| format!("its time is {time}"),
-    );
+    let stamped = time
+        .as_deref()
+        .map_or_else(|| "no time in it".to_owned(), |time| format!("its time is {time}"));
     eprintln!("the message has {}; {stamped}", names.join(", "));
     Ok((channels, time))
 }
@@ -349,20 +320,14 @@ fn parse_node(text: &str) -> (String, String, String) {
     // A unit is short and comes last; `2:Name` in a path is a namespace, which no unit follows.
     let (node, unit) = match rest.rsplit_once(':') {
         Some((node, unit))
-            if !unit.is_empty()
-                && !unit.contains('/')
-                && !node.ends_with(|c: char| c.is_ascii_digit()) =>
+            if !unit.is_empty() && !unit.contains('/') && !node.ends_with(|c: char| c.is_ascii_digit()) =>
         {
             (node, unit)
         }
         _ => (rest, "1"),
     };
     let last = node.rsplit(['/', '=', ':', '.']).next().unwrap_or_default();
-    (
-        name.unwrap_or(last).to_owned(),
-        node.to_owned(),
-        unit.to_owned(),
-    )
+    (name.unwrap_or(last).to_owned(), node.to_owned(), unit.to_owned())
 }
 
 fn stream(name: &str, title: &str, channels: Vec<ChannelConfig>) -> StreamConfig {
@@ -449,14 +414,9 @@ mod tests {
     #[test]
     fn nodes_may_carry_names_and_units() {
         let parsed = |text: &str| parse_node(text);
-        let wanted = |name: &str, node: &str, unit: &str| {
-            (name.to_owned(), node.to_owned(), unit.to_owned())
-        };
+        let wanted = |name: &str, node: &str, unit: &str| (name.to_owned(), node.to_owned(), unit.to_owned());
         assert_eq!(parsed("ns=2;s=Temp"), wanted("Temp", "ns=2;s=Temp", "1"));
-        assert_eq!(
-            parsed("air=ns=2;s=Temp:Cel"),
-            wanted("air", "ns=2;s=Temp", "Cel")
-        );
+        assert_eq!(parsed("air=ns=2;s=Temp:Cel"), wanted("air", "ns=2;s=Temp", "Cel"));
         assert_eq!(
             parsed("Chamber/Temperature:Cel"),
             wanted("Temperature", "Chamber/Temperature", "Cel")

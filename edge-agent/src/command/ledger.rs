@@ -100,12 +100,8 @@ impl Ledger {
             return refuse(format!("{} is not a set-point", command.value));
         }
         let CommandConfig { low, high, .. } = rules.config;
-        if low.is_some_and(|low| command.value < low)
-            || high.is_some_and(|high| command.value > high)
-        {
-            let bound = |bound: Option<f64>| {
-                bound.map_or_else(|| "…".to_owned(), |bound| bound.to_string())
-            };
+        if low.is_some_and(|low| command.value < low) || high.is_some_and(|high| command.value > high) {
+            let bound = |bound: Option<f64>| bound.map_or_else(|| "…".to_owned(), |bound| bound.to_string());
             return refuse(format!(
                 "{} lies outside {} to {}",
                 command.value,
@@ -114,17 +110,10 @@ impl Ledger {
             ));
         }
         match now {
-            Now::Unknown => {
-                refuse("the agent's clock has not been compared with the gateway's yet".to_owned())
-            }
-            Now::Uncertain(by) => refuse(format!(
-                "the agent's clock is uncertain by {:.1} s",
-                by.as_secs_f64()
-            )),
+            Now::Unknown => refuse("the agent's clock has not been compared with the gateway's yet".to_owned()),
+            Now::Uncertain(by) => refuse(format!("the agent's clock is uncertain by {:.1} s", by.as_secs_f64())),
             Now::Known(now) if now >= command.apply_by => {
-                let late = Duration::from_nanos(
-                    u64::try_from(now.nanos_since(command.apply_by)).unwrap_or(0),
-                );
+                let late = Duration::from_nanos(u64::try_from(now.nanos_since(command.apply_by)).unwrap_or(0));
                 refuse(format!("it came {:.1} s too late", late.as_secs_f64()))
             }
             Now::Known(now) if command.hold_until.is_some_and(|until| until <= now) => {
@@ -189,23 +178,18 @@ impl Ledger {
         let due = |entry: &Entry| match (entry.phase, now) {
             (Phase::Settled, _) => None,
             (Phase::GoingSafe, _) => Some(Action::GoSafe("its time is over".to_owned())),
-            (Phase::Intended, Now::Known(_)) => {
-                Some(Action::Recover(Box::new(entry.command.clone())))
-            }
+            (Phase::Intended, Now::Known(_)) => Some(Action::Recover(Box::new(entry.command.clone()))),
             (Phase::Holding, Now::Known(now)) => entry
                 .command
                 .hold_until
                 .filter(|until| now >= *until)
                 .map(|_| Action::GoSafe("its hold is over".to_owned())),
-            (Phase::Intended | Phase::Holding, Now::Uncertain(by)) => {
-                Some(Action::GoSafe(format!(
-                    "the agent's clock is uncertain by {:.1} s",
-                    by.as_secs_f64()
-                )))
-            }
-            (Phase::Intended | Phase::Holding, Now::Unknown) => is_grace_over.then(|| {
-                Action::GoSafe("the agent's clock cannot be compared with the gateway's".to_owned())
-            }),
+            (Phase::Intended | Phase::Holding, Now::Uncertain(by)) => Some(Action::GoSafe(format!(
+                "the agent's clock is uncertain by {:.1} s",
+                by.as_secs_f64()
+            ))),
+            (Phase::Intended | Phase::Holding, Now::Unknown) => is_grace_over
+                .then(|| Action::GoSafe("the agent's clock cannot be compared with the gateway's".to_owned())),
         };
         self.channels
             .iter()
@@ -259,17 +243,9 @@ mod tests {
         let mut ledger = Ledger::default();
         let now = Now::Known(TaiNanos(100));
         assert!(refusal(&ledger, &command((1, 1), 10.0, 100, None), now).contains("too late"));
-        assert!(
-            refusal(&ledger, &command((1, 1), 81.0, 200, None), now).contains("outside 0 to 80")
-        );
-        assert!(
-            refusal(&ledger, &command((1, 1), f64::NAN, 200, None), now)
-                .contains("not a set-point")
-        );
-        assert!(
-            refusal(&ledger, &command((1, 1), 1.0, 200, None), Now::Unknown)
-                .contains("not been compared")
-        );
+        assert!(refusal(&ledger, &command((1, 1), 81.0, 200, None), now).contains("outside 0 to 80"));
+        assert!(refusal(&ledger, &command((1, 1), f64::NAN, 200, None), now).contains("not a set-point"));
+        assert!(refusal(&ledger, &command((1, 1), 1.0, 200, None), Now::Unknown).contains("not been compared"));
         assert!(
             refusal(
                 &ledger,
@@ -278,10 +254,7 @@ mod tests {
             )
             .contains("2.0 s")
         );
-        assert!(
-            refusal(&ledger, &command((1, 1), 1.0, 200, Some(90)), now)
-                .contains("hold is already over")
-        );
+        assert!(refusal(&ledger, &command((1, 1), 1.0, 200, Some(90)), now).contains("hold is already over"));
         assert!(matches!(
             ledger.decide(&command((1, 1), 1.0, 200, None), None, now),
             Decision::Refuse(_)
@@ -302,8 +275,7 @@ mod tests {
     fn a_hold_ends_in_the_safe_value_and_a_crash_is_recovered() {
         let mut ledger = Ledger::default();
         ledger.intend(&command((1, 1), 10.0, 200, Some(300)));
-        let restarted: Ledger =
-            serde_json::from_str(&serde_json::to_string(&ledger).unwrap()).unwrap();
+        let restarted: Ledger = serde_json::from_str(&serde_json::to_string(&ledger).unwrap()).unwrap();
         assert_eq!(restarted, ledger);
         assert!(matches!(
             restarted.due(Now::Known(TaiNanos(250)), false)[..],

@@ -14,9 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use orrery_protocol::{
-    AckPayload, AckStatus, Clock, Command, DeviceId, EventPayload, MonoNanos, PayloadType,
-};
+use orrery_protocol::{AckPayload, AckStatus, Clock, Command, DeviceId, EventPayload, MonoNanos, PayloadType};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -127,8 +125,7 @@ impl Commander {
                 self.ledger.remember(&command);
                 self.save()?;
                 let _ = taken.send(());
-                self.acknowledge(&command, AckStatus::Refused, None, Some(reason))
-                    .await;
+                self.acknowledge(&command, AckStatus::Refused, None, Some(reason)).await;
             }
             Decision::Apply => {
                 self.ledger.intend(&command);
@@ -160,15 +157,12 @@ impl Commander {
                 self.ledger.applied(&command.channel);
                 self.save()?;
                 let is_as_asked = (value - command.value).abs() <= rule.config.tolerance;
-                let reason = (!is_as_asked)
-                    .then(|| format!("the device took {value} instead of {}", command.value));
-                self.acknowledge(command, AckStatus::Applied, Some(value), reason)
-                    .await;
+                let reason = (!is_as_asked).then(|| format!("the device took {value} instead of {}", command.value));
+                self.acknowledge(command, AckStatus::Applied, Some(value), reason).await;
             }
             Err(ControlError::Unknown(reason)) => {
                 // What the device does is not known: the loop reads back as after a crash.
-                self.acknowledge(command, AckStatus::Unknown, None, Some(reason))
-                    .await;
+                self.acknowledge(command, AckStatus::Unknown, None, Some(reason)).await;
             }
             Err(error @ (ControlError::Refused(_) | ControlError::NotConnected(_))) => {
                 self.ledger.settle(&command.channel);
@@ -181,8 +175,7 @@ impl Commander {
     }
 
     async fn act_on_due(&mut self) -> Result<(), Error> {
-        let is_grace_over =
-            self.deps.clock.monotonic().since(self.started) > Duration::from_secs(10);
+        let is_grace_over = self.deps.clock.monotonic().since(self.started) > Duration::from_secs(10);
         for (channel, action) in self.ledger.due(self.now(), is_grace_over) {
             match action {
                 Action::GoSafe(why) => self.go_safe(&channel, &why).await?,
@@ -250,61 +243,40 @@ impl Commander {
             Some("the agent restarted and the time was over".to_owned()),
         )
         .await;
-        self.go_safe(
-            channel,
-            "the agent restarted while setting it and its time is over",
-        )
-        .await
+        self.go_safe(channel, "the agent restarted while setting it and its time is over")
+            .await
     }
 
     async fn set(&self, source: &str, value: f64) -> Result<f64, ControlError> {
         match self.control() {
             Some(control) => control.set(source, value).await,
-            None => Err(ControlError::NotConnected(
-                "its connector takes no commands".to_owned(),
-            )),
+            None => Err(ControlError::NotConnected("its connector takes no commands".to_owned())),
         }
     }
 
     async fn read_back(&self, source: &str) -> Result<f64, ControlError> {
         match self.control() {
             Some(control) => control.read_back(source).await,
-            None => Err(ControlError::NotConnected(
-                "its connector takes no commands".to_owned(),
-            )),
+            None => Err(ControlError::NotConnected("its connector takes no commands".to_owned())),
         }
     }
 
     fn control(&self) -> Option<Arc<dyn Control>> {
-        self.deps
-            .control
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.deps.control.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn now(&self) -> Now {
         match self.deps.time.at(self.deps.clock.monotonic()) {
-            Some((reference, uncertainty)) if uncertainty <= Duration::from_secs(1) => {
-                Now::Known(reference)
-            }
+            Some((reference, uncertainty)) if uncertainty <= Duration::from_secs(1) => Now::Known(reference),
             Some((_, uncertainty)) => Now::Uncertain(uncertainty),
             None => Now::Unknown,
         }
     }
 
-    async fn acknowledge(
-        &self,
-        command: &Command,
-        status: AckStatus,
-        value: Option<f64>,
-        reason: Option<String>,
-    ) {
+    async fn acknowledge(&self, command: &Command, status: AckStatus, value: Option<f64>, reason: Option<String>) {
         match status {
             AckStatus::Applied => self.deps.status.commands_applied.increment(),
-            AckStatus::Refused | AckStatus::Unknown => {
-                self.deps.status.commands_refused.increment()
-            }
+            AckStatus::Refused | AckStatus::Unknown => self.deps.status.commands_refused.increment(),
         }
         tracing::info!(
             device = %command.device, channel = command.channel, value = command.value, status = status.as_str(),
@@ -330,11 +302,7 @@ impl Commander {
         if self
             .deps
             .seal
-            .send(SealRequest {
-                kind,
-                payload,
-                durable,
-            })
+            .send(SealRequest { kind, payload, durable })
             .await
             .is_ok()
         {

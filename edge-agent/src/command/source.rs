@@ -86,18 +86,14 @@ pub async fn route(
         }
         // A device that is away may hold its command until the command's time is over; then it is simply delivered once more.
         let all = futures_util::future::join_all(waiting);
-        if tokio::time::timeout(Duration::from_secs(1), all)
-            .await
-            .is_ok()
-        {
+        if tokio::time::timeout(Duration::from_secs(1), all).await.is_ok() {
             source.taken().await;
         }
     }
 }
 
 fn verify(bytes: &Bytes, issuers: &[PublicKey]) -> Option<Command> {
-    let mut reason =
-        "no issuer key is configured; enrol the agent, or set commands.issuer_keys".to_owned();
+    let mut reason = "no issuer key is configured; enrol the agent, or set commands.issuer_keys".to_owned();
     for issuer in issuers {
         match verify_command(bytes, issuer) {
             Ok(command) => return Some((*command).clone()),
@@ -148,12 +144,7 @@ impl BusCommands {
         } else {
             From::Offsets(committed)
         };
-        self.subscription = Some(
-            self.bus
-                .subscribe(topics::CONTROL, from)
-                .await
-                .map_err(explain)?,
-        );
+        self.subscription = Some(self.bus.subscribe(topics::CONTROL, from).await.map_err(explain)?);
         Ok(())
     }
 }
@@ -192,14 +183,8 @@ impl CommandSource for BusCommands {
     async fn taken(&mut self) {
         for (partition, offset) in self.next.drain() {
             let position = Position { partition, offset };
-            if let Err(error) = self
-                .bus
-                .commit(&self.group, topics::CONTROL, position)
-                .await
-            {
-                tracing::debug!(
-                    "the place in the commands was not kept, they may come once more: {error}"
-                );
+            if let Err(error) = self.bus.commit(&self.group, topics::CONTROL, position).await {
+                tracing::debug!("the place in the commands was not kept, they may come once more: {error}");
             }
         }
     }
@@ -225,11 +210,7 @@ impl GatewayCommands {
         let cursor = std::fs::read_to_string(&cursor_file)
             .ok()
             .map(|text| text.trim().to_owned());
-        let devices = devices
-            .iter()
-            .map(DeviceId::as_str)
-            .collect::<Vec<_>>()
-            .join(",");
+        let devices = devices.iter().map(DeviceId::as_str).collect::<Vec<_>>().join(",");
         Self {
             gateway,
             devices,
@@ -315,9 +296,7 @@ impl CommandSource for GatewayCommands {
         if let Some(cursor) = &self.cursor
             && let Err(error) = files::write(&self.cursor_file, cursor.as_bytes())
         {
-            tracing::debug!(
-                "the place in the commands was not kept, they may come once more: {error}"
-            );
+            tracing::debug!("the place in the commands was not kept, they may come once more: {error}");
         }
     }
 }
@@ -380,8 +359,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const TEXT: &str =
-        ": hello\n\nevent: command\nid: 41\ndata: aGk=\n\nid:42\r\ndata:b\r\ndata: c\r\n\r\n";
+    const TEXT: &str = ": hello\n\nevent: command\nid: 41\ndata: aGk=\n\nid:42\r\ndata:b\r\ndata: c\r\n\r\n";
 
     #[test]
     fn events_have_ids_and_data() {

@@ -25,10 +25,7 @@ impl Extractor {
                 .iter()
                 .map(|channel| (pointer(channel.source()), channel.kind))
                 .collect(),
-            time: stream
-                .time
-                .as_ref()
-                .map(|time| (pointer(&time.source), time.format)),
+            time: stream.time.as_ref().map(|time| (pointer(&time.source), time.format)),
         }
     }
 
@@ -37,8 +34,8 @@ impl Extractor {
     /// # Errors
     /// A sentence that says what is wrong with the message and shows its beginning.
     pub fn row(&self, payload: &[u8]) -> Result<Row, String> {
-        let message: Json = serde_json::from_slice(payload)
-            .map_err(|error| format!("not JSON ({error}): {}", excerpt(payload)))?;
+        let message: Json =
+            serde_json::from_slice(payload).map_err(|error| format!("not JSON ({error}): {}", excerpt(payload)))?;
         if !(message.is_object() || message.is_array()) {
             return self.plain(&message, payload);
         }
@@ -47,25 +44,13 @@ impl Extractor {
             .iter()
             .map(|(pointer, kind)| match message.pointer(pointer) {
                 None | Some(Json::Null) => Ok(Value::Null),
-                Some(found) => value(found, *kind).ok_or_else(|| {
-                    format!(
-                        "{pointer} is not a {kind:?}: {}",
-                        excerpt(found.to_string().as_bytes())
-                    )
-                }),
+                Some(found) => value(found, *kind)
+                    .ok_or_else(|| format!("{pointer} is not a {kind:?}: {}", excerpt(found.to_string().as_bytes()))),
             })
             .collect::<Result<_, _>>()?;
         if values.iter().all(|value| *value == Value::Null) {
-            let wanted: Vec<_> = self
-                .columns
-                .iter()
-                .map(|(pointer, _)| pointer.as_str())
-                .collect();
-            return Err(format!(
-                "none of {} in {}",
-                wanted.join(", "),
-                excerpt(payload)
-            ));
+            let wanted: Vec<_> = self.columns.iter().map(|(pointer, _)| pointer.as_str()).collect();
+            return Err(format!("none of {} in {}", wanted.join(", "), excerpt(payload)));
         }
         let device_time = match &self.time {
             None => None,
@@ -89,8 +74,8 @@ impl Extractor {
         let Some((_, kind)) = self.columns.first() else {
             return Err("the stream has no channel".to_owned());
         };
-        let first = value(message, *kind)
-            .ok_or_else(|| format!("not a {kind:?} and not an object: {}", excerpt(payload)))?;
+        let first =
+            value(message, *kind).ok_or_else(|| format!("not a {kind:?} and not an object: {}", excerpt(payload)))?;
         let mut values = vec![Value::Null; self.columns.len()];
         values[0] = first;
         Ok((None, values))
@@ -105,13 +90,7 @@ pub fn discover(message: &Json) -> (Vec<String>, Option<String>) {
     (numbers, time)
 }
 
-fn walk(
-    at: &Json,
-    path: String,
-    depth: usize,
-    numbers: &mut Vec<String>,
-    time: &mut Option<String>,
-) {
+fn walk(at: &Json, path: String, depth: usize, numbers: &mut Vec<String>, time: &mut Option<String>) {
     const TIME_NAMES: [&str; 6] = ["ts", "time", "timestamp", "time_ns", "datetime", "date"];
     const DEEPEST: usize = 8;
     const MOST_FIELDS: usize = 64;
@@ -123,10 +102,7 @@ fn walk(
             for (name, field) in fields {
                 let path = format!("{path}/{}", name.replace('~', "~0").replace('/', "~1"));
                 let is_time = TIME_NAMES.contains(&name.to_lowercase().as_str());
-                if is_time
-                    && time.is_none()
-                    && stamp(field, TimeFormat::Auto).is_some_and(is_plausible)
-                {
+                if is_time && time.is_none() && stamp(field, TimeFormat::Auto).is_some_and(is_plausible) {
                     *time = Some(path);
                 } else {
                     walk(field, path, depth + 1, numbers, time);
@@ -282,10 +258,7 @@ mod tests {
             .row(br#"{"air":{"temperature":21.5},"humidity":"44.1","ts":1700000000.25}"#)
             .unwrap();
         assert_eq!(time, Some(DeviceNanos(1_700_000_000_250_000_000)));
-        assert_eq!(
-            values,
-            [Value::Float(21.5), Value::Float(44.1), Value::Null]
-        );
+        assert_eq!(values, [Value::Float(21.5), Value::Float(44.1), Value::Null]);
     }
 
     #[test]

@@ -66,9 +66,9 @@ impl LineParser {
             return Err("delimiter is empty; use \",\", \";\", \"\\t\" or \" \"".to_owned());
         }
         let number = |source: &str| {
-            source.parse::<usize>().map_err(|_| {
-                format!("source `{source}` is not a column number; the first column is 0")
-            })
+            source
+                .parse::<usize>()
+                .map_err(|_| format!("source `{source}` is not a column number; the first column is 0"))
         };
         let columns = stream
             .channels
@@ -99,12 +99,7 @@ impl LineParser {
         let text = std::str::from_utf8(line)
             .map_err(|_| format!("not text: {}", excerpt(line)))?
             .trim();
-        if text.is_empty()
-            || self
-                .comment
-                .as_deref()
-                .is_some_and(|comment| text.starts_with(comment))
-        {
+        if text.is_empty() || self.comment.as_deref().is_some_and(|comment| text.starts_with(comment)) {
             return Ok(None);
         }
         let fields: Vec<&str> = if self.delimiter == " " {
@@ -113,31 +108,27 @@ impl LineParser {
             text.split(&self.delimiter).map(str::trim).collect()
         };
         let field = |column: usize| {
-            fields.get(column).copied().ok_or_else(|| {
-                format!(
-                    "{} columns, none has number {column}: {}",
-                    fields.len(),
-                    excerpt(line)
-                )
-            })
+            fields
+                .get(column)
+                .copied()
+                .ok_or_else(|| format!("{} columns, none has number {column}: {}", fields.len(), excerpt(line)))
         };
-        let device_time =
-            match self.time {
-                None => None,
-                Some((column, format)) => {
-                    let written = field(column)?;
-                    Some(text_stamp(written, format).ok_or_else(|| {
-                        format!("column {column} is not a time: {}", excerpt(line))
-                    })?)
-                }
-            };
+        let device_time = match self.time {
+            None => None,
+            Some((column, format)) => {
+                let written = field(column)?;
+                Some(
+                    text_stamp(written, format)
+                        .ok_or_else(|| format!("column {column} is not a time: {}", excerpt(line)))?,
+                )
+            }
+        };
         let values = self
             .columns
             .iter()
             .map(|(column, kind)| {
                 let written = field(*column)?;
-                value(written, *kind)
-                    .ok_or_else(|| format!("column {column} is not a {kind:?}: {}", excerpt(line)))
+                value(written, *kind).ok_or_else(|| format!("column {column} is not a {kind:?}: {}", excerpt(line)))
             })
             .collect::<Result<_, String>>()?;
         Ok(Some((device_time, values)))
@@ -278,10 +269,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn parser(delimiter: &str, sources: &[&str], time: Option<&str>) -> LineParser {
-        let config: LinesConfig = toml::from_str(&format!(
-            "port = 'x'\ndelimiter = '{delimiter}'\ncomment = '#'"
-        ))
-        .unwrap();
+        let config: LinesConfig =
+            toml::from_str(&format!("port = 'x'\ndelimiter = '{delimiter}'\ncomment = '#'")).unwrap();
         let stream = StreamConfig {
             name: "s".to_owned(),
             title: None,
@@ -315,10 +304,7 @@ mod tests {
                 vec![Value::Float(-300.0), Value::Float(1.5)]
             )
         );
-        let row = parser(" ", &["1"], None)
-            .row(b"a   2.5\tz")
-            .unwrap()
-            .unwrap();
+        let row = parser(" ", &["1"], None).row(b"a   2.5\tz").unwrap().unwrap();
         assert_eq!(row.1, [Value::Float(2.5)]);
     }
 
@@ -328,12 +314,7 @@ mod tests {
         assert!(parser.row(b"").unwrap().is_none());
         assert!(parser.row(b"# header").unwrap().is_none());
         assert!(parser.row(b"1").unwrap_err().contains("none has number 1"));
-        assert!(
-            parser
-                .row(b"1,two")
-                .unwrap_err()
-                .contains("column 1 is not a F64")
-        );
+        assert!(parser.row(b"1,two").unwrap_err().contains("column 1 is not a F64"));
         assert!(parser.row(b"1,\xff\xfe").unwrap_err().contains("not text"));
     }
 

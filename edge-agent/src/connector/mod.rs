@@ -327,11 +327,7 @@ impl InFlight {
     /// The oldest stamp in flight, or the clock's now.
     pub fn complete_until(&self, clock: &dyn Clock) -> MonoNanos {
         let stamps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        stamps
-            .iter()
-            .min()
-            .copied()
-            .unwrap_or_else(|| clock.monotonic())
+        stamps.iter().min().copied().unwrap_or_else(|| clock.monotonic())
     }
 }
 
@@ -350,11 +346,7 @@ impl Stamp {
 
     /// Another stamp of the same instant, for a message that is a row of several streams.
     pub fn again(&self) -> Self {
-        let mut stamps = self
-            .in_flight
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut stamps = self.in_flight.0.lock().unwrap_or_else(PoisonError::into_inner);
         stamps.push_back(self.at);
         Self {
             at: self.at,
@@ -365,11 +357,7 @@ impl Stamp {
 
 impl Drop for Stamp {
     fn drop(&mut self) {
-        let mut stamps = self
-            .in_flight
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut stamps = self.in_flight.0.lock().unwrap_or_else(PoisonError::into_inner);
         // First in, first out nearly always: the front is the usual place.
         if let Some(place) = stamps.iter().position(|at| *at == self.at) {
             stamps.remove(place);

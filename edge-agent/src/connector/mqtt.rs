@@ -14,10 +14,7 @@ use async_trait::async_trait;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use orrery_protocol::ClockId;
-use rumqttc::{
-    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, Packet,
-    Publish, QoS,
-};
+use rumqttc::{AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, Packet, Publish, QoS};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -88,9 +85,7 @@ impl Broker {
         };
         let (host, port) = match place.rsplit_once(':') {
             // An IPv6 address without a port ends in a bracket.
-            Some((host, port)) if !place.ends_with(']') => {
-                (host, port.parse().map_err(|_| wrong())?)
-            }
+            Some((host, port)) if !place.ends_with(']') => (host, port.parse().map_err(|_| wrong())?),
             _ => (place, if tls { 8883 } else { 1883 }),
         };
         if host.is_empty() || host.contains('/') {
@@ -135,9 +130,8 @@ impl MqttConfig {
             options.set_transport(match &self.ca_file {
                 None => rumqttc::Transport::tls_with_default_config(),
                 Some(path) => {
-                    let ca = std::fs::read(path).map_err(|error| {
-                        format!("cannot read ca_file {}: {error}", path.display())
-                    })?;
+                    let ca = std::fs::read(path)
+                        .map_err(|error| format!("cannot read ca_file {}: {error}", path.display()))?;
                     rumqttc::Transport::tls(ca, None, None)
                 }
             });
@@ -180,23 +174,28 @@ impl Mqtt {
             .unwrap_or_else(|| format!("orrery-{}", device.id));
         let mut options = config.options(&client_id)?;
         // The session stays with the broker while we are away, and acknowledging is our business.
-        options
-            .set_clean_session(false)
-            .set_manual_acks(true)
-            .set_inflight(100);
+        options.set_clean_session(false).set_manual_acks(true).set_inflight(100);
         let routes = device
             .streams
             .iter()
             .enumerate()
             .map(|(place, stream)| {
                 let filter = stream.topic.clone().ok_or_else(|| {
-                    format!("stream `{}` has no topic; add topic = \"lab/x\" (a filter with + and # is fine)", stream.name)
+                    format!(
+                        "stream `{}` has no topic; add topic = \"lab/x\" (a filter with + and # is fine)",
+                        stream.name
+                    )
                 })?;
                 if !rumqttc::valid_filter(&filter) {
                     return Err(format!("stream `{}`: `{filter}` is not a topic filter", stream.name));
                 }
                 let has_time = stream.time.is_some();
-                Ok(Route { filter, stream: place, extractor: Extractor::new(stream), has_time })
+                Ok(Route {
+                    filter,
+                    stream: place,
+                    extractor: Extractor::new(stream),
+                    has_time,
+                })
             })
             .collect::<Result<Vec<_>, String>>()?;
         // The source's session is not visible through a broker: its clock is one clock, and a reset of it shows in its stamps.
@@ -232,11 +231,7 @@ impl Connector for Mqtt {
         let connection = Arc::new(AtomicU64::new(0));
         let (pending_sender, pending) = mpsc::channel(1_024);
         let mut tasks = JoinSet::new();
-        tasks.spawn(acknowledge(
-            client.clone(),
-            pending,
-            Arc::clone(&connection),
-        ));
+        tasks.spawn(acknowledge(client.clone(), pending, Arc::clone(&connection)));
         tasks.spawn(async move {
             let mut reader = Reader {
                 mqtt: *self,
@@ -302,11 +297,7 @@ impl Reader {
 
     fn subscribe(&self) {
         for route in &self.mqtt.routes {
-            if self
-                .client
-                .try_subscribe(&route.filter, QoS::AtLeastOnce)
-                .is_err()
-            {
+            if self.client.try_subscribe(&route.filter, QoS::AtLeastOnce).is_err() {
                 // The queue of 256 is full of what the next polls will send; the keep-alive ends a connection
                 // without subscriptions only if the broker does, so say it.
                 self.emit.disconnected(&format!(
@@ -383,22 +374,14 @@ pub(crate) fn explain(url: &str, error: &ConnectionError) -> String {
             format!("no TLS with {url} ({error}); check ca_file and the broker's certificate")
         }
         ConnectionError::Io(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {
-            format!(
-                "the MQTT broker {url} closed the connection; does another client use the same client_id?"
-            )
+            format!("the MQTT broker {url} closed the connection; does another client use the same client_id?")
         }
-        other => format!(
-            "no connection to the MQTT broker {url} ({other}); check the address and the network"
-        ),
+        other => format!("no connection to the MQTT broker {url} ({other}); check the address and the network"),
     }
 }
 
 /// Acknowledges in the order of arrival, each when its readings are durable.
-async fn acknowledge(
-    client: AsyncClient,
-    mut pending: mpsc::Receiver<Pending>,
-    connection: Arc<AtomicU64>,
-) {
+async fn acknowledge(client: AsyncClient, mut pending: mpsc::Receiver<Pending>, connection: Arc<AtomicU64>) {
     let mut waiting = FuturesOrdered::new();
     loop {
         tokio::select! {
@@ -458,10 +441,7 @@ mod tests {
         assert_eq!(broker.login, Some(("lab".to_owned(), "s3c:ret".to_owned())));
         assert_eq!(Broker::parse("mqtts://broker").unwrap().port, 8883);
         assert_eq!(Broker::parse("mqtt://[::1]").unwrap().host, "[::1]");
-        assert_eq!(
-            without_password("mqtt://lab:secret@broker:1"),
-            "mqtt://broker:1"
-        );
+        assert_eq!(without_password("mqtt://lab:secret@broker:1"), "mqtt://broker:1");
         let error = Broker::parse("http://u:secret@x").unwrap_err();
         assert!(
             error.contains("mqtt://HOST:1883") && !error.contains("secret"),

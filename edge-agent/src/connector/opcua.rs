@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use opcua::client::{
-    Client, ClientBuilder, IdentityToken, MonitoredItemMap, OnSubscriptionNotificationCore,
-    Session, UARequest, services::Read,
+    Client, ClientBuilder, IdentityToken, MonitoredItemMap, OnSubscriptionNotificationCore, Session, UARequest,
+    services::Read,
 };
 use opcua::types::{
-    AttributeId, DataChangeFilter, DataChangeNotification, DataChangeTrigger, DataValue, DateTime,
-    EndpointDescription, ExtensionObject, MessageSecurityMode, MonitoredItemCreateRequest,
-    MonitoringMode, MonitoringParameters, NodeId, NotificationMessage, NumericRange, ReadValueId,
-    StatusCode, TimestampsToReturn, UserTokenPolicy, Variant, WriteValue,
+    AttributeId, DataChangeFilter, DataChangeNotification, DataChangeTrigger, DataValue, DateTime, EndpointDescription,
+    ExtensionObject, MessageSecurityMode, MonitoredItemCreateRequest, MonitoringMode, MonitoringParameters, NodeId,
+    NotificationMessage, NumericRange, ReadValueId, StatusCode, TimestampsToReturn, UserTokenPolicy, Variant,
+    WriteValue,
 };
 use orrery_protocol::{ChannelType, ClockId, DeviceNanos, Value};
 use serde::{Deserialize, Serialize};
@@ -26,9 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::opcua_clock::{ClockRead, probes};
 use super::opcua_nodes::resolve;
-use super::{
-    Backoff, Connector, Control, ControlError, Emitted, Emitter, Reading, Stamp, Stopped, excerpt,
-};
+use super::{Backoff, Connector, Control, ControlError, Emitted, Emitter, Reading, Stamp, Stopped, excerpt};
 use crate::config::DeviceConfig;
 
 /// An OPC UA server.
@@ -96,10 +94,7 @@ impl Connection {
             )
                 .into();
             let identity = match &config.username {
-                Some(user) => IdentityToken::new_user_name(
-                    user.clone(),
-                    config.password.clone().unwrap_or_default(),
-                ),
+                Some(user) => IdentityToken::new_user_name(user.clone(), config.password.clone().unwrap_or_default()),
                 None => IdentityToken::Anonymous,
             };
             client
@@ -164,20 +159,14 @@ fn explain(url: &str, status: StatusCode) -> String {
         || status == StatusCode::BadIdentityTokenInvalid
     {
         format!("the OPC UA server {url} refuses the credentials; check username and password")
-    } else if status == StatusCode::BadCommunicationError
-        || status == StatusCode::BadConnectionRejected
-    {
+    } else if status == StatusCode::BadCommunicationError || status == StatusCode::BadConnectionRejected {
         format!("nobody answers at {url} ({status}); check the address and that the server runs")
-    } else if status == StatusCode::BadSecurityPolicyRejected
-        || status == StatusCode::BadTcpEndpointUrlInvalid
-    {
+    } else if status == StatusCode::BadSecurityPolicyRejected || status == StatusCode::BadTcpEndpointUrlInvalid {
         format!(
             "the OPC UA server {url} offers no endpoint we can use ({status}); enable the security policy None on it"
         )
     } else {
-        format!(
-            "no session with the OPC UA server {url} ({status}); check the address and the server's log"
-        )
+        format!("no session with the OPC UA server {url} ({status}); check the address and the server's log")
     }
 }
 
@@ -273,11 +262,7 @@ impl OpcUa {
         let mut notifications = self.subscribe(&session, emit, &nodes).await?;
         self.control.set(Some((
             Arc::clone(&session),
-            self.items
-                .iter()
-                .map(|item| item.source.clone())
-                .zip(nodes)
-                .collect(),
+            self.items.iter().map(|item| item.source.clone()).zip(nodes).collect(),
         )));
         emit.connected();
         backoff.reset();
@@ -285,9 +270,7 @@ impl OpcUa {
         let started = emit.clock().monotonic();
         let mut next_probe = started.plus(Duration::from_secs(1));
         loop {
-            let until_probe = emit
-                .clock()
-                .real(next_probe.since(emit.clock().monotonic()));
+            let until_probe = emit.clock().real(next_probe.since(emit.clock().monotonic()));
             tokio::select! {
                 status = connection.lost() => return Err(format!(
                     "the OPC UA server {} closed the connection ({status}); waiting for it to return", self.config.url)),
@@ -322,11 +305,7 @@ impl OpcUa {
     /// The server's run: its clock is continuous from its start time on.
     async fn clock_id(&self, session: &Session, emit: &Emitter) -> ClockId {
         let read = session
-            .read(
-                &[NodeId::new(0, START_TIME).into()],
-                TimestampsToReturn::Neither,
-                0.0,
-            )
+            .read(&[NodeId::new(0, START_TIME).into()], TimestampsToReturn::Neither, 0.0)
             .await;
         let start = read
             .ok()
@@ -343,12 +322,7 @@ impl OpcUa {
     }
 
     /// One wave of reads of the server's clock.
-    async fn probe(
-        &self,
-        session: &Session,
-        emit: &Emitter,
-        clock_id: &ClockId,
-    ) -> Result<(), Stopped> {
+    async fn probe(&self, session: &Session, emit: &Emitter, clock_id: &ClockId) -> Result<(), Stopped> {
         const WAVE: usize = 8;
         let mut wave = Vec::with_capacity(WAVE);
         for _ in 0..WAVE {
@@ -408,11 +382,7 @@ impl OpcUa {
                 queue_size: 1_000,
                 discard_oldest: true,
             };
-            MonitoredItemCreateRequest::new(
-                ReadValueId::from(&nodes[place]),
-                MonitoringMode::Reporting,
-                parameters,
-            )
+            MonitoredItemCreateRequest::new(ReadValueId::from(&nodes[place]), MonitoringMode::Reporting, parameters)
         };
         // A sample that repeats the value before it is a sample too: without this trigger the server would not send it.
         let every_sample = || {
@@ -422,15 +392,12 @@ impl OpcUa {
                 deadband_value: 0.0,
             })
         };
-        let all = (0..nodes.len())
-            .map(|place| request(place, every_sample()))
-            .collect();
+        let all = (0..nodes.len()).map(|place| request(place, every_sample())).collect();
         let created = session
             .create_monitored_items(subscription, TimestampsToReturn::Both, all)
             .await
             .map_err(|error| wrong(error.to_string()))?;
-        let mut statuses: Vec<StatusCode> =
-            created.iter().map(|item| item.result.status_code).collect();
+        let mut statuses: Vec<StatusCode> = created.iter().map(|item| item.result.status_code).collect();
         let plain: Vec<usize> = (0..statuses.len())
             .filter(|place| refuses_filters(statuses[*place]))
             .collect();
@@ -475,8 +442,7 @@ impl OpcUa {
             };
             let status = data.status.unwrap_or(StatusCode::Good);
             if status.is_bad() {
-                emit.bad(format!("{} reports {status}", item.source))
-                    .await?;
+                emit.bad(format!("{} reports {status}", item.source)).await?;
                 continue;
             }
             // A new subscription repeats the last value: it was taken before the reconnection.
@@ -485,11 +451,7 @@ impl OpcUa {
             {
                 continue;
             }
-            match data
-                .value
-                .as_ref()
-                .and_then(|value| convert(value, item.kind))
-            {
+            match data.value.as_ref().and_then(|value| convert(value, item.kind)) {
                 Some(value) => {
                     let stamp = data.source_timestamp.as_ref().and_then(unix_nanos);
                     let row = rows
@@ -575,11 +537,7 @@ struct Forward {
 }
 
 impl OnSubscriptionNotificationCore for Forward {
-    fn on_subscription_notification(
-        &mut self,
-        notification: NotificationMessage,
-        _items: MonitoredItemMap<'_>,
-    ) {
+    fn on_subscription_notification(&mut self, notification: NotificationMessage, _items: MonitoredItemMap<'_>) {
         let received = self.emit.stamp();
         let mut values = Vec::new();
         for object in notification.notification_data.into_iter().flatten() {
@@ -593,16 +551,10 @@ impl OnSubscriptionNotificationCore for Forward {
                 );
             }
         }
-        if !values.is_empty()
-            && self
-                .sender
-                .try_send(Notification { received, values })
-                .is_err()
-        {
+        if !values.is_empty() && self.sender.try_send(Notification { received, values }).is_err() {
             // 1024 notifications wait: the spool has been full for minutes. What is lost here is said, not hidden.
-            self.emit.disconnected(
-                "OPC UA values were lost because the spool did not take them; free disk space",
-            );
+            self.emit
+                .disconnected("OPC UA values were lost because the spool did not take them; free disk space");
         }
     }
 }
@@ -631,9 +583,7 @@ impl NodeControl {
 
     async fn value(session: &Session, node: &NodeId) -> Result<Variant, ControlError> {
         let lost = |what: String| ControlError::NotConnected(what);
-        let read = session
-            .read(&[node.into()], TimestampsToReturn::Neither, 0.0)
-            .await;
+        let read = session.read(&[node.into()], TimestampsToReturn::Neither, 0.0).await;
         let values = read.map_err(|error| lost(error.to_string()))?;
         values
             .into_iter()
@@ -661,10 +611,7 @@ impl Control for NodeControl {
         match session.write(&[write]).await {
             Ok(statuses) if statuses.first().is_some_and(StatusCode::is_good) => {}
             Ok(statuses) => {
-                let status = statuses
-                    .first()
-                    .copied()
-                    .unwrap_or(StatusCode::BadUnexpectedError);
+                let status = statuses.first().copied().unwrap_or(StatusCode::BadUnexpectedError);
                 return Err(ControlError::Refused(status.to_string()));
             }
             Err(error) => return Err(ControlError::Unknown(error.to_string())),

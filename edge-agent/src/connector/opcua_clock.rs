@@ -44,19 +44,12 @@ pub(super) fn probes(wave: &[ClockRead]) -> Vec<Probe> {
         (None, _) => true,
         (Some(_), None) => false,
     });
-    if agrees && moves(&header) {
-        header
-    } else {
-        Vec::new()
-    }
+    if agrees && moves(&header) { header } else { Vec::new() }
 }
 
 /// Whether nearly every reading differs from the one before.
 fn moves(probes: &[Probe]) -> bool {
-    let changes = probes
-        .windows(2)
-        .filter(|pair| pair[0].t1 != pair[1].t1)
-        .count();
+    let changes = probes.windows(2).filter(|pair| pair[0].t1 != pair[1].t1).count();
     probes.len() >= 2 && changes * 4 >= (probes.len() - 1) * 3
 }
 
@@ -64,10 +57,7 @@ fn moves(probes: &[Probe]) -> bool {
 mod tests {
     use super::*;
 
-    fn wave(
-        current: impl Fn(i64) -> Option<i64>,
-        header: impl Fn(i64) -> Option<i64>,
-    ) -> Vec<ClockRead> {
+    fn wave(current: impl Fn(i64) -> Option<i64>, header: impl Fn(i64) -> Option<i64>) -> Vec<ClockRead> {
         let read = |n: i64| ClockRead {
             t0: n * 10,
             t3: n * 10 + 4,

@@ -38,9 +38,7 @@ pub async fn resolve(session: &Session, source: &str) -> Result<NodeId, String> 
     let mut at = NodeId::new(0, OBJECTS);
     let mut walked = String::new();
     let parts = source.split('/').filter(|part| !part.is_empty());
-    for part in
-        parts.skip_while(|part| matches!(*part, "Root" | "Objects" | "0:Root" | "0:Objects"))
-    {
+    for part in parts.skip_while(|part| matches!(*part, "Root" | "Objects" | "0:Root" | "0:Objects")) {
         let children = children(session, &at).await?;
         let found = children.iter().find(|child| is_called(child, part));
         let Some(found) = found else {
@@ -50,10 +48,7 @@ pub async fn resolve(session: &Session, source: &str) -> Result<NodeId, String> 
             } else {
                 &walked
             };
-            return Err(format!(
-                "{place} has no `{part}`; it has {}",
-                names.join(", ")
-            ));
+            return Err(format!("{place} has no `{part}`; it has {}", names.join(", ")));
         };
         walked = format!("{walked}/{part}");
         at = found.node_id.node_id.clone();
@@ -67,19 +62,14 @@ pub fn is_node_id(source: &str) -> bool {
         Some(rest) => rest.split_once(';').map_or("", |(_, body)| body),
         None => source,
     };
-    ["i=", "s=", "g=", "b="]
-        .iter()
-        .any(|kind| body.starts_with(kind))
+    ["i=", "s=", "g=", "b="].iter().any(|kind| body.starts_with(kind))
 }
 
 /// Every variable below the Objects folder, without the server's own, up to `limit`.
 ///
 /// # Errors
 /// Says what the server answered.
-pub async fn browse_variables(
-    session: &Session,
-    limit: usize,
-) -> Result<Vec<FoundVariable>, String> {
+pub async fn browse_variables(session: &Session, limit: usize) -> Result<Vec<FoundVariable>, String> {
     const DEEPEST: usize = 10;
     let mut seen = HashSet::from([NodeId::new(0, OBJECTS), NodeId::new(0, SERVER)]);
     let mut queue = VecDeque::from([(NodeId::new(0, OBJECTS), String::new(), 0)]);
@@ -106,10 +96,7 @@ pub async fn browse_variables(
     describe(session, found).await
 }
 
-async fn describe(
-    session: &Session,
-    found: Vec<(String, NodeId)>,
-) -> Result<Vec<FoundVariable>, String> {
+async fn describe(session: &Session, found: Vec<(String, NodeId)>) -> Result<Vec<FoundVariable>, String> {
     let mut variables = Vec::with_capacity(found.len());
     for chunk in found.chunks(100) {
         let reads: Vec<_> = chunk
@@ -177,8 +164,7 @@ fn is_called(reference: &ReferenceDescription, part: &str) -> bool {
     let browse_name = &reference.browse_name;
     match part.split_once(':') {
         Some((namespace, name)) if namespace.parse::<u16>().is_ok() => {
-            namespace.parse() == Ok(browse_name.namespace_index)
-                && browse_name.name.as_ref() == name
+            namespace.parse() == Ok(browse_name.namespace_index) && browse_name.name.as_ref() == name
         }
         _ => browse_name.name.as_ref() == part || reference.display_name.text.as_ref() == part,
     }

@@ -149,8 +149,7 @@ impl std::fmt::Debug for RealClock {
 
 impl Life {
     fn sign(&self) {
-        self.last_sign
-            .store(self.clock.0.monotonic().0, Ordering::Relaxed);
+        self.last_sign.store(self.clock.0.monotonic().0, Ordering::Relaxed);
     }
 
     fn silent_for(&self) -> Duration {
@@ -194,9 +193,7 @@ impl LinePort {
                 return Ok(None);
             }
             let step = left.min(LONGEST_READ);
-            self.port
-                .set_timeout(step)
-                .map_err(|error| self.lost(&error.into()))?;
+            self.port.set_timeout(step).map_err(|error| self.lost(&error.into()))?;
             let mut chunk = [0u8; 512];
             match self.port.read(&mut chunk) {
                 // A pseudo-terminal whose other end closed reads as end of file.
@@ -207,9 +204,7 @@ impl LinePort {
                     )));
                 }
                 Ok(count) => self.buffer.extend_from_slice(&chunk[..count]),
-                Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
-                    left = left.saturating_sub(step)
-                }
+                Err(error) if error.kind() == std::io::ErrorKind::TimedOut => left = left.saturating_sub(step),
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(self.lost(&error)),
             }
@@ -261,10 +256,7 @@ impl LinePort {
     }
 
     fn lost(&self, error: &std::io::Error) -> PortError {
-        PortError::Lost(format!(
-            "{} is gone ({error}); is it plugged in?",
-            self.name
-        ))
+        PortError::Lost(format!("{} is gone ({error}); is it plugged in?", self.name))
     }
 }
 
@@ -287,27 +279,22 @@ pub async fn serve(
         });
         let (ended, mut end) = oneshot::channel();
         let (thread_life, thread_requests) = (Arc::clone(&life), Arc::clone(&requests));
-        let (thread_name, thread_emit, mut session) =
-            (name.to_owned(), emit.clone(), new_session());
-        let spawned = std::thread::Builder::new()
-            .name(format!("port {name}"))
-            .spawn(move || {
-                let result = open(&thread_name, baud).and_then(|port| {
-                    let mut line = LinePort {
-                        port,
-                        buffer: Vec::new(),
-                        requests: thread_requests,
-                        life: thread_life,
-                        name: thread_name,
-                    };
-                    session.talk(&mut line, &thread_emit)
-                });
-                drop(ended.send(result));
+        let (thread_name, thread_emit, mut session) = (name.to_owned(), emit.clone(), new_session());
+        let spawned = std::thread::Builder::new().name(format!("port {name}")).spawn(move || {
+            let result = open(&thread_name, baud).and_then(|port| {
+                let mut line = LinePort {
+                    port,
+                    buffer: Vec::new(),
+                    requests: thread_requests,
+                    life: thread_life,
+                    name: thread_name,
+                };
+                session.talk(&mut line, &thread_emit)
             });
+            drop(ended.send(result));
+        });
         if let Err(error) = spawned {
-            emit.disconnected(&format!(
-                "no thread for {name} ({error}); raise the limit of threads"
-            ));
+            emit.disconnected(&format!("no thread for {name} ({error}); raise the limit of threads"));
             emit.sleep(backoff.next_pause()).await;
             continue;
         }
@@ -364,8 +351,6 @@ fn open(name: &str, baud: u32) -> Result<Box<dyn SerialPort>, PortError> {
                 }
                 _ => "check that no other program holds it",
             };
-            PortError::Lost(format!(
-                "cannot open the serial port {name} ({error}); {remedy}"
-            ))
+            PortError::Lost(format!("cannot open the serial port {name} ({error}); {remedy}"))
         })
 }

@@ -92,26 +92,16 @@ impl TcLab {
     /// Names a source that is no variable of the board.
     pub fn new(config: TcLabConfig, device: &DeviceConfig) -> Result<Self, String> {
         if !(config.rate_hz.is_finite() && config.rate_hz > 0.0 && config.rate_hz <= 100.0) {
-            return Err(format!(
-                "rate_hz = {} must be above 0 and at most 100",
-                config.rate_hz
-            ));
+            return Err(format!("rate_hz = {} must be above 0 and at most 100", config.rate_hz));
         }
         let column = |source: &str| {
-            Variable::parse(source).ok_or_else(|| {
-                format!("source `{source}` is no variable of a TCLab; use T1, T2, Q1 or Q2")
-            })
+            Variable::parse(source)
+                .ok_or_else(|| format!("source `{source}` is no variable of a TCLab; use T1, T2, Q1 or Q2"))
         };
         let columns = device
             .streams
             .iter()
-            .map(|stream| {
-                stream
-                    .channels
-                    .iter()
-                    .map(|channel| column(channel.source()))
-                    .collect()
-            })
+            .map(|stream| stream.channels.iter().map(|channel| column(channel.source())).collect())
             .collect::<Result<_, _>>()?;
         let (control, requests) = PortControl::new(&config.port);
         Ok(Self {
@@ -236,12 +226,7 @@ impl Board {
     }
 
     /// Sets what is asked; the value read back comes with the next scan, which asks the board what it does and not what it understood.
-    fn take(
-        &mut self,
-        line: &mut LinePort,
-        request: Request,
-        patience: Duration,
-    ) -> Result<(), PortError> {
+    fn take(&mut self, line: &mut LinePort, request: Request, patience: Duration) -> Result<(), PortError> {
         let Some(variable) = Variable::parse(&request.source) else {
             let refused = ControlError::Refused(format!("a TCLab has no `{}`", request.source));
             request.answer(Err(refused));
@@ -249,8 +234,7 @@ impl Board {
         };
         if let Some(value) = request.value {
             let Some(command) = variable.set_command(value) else {
-                let refused =
-                    ControlError::Refused(format!("`{}` can only be read", request.source));
+                let refused = ControlError::Refused(format!("`{}` can only be read", request.source));
                 request.answer(Err(refused));
                 return Ok(());
             };
@@ -259,12 +243,7 @@ impl Board {
                 return resynchronize(line);
             }
         }
-        if self
-            .columns
-            .iter()
-            .flatten()
-            .any(|column| *column == variable)
-        {
+        if self.columns.iter().flatten().any(|column| *column == variable) {
             self.waiting.push((variable, request));
             return Ok(());
         }
@@ -281,20 +260,14 @@ impl Board {
     /// Answers the requests that wait for a scan.
     fn answer(&mut self, readings: &[Reading]) {
         for (variable, request) in self.waiting.drain(..) {
-            let found = self
-                .columns
-                .iter()
-                .zip(readings)
-                .find_map(|(columns, reading)| {
-                    let place = columns.iter().position(|column| *column == variable)?;
-                    match reading.values.get(place) {
-                        Some(Value::Float(value)) => Some(*value),
-                        _ => None,
-                    }
-                });
-            request.answer(
-                found.ok_or_else(|| ControlError::Unknown("the scan did not hold it".to_owned())),
-            );
+            let found = self.columns.iter().zip(readings).find_map(|(columns, reading)| {
+                let place = columns.iter().position(|column| *column == variable)?;
+                match reading.values.get(place) {
+                    Some(Value::Float(value)) => Some(*value),
+                    _ => None,
+                }
+            });
+            request.answer(found.ok_or_else(|| ControlError::Unknown("the scan did not hold it".to_owned())));
         }
     }
 }
@@ -335,27 +308,14 @@ fn resynchronize(line: &mut LinePort) -> Result<(), PortError> {
     Ok(())
 }
 
-fn ask(
-    line: &mut LinePort,
-    command: &str,
-    patience: Duration,
-) -> Result<Result<f64, String>, PortError> {
+fn ask(line: &mut LinePort, command: &str, patience: Duration) -> Result<Result<f64, String>, PortError> {
     line.write(format!("{command}\r\n").as_bytes())?;
     Ok(match line.line(patience)? {
-        None => Err(format!(
-            "no answer to {command} within {} ms",
-            patience.as_millis()
-        )),
-        Some(Err(overlong)) => Err(format!(
-            "the answer to {command} never ends: {}",
-            excerpt(&overlong.0)
-        )),
-        Some(Ok(answer)) => number(&answer).ok_or_else(|| {
-            format!(
-                "the answer to {command} is not a number: {}",
-                excerpt(&answer)
-            )
-        }),
+        None => Err(format!("no answer to {command} within {} ms", patience.as_millis())),
+        Some(Err(overlong)) => Err(format!("the answer to {command} never ends: {}", excerpt(&overlong.0))),
+        Some(Ok(answer)) => {
+            number(&answer).ok_or_else(|| format!("the answer to {command} is not a number: {}", excerpt(&answer)))
+        }
     })
 }
 

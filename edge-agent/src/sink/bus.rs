@@ -25,9 +25,7 @@ impl Sink for BusSink {
             .publish(topics::RAW, records)
             .await
             .map(drop)
-            .map_err(|error| {
-                SinkError::Unreachable(format!("the bus does not take envelopes: {error}"))
-            })
+            .map_err(|error| SinkError::Unreachable(format!("the bus does not take envelopes: {error}")))
     }
 }
 

@@ -70,15 +70,13 @@ impl HttpsSink {
             StatusCode::UNAUTHORIZED => SinkError::Refused(format!(
                 "the gateway {url} does not know this agent's token ({said}); enrol again with `orrery-edge enroll`"
             )),
-            StatusCode::FORBIDDEN => {
-                SinkError::Refused(format!("the gateway {url} refuses the envelopes: {said}"))
-            }
+            StatusCode::FORBIDDEN => SinkError::Refused(format!("the gateway {url} refuses the envelopes: {said}")),
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
                 SinkError::Unreachable(format!("the gateway {url} is busy ({status})"))
             }
-            status if status.is_client_error() => SinkError::Refused(format!(
-                "the gateway {url} refuses the envelopes ({status}): {said}"
-            )),
+            status if status.is_client_error() => {
+                SinkError::Refused(format!("the gateway {url} refuses the envelopes ({status}): {said}"))
+            }
             status => SinkError::Unreachable(format!(
                 "the gateway {url} cannot take envelopes now ({status}): {said}"
             )),

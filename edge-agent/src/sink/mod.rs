@@ -81,11 +81,7 @@ pub async fn forward(
                 continue;
             }
         };
-        let envelopes: Vec<Bytes> = batch
-            .entries
-            .iter()
-            .map(|entry| entry.record.value.clone())
-            .collect();
+        let envelopes: Vec<Bytes> = batch.entries.iter().map(|entry| entry.record.value.clone()).collect();
         if !envelopes.is_empty() {
             let sent = tokio::select! {
                 sent = sink.send(&envelopes) => sent,
@@ -95,10 +91,7 @@ pub async fn forward(
                 status.send_failures.increment();
                 let text = error.to_string();
                 if told.as_ref() != Some(&text) {
-                    tracing::warn!(
-                        waiting = status.spool_backlog(),
-                        "{text}; the spool keeps everything"
-                    );
+                    tracing::warn!(waiting = status.spool_backlog(), "{text}; the spool keeps everything");
                     told = Some(text);
                 }
                 let wait = match error {

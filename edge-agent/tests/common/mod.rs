@@ -15,42 +15,25 @@ use std::time::Duration;
 
 use orrery_bus::journal::JournalOptions;
 use orrery_bus::{From, JournalBus, SharedBus, Subscription};
-use orrery_edge_agent::config::{
-    ChannelConfig, Config, ConnectorConfig, DeviceConfig, StreamConfig,
-};
+use orrery_edge_agent::config::{ChannelConfig, Config, ConnectorConfig, DeviceConfig, StreamConfig};
 use orrery_edge_agent::{Deps, Error, Status, SystemClock, keys, run};
 use orrery_protocol::{
-    Clock, DeviceId, Digest, Envelope, PayloadType, PublicKey, SampleBlock, SealKey, Unverified,
-    Verified, topics,
+    Clock, DeviceId, Digest, Envelope, PayloadType, PublicKey, SampleBlock, SealKey, Unverified, Verified, topics,
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// A port nobody listens on.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// The interpreter of the environment of foreign programs.
 pub fn python() -> PathBuf {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/servers/venv.sh");
     let output = Command::new("bash").arg(script).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    PathBuf::from(
-        String::from_utf8_lossy(&output.stdout)
-            .trim()
-            .lines()
-            .last()
-            .unwrap(),
-    )
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    PathBuf::from(String::from_utf8_lossy(&output.stdout).trim().lines().last().unwrap())
 }
 
 /// A child process, killed when dropped.
@@ -143,10 +126,7 @@ impl Mosquitto {
             .unwrap();
         use tokio::io::AsyncWriteExt;
         let mut input = publisher.stdin.take().unwrap();
-        input
-            .write_all((lines.join("\n") + "\n").as_bytes())
-            .await
-            .unwrap();
+        input.write_all((lines.join("\n") + "\n").as_bytes()).await.unwrap();
         drop(input);
         assert!(publisher.wait().await.unwrap().success());
     }
@@ -212,11 +192,7 @@ impl Agent {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(run(config.clone(), deps, stop.clone()));
-        Self {
-            status,
-            stop,
-            tasks,
-        }
+        Self { status, stop, tasks }
     }
 
     pub async fn stop(mut self) {
@@ -271,25 +247,16 @@ impl Reader {
                             "the chain of {} is broken",
                             claims.device_id
                         );
-                        let expected = if *boot == claims.boot_id {
-                            sequence + 1
-                        } else {
-                            0
-                        };
+                        let expected = if *boot == claims.boot_id { sequence + 1 } else { 0 };
                         assert_eq!(claims.sequence, expected);
                     }
-                    self.previous.insert(
-                        claims.device_id.clone(),
-                        (digest, claims.sequence, claims.boot_id),
-                    );
+                    self.previous
+                        .insert(claims.device_id.clone(), (digest, claims.sequence, claims.boot_id));
                     self.seen.push(envelope);
                 }
             }
         };
-        if tokio::time::timeout(Duration::from_secs(20), reading)
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(Duration::from_secs(20), reading).await.is_err() {
             let kinds: Vec<_> = self
                 .seen
                 .iter()
@@ -338,10 +305,7 @@ pub fn values(seen: &[Verified<Envelope>], channel: &str) -> Vec<f64> {
 
 /// Whether two sets of numbers are the same, whatever their order and repetition.
 pub fn same_set(found: &[f64], wanted: impl Iterator<Item = f64>) -> bool {
-    let bits = |values: &mut dyn Iterator<Item = f64>| {
-        values
-            .map(f64::to_bits)
-            .collect::<std::collections::BTreeSet<_>>()
-    };
+    let bits =
+        |values: &mut dyn Iterator<Item = f64>| values.map(f64::to_bits).collect::<std::collections::BTreeSet<_>>();
     bits(&mut found.iter().copied()) == bits(&mut wanted.into_iter())
 }

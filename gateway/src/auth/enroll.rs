@@ -42,33 +42,24 @@ pub struct EnrolmentToken {
 /// Makes a one-time enrolment token.
 #[utoipa::path(post, path = "/enrollment-tokens", tag = "gateway", request_body = TokenRequest,
     responses((status = 201, body = EnrolmentToken)))]
-pub async fn make_token(
-    State(app): State<Shared>,
-    body: Bytes,
-) -> Result<(StatusCode, Json<EnrolmentToken>), Refusal> {
+pub async fn make_token(State(app): State<Shared>, body: Bytes) -> Result<(StatusCode, Json<EnrolmentToken>), Refusal> {
     let request: TokenRequest = if body.is_empty() {
         TokenRequest::default()
     } else {
-        serde_json::from_slice(&body)
-            .map_err(|error| Refusal::bad_request(format!("the body: {error}")))?
+        serde_json::from_slice(&body).map_err(|error| Refusal::bad_request(format!("the body: {error}")))?
     };
     if request.note.len() > MAX_NOTE || request.note.chars().any(char::is_control) {
         return Err(Refusal::bad_request(format!(
             "`note` takes at most {MAX_NOTE} printable bytes"
         )));
     }
-    let minutes = request
-        .minutes
-        .unwrap_or(app.config.enrolment_token_minutes);
+    let minutes = request.minutes.unwrap_or(app.config.enrolment_token_minutes);
     if minutes == 0 || minutes > MAX_TOKEN_MINUTES {
         return Err(Refusal::bad_request(format!(
             "`minutes` must lie between 1 and {MAX_TOKEN_MINUTES}"
         )));
     }
-    let (now, life) = (
-        app.clock.wall(),
-        Duration::from_secs(u64::from(minutes) * 60),
-    );
+    let (now, life) = (app.clock.wall(), Duration::from_secs(u64::from(minutes) * 60));
     let secret = app
         .trust
         .make_enrolment(request.note, now, life)
@@ -169,15 +160,9 @@ pub async fn enroll(
 }
 
 /// An operator enrols without a token of his own making: one is made and spent in the same request.
-async fn operator_reservation(
-    app: &Shared,
-    now: TaiNanos,
-) -> Result<super::trust::Reservation, Refusal> {
+async fn operator_reservation(app: &Shared, now: TaiNanos) -> Result<super::trust::Reservation, Refusal> {
     let life = Duration::from_secs(60);
-    let secret = (app
-        .trust
-        .make_enrolment("operator".to_owned(), now, life)
-        .await)
+    let secret = (app.trust.make_enrolment("operator".to_owned(), now, life).await)
         .map_err(|error| Refusal::internal(&error))?;
     app.trust
         .reserve(secret.expose(), now)
@@ -220,17 +205,16 @@ fn parse(request: &EnrolmentRequest) -> Result<Vec<Wish>, Refusal> {
     let mut seen = HashSet::new();
     let mut wishes = Vec::with_capacity(count);
     for (index, text) in request.device_ids.iter().enumerate() {
-        let device = DeviceId::new(text)
-            .map_err(|error| Refusal::bad_request(format!("`device_ids[{index}]`: {error}")))?;
+        let device =
+            DeviceId::new(text).map_err(|error| Refusal::bad_request(format!("`device_ids[{index}]`: {error}")))?;
         if !seen.insert(device.clone()) {
-            return Err(Refusal::bad_request(format!(
-                "`device_ids` names {device} twice"
-            )));
+            return Err(Refusal::bad_request(format!("`device_ids` names {device} twice")));
         }
         let key = match request.keys.get(index) {
-            Some(Some(text)) => Some(parse_key(text).map_err(|reason| {
-                Refusal::bad_request(format!("`keys[{index}]` (of {device}): {reason}"))
-            })?),
+            Some(Some(text)) => Some(
+                parse_key(text)
+                    .map_err(|reason| Refusal::bad_request(format!("`keys[{index}]` (of {device}): {reason}")))?,
+            ),
             _ => None,
         };
         let title = request.titles.get(index).cloned().flatten();

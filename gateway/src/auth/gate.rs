@@ -52,9 +52,8 @@ fn authenticate(app: &Shared, headers: &HeaderMap) -> Result<(Principal, Proof),
             let (scheme, token) = text.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
         });
-        let token = token.ok_or_else(|| {
-            Refusal::unauthenticated("the Authorization header must read `Bearer` and a token")
-        })?;
+        let token =
+            token.ok_or_else(|| Refusal::unauthenticated("the Authorization header must read `Bearer` and a token"))?;
         return Ok((by_token(app, token)?, Proof::Bearer));
     }
     match session::cookie(headers) {
@@ -142,9 +141,6 @@ fn authorise(principal: &Principal, method: &Method, uri: &Uri) -> Result<(), Re
 
 /// Whether the request changes nothing and opens nothing, whoever sends it.
 fn is_harmless(request: &Request) -> bool {
-    let safe = matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::OPTIONS
-    );
+    let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     safe && !request.headers().contains_key(header::UPGRADE)
 }

@@ -42,20 +42,14 @@ impl Secret {
     /// A fresh secret of the kind.
     pub fn generate(kind: Kind) -> Result<Self, KeysError> {
         let bytes: [u8; 32] = random()?;
-        Ok(Self(format!(
-            "{}{}",
-            kind.prefix(),
-            URL_SAFE_NO_PAD.encode(bytes)
-        )))
+        Ok(Self(format!("{}{}", kind.prefix(), URL_SAFE_NO_PAD.encode(bytes))))
     }
 
     /// A secret read back from its file.
     pub fn from_text(text: &str, kind: Kind) -> Option<Self> {
         let text = text.trim();
         let body = text.strip_prefix(kind.prefix())?;
-        let complete = URL_SAFE_NO_PAD
-            .decode(body)
-            .is_ok_and(|bytes| bytes.len() == 32);
+        let complete = URL_SAFE_NO_PAD.decode(body).is_ok_and(|bytes| bytes.len() == 32);
         complete.then(|| Self(text.to_owned()))
     }
 
@@ -97,11 +91,7 @@ impl Fingerprint {
 
     /// Whether two fingerprints are one, in a time that does not depend on where they differ.
     pub fn same(&self, other: &Self) -> bool {
-        let difference = self
-            .0
-            .iter()
-            .zip(other.0)
-            .fold(0u8, |sum, (a, b)| sum | (a ^ b));
+        let difference = self.0.iter().zip(other.0).fold(0u8, |sum, (a, b)| sum | (a ^ b));
         std::hint::black_box(difference) == 0
     }
 

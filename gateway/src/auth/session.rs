@@ -70,36 +70,21 @@ impl Origins {
     pub fn new(public_url: Option<&str>) -> Self {
         let uri: Option<Uri> = public_url.and_then(|url| url.parse().ok());
         Self {
-            https: uri
-                .as_ref()
-                .is_some_and(|uri| uri.scheme_str() == Some("https")),
-            public: uri.and_then(|uri| {
-                uri.authority()
-                    .map(|authority| authority.as_str().to_owned())
-            }),
+            https: uri.as_ref().is_some_and(|uri| uri.scheme_str() == Some("https")),
+            public: uri.and_then(|uri| uri.authority().map(|authority| authority.as_str().to_owned())),
         }
     }
 
     /// Whether a browser says that our own page asked. A request with neither header is not from a page.
     pub fn match_request(&self, request: &Request) -> bool {
-        let text = |name| {
-            request
-                .headers()
-                .get(name)
-                .and_then(|value| value.to_str().ok())
-        };
+        let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
         let Some(origin) = text(header::ORIGIN) else {
             return text(header::HeaderName::from_static("sec-fetch-site")) == Some("same-origin");
         };
         let Some((_, authority)) = origin.split_once("://") else {
             return false;
         };
-        let asked = text(header::HOST).or_else(|| {
-            request
-                .uri()
-                .authority()
-                .map(|authority| authority.as_str())
-        });
+        let asked = text(header::HOST).or_else(|| request.uri().authority().map(|authority| authority.as_str()));
         asked.is_some_and(|host| host.eq_ignore_ascii_case(authority))
             || self
                 .public
@@ -116,9 +101,7 @@ mod tests {
     fn request(headers: &[(&str, &str)]) -> Request {
         let builder = headers
             .iter()
-            .fold(Request::builder().uri("/"), |builder, (k, v)| {
-                builder.header(*k, *v)
-            });
+            .fold(Request::builder().uri("/"), |builder, (k, v)| builder.header(*k, *v));
         builder.body(Body::empty()).unwrap()
     }
 
@@ -127,18 +110,9 @@ mod tests {
         let plain = Origins::default();
         let behind = Origins::new(Some("https://bench.example"));
         assert!(behind.https && !plain.https);
-        let own = request(&[
-            ("host", "127.0.0.1:7070"),
-            ("origin", "http://127.0.0.1:7070"),
-        ]);
-        let neighbour = request(&[
-            ("host", "127.0.0.1:7070"),
-            ("origin", "http://127.0.0.1:9000"),
-        ]);
-        let proxied = request(&[
-            ("host", "10.0.0.1:7070"),
-            ("origin", "https://bench.example"),
-        ]);
+        let own = request(&[("host", "127.0.0.1:7070"), ("origin", "http://127.0.0.1:7070")]);
+        let neighbour = request(&[("host", "127.0.0.1:7070"), ("origin", "http://127.0.0.1:9000")]);
+        let proxied = request(&[("host", "10.0.0.1:7070"), ("origin", "https://bench.example")]);
         assert!(plain.match_request(&own));
         assert!(!plain.match_request(&neighbour));
         assert!(!plain.match_request(&proxied) && behind.match_request(&proxied));
@@ -150,14 +124,8 @@ mod tests {
 
     #[test]
     fn the_cookie_is_found_among_others() {
-        let jar = request(&[
-            ("cookie", "a=b; orrery_session=xyz"),
-            ("cookie", "orrery_session_2=no"),
-        ]);
+        let jar = request(&[("cookie", "a=b; orrery_session=xyz"), ("cookie", "orrery_session_2=no")]);
         assert_eq!(cookie(jar.headers()), Some("xyz"));
-        assert_eq!(
-            cookie(request(&[("cookie", "xorrery_session=1")]).headers()),
-            None
-        );
+        assert_eq!(cookie(request(&[("cookie", "xorrery_session=1")]).headers()), None);
     }
 }

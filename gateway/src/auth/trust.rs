@@ -60,14 +60,10 @@ pub struct Agent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum EnrolmentRefused {
     /// Never made here, or forgotten.
-    #[error(
-        "this enrolment token is not known here: make one with `POST /api/v1/enrollment-tokens`"
-    )]
+    #[error("this enrolment token is not known here: make one with `POST /api/v1/enrollment-tokens`")]
     Unknown,
     /// Its time is over.
-    #[error(
-        "this enrolment token has expired: make a new one with `POST /api/v1/enrollment-tokens`"
-    )]
+    #[error("this enrolment token has expired: make a new one with `POST /api/v1/enrollment-tokens`")]
     Expired,
     /// It enrolled someone already, or is about to.
     #[error(
@@ -121,12 +117,7 @@ impl Trust {
     }
 
     /// Makes a one-time enrolment token, durable before it is returned.
-    pub async fn make_enrolment(
-        &self,
-        note: String,
-        now: TaiNanos,
-        life: Duration,
-    ) -> Result<Secret, KeysError> {
+    pub async fn make_enrolment(&self, note: String, now: TaiNanos, life: Duration) -> Result<Secret, KeysError> {
         let secret = Secret::generate(Kind::Enrolment)?;
         let enrolment = Enrolment {
             note,
@@ -144,17 +135,11 @@ impl Trust {
 
     /// Whether an enrolment token would open now; returns its note.
     pub fn check_enrolment(&self, text: &str, now: TaiNanos) -> Result<String, EnrolmentRefused> {
-        self.read(|state| {
-            check(state.enrolments.get(&Fingerprint::of(text)), now).map(|found| found.note.clone())
-        })
+        self.read(|state| check(state.enrolments.get(&Fingerprint::of(text)), now).map(|found| found.note.clone()))
     }
 
     /// Takes an enrolment token so that nobody else can; dropping the reservation gives it back.
-    pub fn reserve(
-        self: &Arc<Self>,
-        text: &str,
-        now: TaiNanos,
-    ) -> Result<Reservation, EnrolmentRefused> {
+    pub fn reserve(self: &Arc<Self>, text: &str, now: TaiNanos) -> Result<Reservation, EnrolmentRefused> {
         let fingerprint = Fingerprint::of(text);
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         let note = check(state.enrolments.get(&fingerprint), now)?.note.clone();
@@ -209,11 +194,7 @@ impl Reservation {
     }
 
     /// Spends the token and makes the agent's own, both durable before it returns.
-    pub async fn spend(
-        mut self,
-        devices: Vec<DeviceId>,
-        now: TaiNanos,
-    ) -> Result<Secret, KeysError> {
+    pub async fn spend(mut self, devices: Vec<DeviceId>, now: TaiNanos) -> Result<Secret, KeysError> {
         let secret = Secret::generate(Kind::Agent)?;
         let name = match devices.as_slice() {
             [] => "agent".to_owned(),
@@ -241,11 +222,7 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         if self.open {
-            let mut state = self
-                .trust
-                .state
-                .write()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut state = self.trust.state.write().unwrap_or_else(PoisonError::into_inner);
             if let Some(enrolment) = state.enrolments.get_mut(&self.fingerprint) {
                 enrolment.reserved = false;
             }
@@ -334,8 +311,7 @@ fn decode(bytes: &[u8]) -> Result<State, String> {
     if file.version != 1 {
         return Err(format!("version {} is of a newer Orrery", file.version));
     }
-    let fingerprint =
-        |text: &str| Fingerprint::from_hex(text).ok_or_else(|| format!("`{text}` is no SHA-256"));
+    let fingerprint = |text: &str| Fingerprint::from_hex(text).ok_or_else(|| format!("`{text}` is no SHA-256"));
     let mut state = State::default();
     for entry in file.enrolments {
         let enrolment = Enrolment {
@@ -344,9 +320,7 @@ fn decode(bytes: &[u8]) -> Result<State, String> {
             used: entry.used,
             reserved: false,
         };
-        state
-            .enrolments
-            .insert(fingerprint(&entry.sha256)?, enrolment);
+        state.enrolments.insert(fingerprint(&entry.sha256)?, enrolment);
     }
     for entry in file.agents {
         let agent = Agent {
@@ -373,16 +347,10 @@ mod tests {
     async fn tokens_survive_a_restart_and_only_their_fingerprints_are_stored() {
         let folder = tempfile::tempdir().unwrap();
         let trust = Arc::new(Trust::open(folder.path()).unwrap());
-        let one_time = trust
-            .make_enrolment("bench".into(), NOW, HOUR)
-            .await
-            .unwrap();
+        let one_time = trust.make_enrolment("bench".into(), NOW, HOUR).await.unwrap();
         let reservation = trust.reserve(one_time.expose(), NOW).unwrap();
         assert_eq!(reservation.note(), "bench");
-        let token = reservation
-            .spend(vec![device("a"), device("b")], NOW)
-            .await
-            .unwrap();
+        let token = reservation.spend(vec![device("a"), device("b")], NOW).await.unwrap();
 
         let again = Arc::new(Trust::open(folder.path()).unwrap());
         assert!(again.is_operator(trust.operator().expose()));
@@ -404,10 +372,7 @@ mod tests {
     async fn a_reservation_excludes_others_and_returns_the_token_when_dropped() {
         let folder = tempfile::tempdir().unwrap();
         let trust = Arc::new(Trust::open(folder.path()).unwrap());
-        let one_time = trust
-            .make_enrolment(String::new(), NOW, HOUR)
-            .await
-            .unwrap();
+        let one_time = trust.make_enrolment(String::new(), NOW, HOUR).await.unwrap();
         let first = trust.reserve(one_time.expose(), NOW).unwrap();
         assert_eq!(
             trust.reserve(one_time.expose(), NOW).unwrap_err(),
@@ -416,15 +381,10 @@ mod tests {
         drop(first);
         assert!(trust.reserve(one_time.expose(), NOW).is_ok());
         assert_eq!(
-            trust
-                .reserve(one_time.expose(), NOW.plus(HOUR))
-                .unwrap_err(),
+            trust.reserve(one_time.expose(), NOW.plus(HOUR)).unwrap_err(),
             EnrolmentRefused::Expired
         );
-        assert_eq!(
-            trust.reserve("orr_en_x", NOW).unwrap_err(),
-            EnrolmentRefused::Unknown
-        );
+        assert_eq!(trust.reserve("orr_en_x", NOW).unwrap_err(), EnrolmentRefused::Unknown);
     }
 
     #[test]

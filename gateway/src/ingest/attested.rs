@@ -13,8 +13,7 @@ use axum::body::Bytes;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use orrery_protocol::{
-    BootId, Chain, Clock, DeviceId, MAX_PAYLOAD, PayloadType, Principal, PublicKey, Role, SealKey,
-    TaiNanos, Unverified,
+    BootId, Chain, Clock, DeviceId, MAX_PAYLOAD, PayloadType, Principal, PublicKey, Role, SealKey, TaiNanos, Unverified,
 };
 use serde::Deserialize;
 use tokio::sync::Mutex;
@@ -124,12 +123,7 @@ pub async fn take(app: &Shared, principal: &Principal, body: &Bytes) -> Result<u
         None => first_use(app, device).await?,
     };
     let sealed = chain
-        .seal(
-            &attestor.key,
-            reading.timestamp,
-            reading.kind,
-            &reading.payload,
-        )
+        .seal(&attestor.key, reading.timestamp, reading.kind, &reading.payload)
         .map_err(|error| Refusal::bad_request(error.to_string()))?;
     files::replace_in_background(attestor.last_path(device), sealed.bytes.clone())
         .await
@@ -200,15 +194,12 @@ struct Parsed {
 fn parse(body: &[u8]) -> Result<Parsed, Refusal> {
     let reading: Reading = serde_json::from_slice(body)
         .map_err(|error| Refusal::bad_request(format!("the body is no reading: {error}")))?;
-    let device = DeviceId::new(&reading.device_id)
-        .map_err(|error| Refusal::bad_request(format!("`device_id`: {error}")))?;
+    let device =
+        DeviceId::new(&reading.device_id).map_err(|error| Refusal::bad_request(format!("`device_id`: {error}")))?;
     let timestamp = TaiNanos::parse_rfc3339(&reading.timestamp)
         .map_err(|error| Refusal::bad_request(format!("`timestamp`: {error}")))?;
     let kind = PayloadType::parse(&reading.payload_type).ok_or_else(|| {
-        let known: Vec<&str> = PayloadType::ALL
-            .into_iter()
-            .map(PayloadType::as_str)
-            .collect();
+        let known: Vec<&str> = PayloadType::ALL.into_iter().map(PayloadType::as_str).collect();
         Refusal::bad_request(format!(
             "`payload_type` is `{}`; it is one of {}",
             reading.payload_type,

@@ -49,24 +49,20 @@ pub async fn take(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<Taken>), Refusal> {
     let body = body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Refusal::too_large(format!(
-            "a request takes at most {MAX_BODY} bytes: split it"
-        )),
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            Refusal::too_large(format!("a request takes at most {MAX_BODY} bytes: split it"))
+        }
         _ => Refusal::bad_request(rejection.body_text()),
     })?;
     // Held until the bus has answered: what is in memory at once stays bounded however slow the disk is.
     let kib = u32::try_from(body.len().div_ceil(1024)).unwrap_or(u32::MAX);
-    let _room = app
-        .ingest_room
-        .clone()
-        .try_acquire_many_owned(kib)
-        .map_err(|_| {
-            app.metrics.ingest.turned_away.add(1);
-            Refusal::unavailable(
-                "too many envelopes are on their way to the bus already: send again shortly",
-                1,
-            )
-        })?;
+    let _room = app.ingest_room.clone().try_acquire_many_owned(kib).map_err(|_| {
+        app.metrics.ingest.turned_away.add(1);
+        Refusal::unavailable(
+            "too many envelopes are on their way to the bus already: send again shortly",
+            1,
+        )
+    })?;
     let media_type = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
@@ -99,12 +95,10 @@ async fn take_framed(app: &Shared, principal: &Principal, body: Bytes) -> Result
                 "more than {MAX_FRAMES} envelopes in one request: split it"
             )));
         }
-        let frame = frame.map_err(|error| {
-            Refusal::bad_request(format!("frame {index}: {error}; nothing was taken"))
-        })?;
-        let envelope = Unverified::parse(frame.to_vec()).map_err(|error| {
-            Refusal::bad_request(format!("frame {index}: {error}; nothing was taken"))
-        })?;
+        let frame =
+            frame.map_err(|error| Refusal::bad_request(format!("frame {index}: {error}; nothing was taken")))?;
+        let envelope = Unverified::parse(frame.to_vec())
+            .map_err(|error| Refusal::bad_request(format!("frame {index}: {error}; nothing was taken")))?;
         let device = &envelope.claims().device_id;
         if !principal.may_send_for(device) {
             return Err(Refusal::forbidden(format!(

@@ -131,10 +131,7 @@ mod tests {
             },
         );
         assert_eq!(Frontier::decode(&frontier.encode()), Ok(frontier));
-        assert_eq!(
-            Frontier::decode(&Frontier::default().encode()),
-            Ok(Frontier::default())
-        );
+        assert_eq!(Frontier::decode(&Frontier::default().encode()), Ok(Frontier::default()));
     }
 
     #[test]
@@ -176,9 +173,7 @@ mod tests {
             );
         }
         assert_eq!(frontier.streams().count(), MAX_STREAMS);
-        assert!(
-            frontier.get(&stream("d/s0")).is_none() && frontier.get(&stream("d/s521")).is_some()
-        );
+        assert!(frontier.get(&stream("d/s0")).is_none() && frontier.get(&stream("d/s521")).is_some());
     }
 
     #[test]

@@ -76,11 +76,8 @@ impl Feed {
         let wanted = self.hub.wants_stream(&block.stream);
         if block.is_empty() {
             if wanted {
-                self.hub.publish(
-                    &block.stream,
-                    None,
-                    Some(&Arc::new(message::watermark(block))),
-                );
+                self.hub
+                    .publish(&block.stream, None, Some(&Arc::new(message::watermark(block))));
             }
             return;
         }
@@ -97,8 +94,7 @@ impl Feed {
             self.frontier.advance(&block.stream, seen);
             let message: Option<Arc<Outgoing>> =
                 wanted.then(|| Arc::new(message::samples(block, rows, &self.frontier.encode())));
-            self.hub
-                .publish(&block.stream, Some(seen), message.as_ref());
+            self.hub.publish(&block.stream, Some(seen), message.as_ref());
         }
     }
 
@@ -110,9 +106,7 @@ impl Feed {
             self.last.insert(block.stream.clone(), newest);
             return 0..rows;
         };
-        let first = (0..rows)
-            .find(|&row| block.key(row) > *last)
-            .unwrap_or(rows);
+        let first = (0..rows).find(|&row| block.key(row) > *last).unwrap_or(rows);
         if newest > *last {
             *last = newest;
         }

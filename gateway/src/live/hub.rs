@@ -28,12 +28,7 @@ pub enum Topic {
 
 impl Topic {
     /// All of them.
-    pub const ALL: [Self; 4] = [
-        Self::Devices,
-        Self::Forecast,
-        Self::Control,
-        Self::Provenance,
-    ];
+    pub const ALL: [Self; 4] = [Self::Devices, Self::Forecast, Self::Control, Self::Provenance];
 
     /// Its name in messages.
     pub fn as_str(self) -> &'static str {
@@ -161,10 +156,7 @@ impl Hub {
     }
 
     pub(super) fn wants_stream(&self, stream: &StreamId) -> bool {
-        self.lock()
-            .clients
-            .values()
-            .any(|(interest, _)| interest.wants(stream))
+        self.lock().clients.values().any(|(interest, _)| interest.wants(stream))
     }
 
     pub(super) fn wants_topic(&self, topic: Topic) -> bool {
@@ -181,21 +173,13 @@ impl Hub {
 
     /// Moves the stream on and gives the message to who wants the stream, in one step: a client that subscribes sees
     /// either the frontier before and the message, or the frontier after.
-    pub(super) fn publish(
-        &self,
-        stream: &StreamId,
-        seen: Option<Seen>,
-        message: Option<&Arc<Outgoing>>,
-    ) {
+    pub(super) fn publish(&self, stream: &StreamId, seen: Option<Seen>, message: Option<&Arc<Outgoing>>) {
         let mut state = self.lock();
         if let Some(seen) = seen {
             state.frontier.advance(stream, seen);
         }
         if let Some(message) = message {
-            let wanting = state
-                .clients
-                .values()
-                .filter(|(interest, _)| interest.wants(stream));
+            let wanting = state.clients.values().filter(|(interest, _)| interest.wants(stream));
             self.hand_out(wanting, message);
         }
     }
@@ -209,11 +193,7 @@ impl Hub {
         self.hand_out(wanting, message);
     }
 
-    fn hand_out<'a>(
-        &self,
-        to: impl Iterator<Item = &'a (Interest, Arc<Queue>)>,
-        message: &Arc<Outgoing>,
-    ) {
+    fn hand_out<'a>(&self, to: impl Iterator<Item = &'a (Interest, Arc<Queue>)>, message: &Arc<Outgoing>) {
         for (_, queue) in to {
             self.dropped.add(queue.push(Arc::clone(message)));
             self.messages.add(1);
@@ -238,10 +218,7 @@ impl Client {
     /// cursor, and the last that has passed here: what lies between is to be loaded from the window route, what comes
     /// after follows by itself.
     pub fn subscribe(&self, interest: Interest, cursor: Option<&str>) -> Result<(), NoCursor> {
-        let seen = cursor
-            .map(Frontier::decode)
-            .transpose()?
-            .unwrap_or_default();
+        let seen = cursor.map(Frontier::decode).transpose()?.unwrap_or_default();
         let mut state = self.hub.lock();
         let mut streams = interest.streams.clone();
         if interest.every_stream {
@@ -359,10 +336,7 @@ mod tests {
             TaiNanos(1_700_000_000_000_000_000).to_unix_millis()
         );
         assert_eq!(resume["streams"]["x/y"], Value::Null);
-        assert_eq!(
-            client.subscribe(interest(&[]), Some("rubbish")),
-            Err(NoCursor)
-        );
+        assert_eq!(client.subscribe(interest(&[]), Some("rubbish")), Err(NoCursor));
     }
 
     #[test]

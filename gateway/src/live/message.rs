@@ -84,9 +84,7 @@ pub fn samples(block: &AlignedBlock, rows: Range<usize>, cursor: &str) -> Outgoi
         }
         string(&mut text, &name);
         text.push_str(":[");
-        list(&mut text, rows.clone(), |text, row| {
-            value(text, column, row)
-        });
+        list(&mut text, rows.clone(), |text, row| value(text, column, row));
         text.push(']');
     }
     let sequences = block.batch.column(3).as_primitive::<UInt64Type>();
@@ -126,10 +124,9 @@ pub fn watermark(block: &AlignedBlock) -> Outgoing {
 /// Rows came late: what a client holds of this span is no longer all there is.
 pub fn invalidate(block: &AlignedBlock, rows: Range<usize>) -> Outgoing {
     let times = rows.map(|row| block.time(row));
-    let (from, to) = times.fold(
-        (TaiNanos(i64::MAX), TaiNanos(i64::MIN)),
-        |(from, to), time| (from.min(time), to.max(time)),
-    );
+    let (from, to) = times.fold((TaiNanos(i64::MAX), TaiNanos(i64::MIN)), |(from, to), time| {
+        (from.min(time), to.max(time))
+    });
     let rows = Rows {
         stream: block.stream.clone(),
         from_ms: from.to_unix_millis(),
@@ -215,9 +212,7 @@ mod tests {
     use super::*;
 
     fn block() -> AlignedBlock {
-        let start = TaiNanos::parse_rfc3339("2026-11-21T14:32:07.0000005Z")
-            .unwrap()
-            .0;
+        let start = TaiNanos::parse_rfc3339("2026-11-21T14:32:07.0000005Z").unwrap().0;
         let field = |name: &str, kind| Arc::new(Field::new(name, kind, true));
         let channels: Vec<(Arc<Field>, ArrayRef)> = vec![
             (
@@ -228,10 +223,7 @@ mod tests {
                 field("f", DataType::Float32),
                 Arc::new(Float32Array::from(vec![0.1, f32::INFINITY, -1.0])),
             ),
-            (
-                field("n", DataType::Int64),
-                Arc::new(Int64Array::from(vec![1, 2, 3])),
-            ),
+            (field("n", DataType::Int64), Arc::new(Int64Array::from(vec![1, 2, 3]))),
             (
                 field("on", DataType::Boolean),
                 Arc::new(BooleanArray::from(vec![true, false, true])),
@@ -293,16 +285,10 @@ mod tests {
     #[test]
     fn the_other_messages_are_json_too() {
         let value: Value = serde_json::from_str(&watermark(&block()).text).unwrap();
-        assert_eq!(
-            (&value["type"], &value["revision"]),
-            (&json!("watermark"), &json!("5"))
-        );
+        assert_eq!((&value["type"], &value["revision"]), (&json!("watermark"), &json!("5")));
         let value: Value = serde_json::from_str(&invalidate(&block(), 0..2).text).unwrap();
         assert!(value["to_ms"].as_f64() > value["from_ms"].as_f64());
         let value: Value = serde_json::from_str(&hello(TaiNanos(0), "0.1.0").text).unwrap();
-        assert!(
-            value["leap_expires"].as_str().unwrap().ends_with('Z'),
-            "{value}"
-        );
+        assert!(value["leap_expires"].as_str().unwrap().ends_with('Z'), "{value}");
     }
 }

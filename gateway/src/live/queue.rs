@@ -106,9 +106,7 @@ impl Lost {
         }
         let lost = std::mem::take(self);
         let streams: serde_json::Map<_, _> = (lost.spans.into_iter())
-            .map(|(stream, (from, to))| {
-                (stream.to_string(), json!({ "from_ms": from, "to_ms": to }))
-            })
+            .map(|(stream, (from, to))| (stream.to_string(), json!({ "from_ms": from, "to_ms": to })))
             .collect();
         let gap = json!({
             "type": "gap",
@@ -146,12 +144,7 @@ mod tests {
         for at in 0..3 {
             assert_eq!(queue.push(message(f64::from(at))), 0);
         }
-        let texts: Vec<String> = queue
-            .take()
-            .await
-            .iter()
-            .map(|m| m.text.to_string())
-            .collect();
+        let texts: Vec<String> = queue.take().await.iter().map(|m| m.text.to_string()).collect();
         assert_eq!(texts, ["0", "1", "2"]);
     }
 
@@ -165,10 +158,7 @@ mod tests {
         let gap: Value = serde_json::from_str(&taken[0].text).unwrap();
         assert_eq!(gap["type"], "gap");
         assert_eq!(gap["messages"], 7);
-        assert_eq!(
-            gap["streams"]["a/b"],
-            json!({ "from_ms": 0.0, "to_ms": 6.5 })
-        );
+        assert_eq!(gap["streams"]["a/b"], json!({ "from_ms": 0.0, "to_ms": 6.5 }));
         let kept: Vec<String> = taken[1..].iter().map(|m| m.text.to_string()).collect();
         assert_eq!(kept, ["7", "8", "9"]);
         queue.push(message(10.0));

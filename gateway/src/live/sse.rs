@@ -45,14 +45,10 @@ pub async fn events(
     query: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Response, Refusal> {
     let Query(wanted) = query.map_err(|rejection| Refusal::bad_request(rejection.body_text()))?;
-    let interest = Interest::parse(names(&wanted.streams), wanted.topics.as_deref().map(names))
-        .map_err(Refusal::bad_request)?;
-    let resumed = headers
-        .get("last-event-id")
-        .and_then(|value| value.to_str().ok());
-    let cursor = resumed
-        .or(wanted.cursor.as_deref())
-        .filter(|text| !text.is_empty());
+    let interest =
+        Interest::parse(names(&wanted.streams), wanted.topics.as_deref().map(names)).map_err(Refusal::bad_request)?;
+    let resumed = headers.get("last-event-id").and_then(|value| value.to_str().ok());
+    let cursor = resumed.or(wanted.cursor.as_deref()).filter(|text| !text.is_empty());
     let room = app.live_room()?;
     let client = app.hub.join();
     client.push(message::hello(app.clock.wall(), &app.build));
@@ -71,17 +67,14 @@ pub async fn events(
         .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
         .into_response();
     // A proxy that buffers would turn a live stream into a late one.
-    response.headers_mut().insert(
-        "x-accel-buffering",
-        axum::http::HeaderValue::from_static("no"),
-    );
+    response
+        .headers_mut()
+        .insert("x-accel-buffering", axum::http::HeaderValue::from_static("no"));
     Ok(response)
 }
 
 fn names(list: &str) -> impl Iterator<Item = &str> {
-    list.split(',')
-        .map(str::trim)
-        .filter(|name| !name.is_empty())
+    list.split(',').map(str::trim).filter(|name| !name.is_empty())
 }
 
 struct Reading {

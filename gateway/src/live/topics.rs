@@ -47,10 +47,7 @@ async fn poll(topic: Topic, hub: &Hub, inside: &Inside) {
             Ok(messages) => {
                 for message in messages {
                     if joined || topic != Topic::Control || told.is_news(&message) {
-                        hub.publish_topic(
-                            topic,
-                            &Arc::new(Outgoing::plain(&Value::Object(message))),
-                        );
+                        hub.publish_topic(topic, &Arc::new(Outgoing::plain(&Value::Object(message))));
                     }
                 }
             }
@@ -104,11 +101,7 @@ fn running(graphs: &Map<String, Value>) -> impl Iterator<Item = &str> {
         id.bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
     };
-    let graphs = graphs
-        .get("graphs")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten();
+    let graphs = graphs.get("graphs").and_then(Value::as_array).into_iter().flatten();
     graphs
         .filter(|graph| graph.get("state").and_then(Value::as_str) == Some("running"))
         .filter_map(|graph| graph.get("id")?.as_str())
@@ -165,9 +158,7 @@ mod tests {
 
     #[test]
     fn a_change_is_news_an_age_is_not_and_silence_lasts_a_second() {
-        let control = |value: f64, age: f64| {
-            object(json!({ "channels": [{ "value": value, "age_s": age }] }))
-        };
+        let control = |value: f64, age: f64| object(json!({ "channels": [{ "value": value, "age_s": age }] }));
         let mut told = Told::default();
         assert!(told.is_news(&control(45.0, 0.1)));
         assert!(!told.is_news(&control(45.0, 0.3)));

@@ -99,12 +99,7 @@ async fn serve(app: Shared, mut socket: WebSocket, _room: OwnedSemaphorePermit) 
     }
 }
 
-async fn hear(
-    app: &Shared,
-    client: &Client,
-    socket: &mut WebSocket,
-    said: Message,
-) -> ControlFlow<()> {
+async fn hear(app: &Shared, client: &Client, socket: &mut WebSocket, said: Message) -> ControlFlow<()> {
     let text = match said {
         Message::Text(text) => text,
         Message::Close(_) => return ControlFlow::Break(()),
@@ -124,15 +119,12 @@ async fn hear(
             topics,
             cursor,
         }) => {
-            let topics = topics
-                .as_ref()
-                .map(|names| names.iter().map(String::as_str));
-            let subscribed =
-                Interest::parse(streams.iter().map(String::as_str), topics).and_then(|interest| {
-                    client
-                        .subscribe(interest, cursor.as_deref())
-                        .map_err(|error| error.to_string())
-                });
+            let topics = topics.as_ref().map(|names| names.iter().map(String::as_str));
+            let subscribed = Interest::parse(streams.iter().map(String::as_str), topics).and_then(|interest| {
+                client
+                    .subscribe(interest, cursor.as_deref())
+                    .map_err(|error| error.to_string())
+            });
             if let Err(reason) = subscribed {
                 client.push(complaint(&reason));
             }
@@ -143,9 +135,7 @@ async fn hear(
 }
 
 fn complaint(reason: &str) -> Outgoing {
-    Outgoing::plain(
-        &json!({ "type": "problem", "title": "Message not understood", "detail": reason }),
-    )
+    Outgoing::plain(&json!({ "type": "problem", "title": "Message not understood", "detail": reason }))
 }
 
 /// Everything that waits goes into one write: no message is held back, and a backlog costs one system call.

@@ -40,14 +40,8 @@ async fn every_role_reaches_its_routes_and_no_others() {
     ];
     for (method, path, operator, by_agent, enroller, anyone) in routes {
         let request = || {
-            let request = gateway
-                .http
-                .request(method.parse().unwrap(), gateway.api(path));
-            if method == "POST" {
-                request.body("{")
-            } else {
-                request
-            }
+            let request = gateway.http.request(method.parse().unwrap(), gateway.api(path));
+            if method == "POST" { request.body("{") } else { request }
         };
         for (token, expected) in [
             (Some(&gateway.token), operator),
@@ -66,9 +60,7 @@ async fn every_role_reaches_its_routes_and_no_others() {
         }
     }
     assert_eq!(
-        gateway
-            .metric("orrery_auth_refused_total{reason=\"forbidden\"}")
-            .await,
+        gateway.metric("orrery_auth_refused_total{reason=\"forbidden\"}").await,
         16.0
     );
     gateway.stop().await.unwrap();
@@ -114,15 +106,8 @@ async fn sign_in(gateway: &crate::harness::Gateway) -> String {
     assert_eq!(answer.status(), 303);
     assert_eq!(answer.headers()[header::LOCATION], "/");
     let cookie = answer.headers()[header::SET_COOKIE].to_str().unwrap();
-    assert!(
-        cookie.contains("HttpOnly")
-            && cookie.contains("SameSite=Strict")
-            && cookie.contains("Path=/")
-    );
-    assert!(
-        !cookie.contains(&gateway.token),
-        "the cookie must not be the token"
-    );
+    assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict") && cookie.contains("Path=/"));
+    assert!(!cookie.contains(&gateway.token), "the cookie must not be the token");
     cookie.split(';').next().unwrap().to_owned()
 }
 
@@ -156,9 +141,9 @@ async fn a_browser_signs_in_by_url_and_other_sites_cannot_use_its_session() {
         (None, 403),
     ] {
         let request = with_cookie(gateway.http.post(gateway.api("/whoami"))).body("x");
-        let request = origin.into_iter().fold(request, |request, origin| {
-            request.header(header::ORIGIN, origin)
-        });
+        let request = origin
+            .into_iter()
+            .fold(request, |request, origin| request.header(header::ORIGIN, origin));
         assert_eq!(request.send().await.unwrap().status(), status, "{origin:?}");
     }
     // The same for opening a WebSocket, which browsers allow across sites.
@@ -196,15 +181,8 @@ async fn a_one_time_token_opens_once_and_survives_a_conflict() {
         .insert("taken".into(), ("other".into(), "x".into()));
     let one_time = gateway.one_time().await;
     let enrol = async |devices: serde_json::Value| {
-        let request = gateway
-            .http
-            .post(gateway.api("/enrollments"))
-            .bearer_auth(&one_time);
-        request
-            .json(&json!({ "device_ids": devices }))
-            .send()
-            .await
-            .unwrap()
+        let request = gateway.http.post(gateway.api("/enrollments")).bearer_auth(&one_time);
+        request.json(&json!({ "device_ids": devices })).send().await.unwrap()
     };
     let (status, detail) = problem(enrol(json!(["taken"])).await).await;
     assert_eq!((status, detail.as_str()), (409, "taken has another key"));
@@ -240,22 +218,11 @@ async fn enrolments_that_make_no_sense_are_refused_before_anything_is_enrolled()
         (json!({ "device_ids": [] }), "device_ids"),
         (json!({ "device_ids": ["a", "a"] }), "twice"),
         (json!({ "device_ids": ["a/b"] }), "device_ids[0]"),
-        (
-            json!({ "device_ids": ["a", "b"], "keys": ["AAAA"] }),
-            "keys[0]",
-        ),
-        (
-            json!({ "device_ids": ["a"], "keys": [null, null] }),
-            "2 entries",
-        ),
+        (json!({ "device_ids": ["a", "b"], "keys": ["AAAA"] }), "keys[0]"),
+        (json!({ "device_ids": ["a"], "keys": [null, null] }), "2 entries"),
         (json!({ "device_ids": ["a"], "colour": "red" }), "colour"),
     ] {
-        let answer = gateway
-            .post("/enrollments")
-            .json(&request)
-            .send()
-            .await
-            .unwrap();
+        let answer = gateway.post("/enrollments").json(&request).send().await.unwrap();
         let (status, detail) = problem(answer).await;
         assert_eq!(status, 400);
         assert!(detail.contains(named), "{request}: {detail}");
@@ -273,11 +240,7 @@ async fn tokens_outlive_a_restart_and_no_file_is_readable_by_others() {
         use std::os::unix::fs::PermissionsExt;
         let file = file.unwrap();
         if file.file_type().unwrap().is_file() {
-            assert_eq!(
-                file.metadata().unwrap().permissions().mode() & 0o777,
-                0o600,
-                "{file:?}"
-            );
+            assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{file:?}");
         }
     }
     let setup = Setup {

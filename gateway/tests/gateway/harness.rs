@@ -16,8 +16,7 @@ use futures_util::{SinkExt, StreamExt};
 use orrery_bus::{BusUrl, Record, SharedBus};
 use orrery_gateway::{Bound, Config, Deps, Error, Mount};
 use orrery_protocol::{
-    AlignedBlock, BootId, Clock, ClockId, Digest, MonoNanos, Principal, Problem, StreamId,
-    TaiNanos, topics,
+    AlignedBlock, BootId, Clock, ClockId, Digest, MonoNanos, Principal, Problem, StreamId, TaiNanos, topics,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -50,8 +49,7 @@ impl Default for TickingClock {
 
 impl TickingClock {
     pub fn advance(&self, span: Duration) {
-        self.looks
-            .fetch_add(span.as_micros() as i64, Ordering::SeqCst);
+        self.looks.fetch_add(span.as_micros() as i64, Ordering::SeqCst);
     }
 }
 
@@ -93,9 +91,7 @@ pub async fn start() -> Gateway {
 }
 
 pub async fn start_with(setup: Setup) -> Gateway {
-    let folder = setup
-        .folder
-        .unwrap_or_else(|| Arc::new(tempfile::tempdir().unwrap()));
+    let folder = setup.folder.unwrap_or_else(|| Arc::new(tempfile::tempdir().unwrap()));
     let clock = Arc::new(TickingClock::default());
     let bus = open_bus(&folder, &clock).await;
     let mut config = Config {
@@ -137,17 +133,7 @@ pub async fn start_with(setup: Setup) -> Gateway {
         shutdown,
         tasks,
     };
-    until(async || {
-        gateway
-            .http
-            .get(gateway.at("/readyz"))
-            .send()
-            .await
-            .unwrap()
-            .status()
-            == 200
-    })
-    .await;
+    until(async || gateway.http.get(gateway.at("/readyz")).send().await.unwrap().status() == 200).await;
     gateway
 }
 
@@ -219,10 +205,7 @@ impl Gateway {
             .map(|at| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(key(at).as_bytes()))
             .collect();
         let one_time = self.one_time().await;
-        let answer = self
-            .http
-            .post(self.api("/enrollments"))
-            .bearer_auth(one_time);
+        let answer = self.http.post(self.api("/enrollments")).bearer_auth(one_time);
         let answer = answer
             .json(&json!({ "device_ids": devices, "keys": keys }))
             .send()
@@ -234,10 +217,7 @@ impl Gateway {
 
     pub async fn publish_block(&self, block: &AlignedBlock) {
         let record = Record::new(block.stream.to_string(), block.encode().unwrap());
-        self.bus
-            .publish(topics::ALIGNED, vec![record])
-            .await
-            .unwrap();
+        self.bus.publish(topics::ALIGNED, vec![record]).await.unwrap();
     }
 
     pub async fn metric(&self, line_start: &str) -> f64 {
@@ -293,10 +273,7 @@ pub async fn body(answer: reqwest::Response) -> Value {
 
 /// The detail of a problem; panics when the answer is none.
 pub async fn problem(answer: reqwest::Response) -> (u16, String) {
-    assert_eq!(
-        answer.headers()[header::CONTENT_TYPE],
-        Problem::CONTENT_TYPE
-    );
+    assert_eq!(answer.headers()[header::CONTENT_TYPE], Problem::CONTENT_TYPE);
     let status = answer.status().as_u16();
     let problem: Problem = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
     assert_eq!(problem.status, status);
@@ -388,12 +365,8 @@ impl Events {
 }
 
 pub fn block(stream: &str, start: TaiNanos, rows: usize, sequence: u64) -> AlignedBlock {
-    let times = (0..rows as i64)
-        .map(|row| start.0 + row * 100_000_000)
-        .collect();
-    let values: ArrayRef = Arc::new(Float64Array::from_iter_values(
-        (0..rows).map(|row| 20.0 + row as f64),
-    ));
+    let times = (0..rows as i64).map(|row| start.0 + row * 100_000_000).collect();
+    let values: ArrayRef = Arc::new(Float64Array::from_iter_values((0..rows).map(|row| 20.0 + row as f64)));
     let channels = vec![(Arc::new(Field::new("t1", DataType::Float64, true)), values)];
     let boot = BootId([1; 16]);
     let sequences = vec![sequence; rows];
@@ -439,8 +412,7 @@ impl Services {
             )
             .route(
                 "/whoami",
-                get(async |Extension(who): Extension<Principal>| Json(who))
-                    .post(async |body: String| body),
+                get(async |Extension(who): Extension<Principal>| Json(who)).post(async |body: String| body),
             )
             .with_state(self.clone())
     }
@@ -468,12 +440,7 @@ async fn enrol_device(
     match keys.get(device) {
         Some((known, _)) if known == key => StatusCode::OK.into_response(),
         Some(_) => {
-            let problem = Problem::new(
-                409,
-                "another-key",
-                "Another key",
-                format!("{device} has another key"),
-            );
+            let problem = Problem::new(409, "another-key", "Another key", format!("{device} has another key"));
             (StatusCode::CONFLICT, Json(problem)).into_response()
         }
         None => {
@@ -490,7 +457,5 @@ async fn devices(State(services): State<Services>) -> Json<Value> {
 }
 
 async fn control(State(services): State<Services>) -> Json<Value> {
-    Json(
-        json!({ "channels": [{ "channel": "q1", "value": services.power.load(Ordering::SeqCst) }] }),
-    )
+    Json(json!({ "channels": [{ "channel": "q1", "value": services.power.load(Ordering::SeqCst) }] }))
 }

@@ -5,9 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use orrery_bus::{From, Message};
 use orrery_gateway::{ENVELOPES, MAX_BODY};
-use orrery_protocol::{
-    BootId, Chain, DeviceId, PayloadType, PublicKey, SealKey, Unverified, topics,
-};
+use orrery_protocol::{BootId, Chain, DeviceId, PayloadType, PublicKey, SealKey, Unverified, topics};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -48,10 +46,7 @@ fn framed(envelopes: &[Vec<u8>]) -> Vec<u8> {
 }
 
 async fn send(gateway: &Gateway, token: &str, body: Vec<u8>) -> reqwest::Response {
-    let request = gateway
-        .http
-        .post(gateway.api("/envelopes"))
-        .bearer_auth(token);
+    let request = gateway.http.post(gateway.api("/envelopes")).bearer_auth(token);
     request
         .header(header::CONTENT_TYPE, ENVELOPES)
         .body(body)
@@ -61,11 +56,7 @@ async fn send(gateway: &Gateway, token: &str, body: Vec<u8>) -> reqwest::Respons
 }
 
 async fn raw(gateway: &Gateway, count: usize) -> Vec<Message> {
-    let mut subscription = gateway
-        .bus
-        .subscribe(topics::RAW, From::Earliest)
-        .await
-        .unwrap();
+    let mut subscription = gateway.bus.subscribe(topics::RAW, From::Earliest).await.unwrap();
     let mut found = Vec::new();
     while found.len() < count {
         found.extend(
@@ -124,11 +115,7 @@ async fn one_bad_frame_refuses_the_whole_request_and_is_named() {
         (with(&[0, 0]), 400, "frame 2"),
         (with(&[0, 0, 0, 0]), 400, "frame 2"),
         (with(&[0xff, 0xff, 0xff, 0xff, 1]), 400, "4294967295"),
-        (
-            with(&framed(&[b"not an envelope".to_vec()])),
-            400,
-            "COSE_Sign1",
-        ),
+        (with(&framed(&[b"not an envelope".to_vec()])), 400, "COSE_Sign1"),
         (with(&framed(&sealed("foreign", 1))), 403, "foreign"),
         (Vec::new(), 400, "no envelope"),
         (vec![0; MAX_BODY + 1], 413, "split it"),
@@ -206,11 +193,7 @@ async fn plain_readings_are_sealed_in_one_chain_across_restarts() {
     }
     assert_eq!(
         payloads,
-        [
-            (0, b"one".to_vec()),
-            (1, b"two".to_vec()),
-            (0, b"three".to_vec())
-        ]
+        [(0, b"one".to_vec()), (1, b"two".to_vec()), (0, b"three".to_vec())]
     );
 }
 
@@ -224,11 +207,7 @@ async fn a_reading_that_is_none_is_refused_and_named() {
         reading
     };
     for (request, status, named) in [
-        (
-            with("timestamp", json!("yesterday")),
-            400,
-            "`yesterday` is not a time",
-        ),
+        (with("timestamp", json!("yesterday")), 400, "`yesterday` is not a time"),
         (with("payload_type", json!("smell")), 400, "`smell`"),
         (with("payload", json!("***")), 400, "base64"),
         (with("device_id", json!("a b")), 400, "device_id"),

@@ -25,10 +25,7 @@ async fn both_transports_carry_the_same_messages() {
     socket
         .say(json!({ "type": "subscribe", "streams": ["a/b"], "cursor": null }))
         .await;
-    assert_eq!(
-        socket.hear("resume").await["streams"],
-        json!({ "a/b": null })
-    );
+    assert_eq!(socket.hear("resume").await["streams"], json!({ "a/b": null }));
     let mut events = Events::open(gateway.get("/live/events?streams=a/b")).await;
     events.hear("hello").await;
     events.hear("resume").await;
@@ -37,11 +34,7 @@ async fn both_transports_carry_the_same_messages() {
     gateway.publish_block(&block("a/b", NOW, 3, 7)).await;
     let traces = block("a/b", later(1), 1, 8);
     let record = Record::new("a/b", traces.encode().unwrap());
-    gateway
-        .bus
-        .publish(topics::TRACES, vec![record])
-        .await
-        .unwrap();
+    gateway.bus.publish(topics::TRACES, vec![record]).await.unwrap();
     for _ in 0..2 {
         let heard = socket.hear("samples").await;
         let (same, id) = events.hear("samples").await;
@@ -61,9 +54,7 @@ async fn both_transports_carry_the_same_messages() {
 async fn a_late_block_invalidates_what_it_touches() {
     let gateway = start().await;
     let mut socket = gateway.web_socket().await;
-    socket
-        .say(json!({ "type": "subscribe", "streams": ["*"] }))
-        .await;
+    socket.say(json!({ "type": "subscribe", "streams": ["*"] })).await;
     socket.hear("resume").await;
     gateway.publish_block(&block("a/b", later(10), 2, 5)).await;
     socket.hear("samples").await;
@@ -93,15 +84,11 @@ async fn a_cursor_resumes_also_after_the_gateway_was_restarted() {
     socket.hear("resume").await;
     gateway.publish_block(&block("a/b", NOW, 3, 7)).await;
     let last = socket.hear("samples").await;
-    let (cursor, last_ms) = (
-        last["cursor"].as_str().unwrap().to_owned(),
-        last["t"][2].as_f64(),
-    );
+    let (cursor, last_ms) = (last["cursor"].as_str().unwrap().to_owned(), last["t"][2].as_f64());
     gateway.publish_block(&block("a/b", later(5), 1, 8)).await;
     let head_ms = socket.hear("samples").await["t"][0].as_f64();
 
-    let mut events =
-        Events::open(gateway.get(&format!("/live/events?streams=a/b&cursor={cursor}"))).await;
+    let mut events = Events::open(gateway.get(&format!("/live/events?streams=a/b&cursor={cursor}"))).await;
     let (resume, _) = events.hear("resume").await;
     assert_eq!(resume["streams"]["a/b"].as_f64(), last_ms);
     assert_eq!(resume["head"]["a/b"].as_f64(), head_ms);
@@ -113,9 +100,7 @@ async fn a_cursor_resumes_also_after_the_gateway_was_restarted() {
         ..Setup::default()
     })
     .await;
-    let request = gateway
-        .get("/live/events?streams=a/b")
-        .header("last-event-id", cursor);
+    let request = gateway.get("/live/events?streams=a/b").header("last-event-id", cursor);
     let (resume, _) = Events::open(request).await.hear("resume").await;
     assert_eq!(resume["streams"]["a/b"].as_f64(), last_ms);
     let refused = gateway
@@ -136,10 +121,7 @@ async fn what_a_client_says_is_answered_or_named() {
     assert!(pong["t1_ms"].as_f64().unwrap() >= NOW.to_unix_millis());
     for (said, named) in [
         (json!({ "type": "dance" }), "dance"),
-        (
-            json!({ "type": "subscribe", "streams": ["no stream"] }),
-            "no stream",
-        ),
+        (json!({ "type": "subscribe", "streams": ["no stream"] }), "no stream"),
         (
             json!({ "type": "subscribe", "streams": [], "topics": ["weather"] }),
             "weather",
@@ -150,12 +132,7 @@ async fn what_a_client_says_is_answered_or_named() {
         ),
     ] {
         socket.say(said).await;
-        assert!(
-            socket.hear("problem").await["detail"]
-                .as_str()
-                .unwrap()
-                .contains(named)
-        );
+        assert!(socket.hear("problem").await["detail"].as_str().unwrap().contains(named));
     }
 }
 
@@ -171,9 +148,7 @@ async fn topics_are_read_only_while_somebody_wants_them() {
     assert_eq!(services.reads.load(Ordering::SeqCst), 0);
 
     let mut socket = gateway.web_socket().await;
-    socket
-        .say(json!({ "type": "subscribe", "streams": [] }))
-        .await;
+    socket.say(json!({ "type": "subscribe", "streams": [] })).await;
     assert_eq!(socket.hear("devices").await["devices"], json!([]));
     let forecast = socket.hear("forecast").await;
     assert_eq!(
@@ -214,10 +189,7 @@ async fn a_slow_client_loses_the_oldest_is_told_and_holds_nobody_back() {
     // `slow` does not read: the kernel's buffers fill, then its queue, and then the oldest go.
     let mut sent = 0;
     while gateway.metric("orrery_live_dropped_total").await == 0.0 {
-        assert!(
-            sent < 1_000,
-            "a client that does not read never lost anything"
-        );
+        assert!(sent < 1_000, "a client that does not read never lost anything");
         gateway
             .publish_block(&block("a/b", later(sent * 200), 2_000, sent as u64))
             .await;
@@ -244,25 +216,11 @@ async fn streams_are_limited_and_a_plain_get_is_told_what_to_use() {
     .await;
     let first = gateway.web_socket().await;
     assert_eq!(
-        gateway
-            .get("/live/events?streams=*")
-            .send()
-            .await
-            .unwrap()
-            .status(),
+        gateway.get("/live/events?streams=*").send().await.unwrap().status(),
         503
     );
     drop(first);
-    until(async || {
-        gateway
-            .get("/live/events?streams=*")
-            .send()
-            .await
-            .unwrap()
-            .status()
-            == 200
-    })
-    .await;
+    until(async || gateway.get("/live/events?streams=*").send().await.unwrap().status() == 200).await;
     let answer = gateway.get("/live").send().await.unwrap();
     let (status, detail) = crate::harness::problem(answer).await;
     assert_eq!(status, 400);

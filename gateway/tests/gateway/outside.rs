@@ -12,33 +12,15 @@ use crate::harness::{Services, Setup, body, problem, start, start_with};
 #[tokio::test(flavor = "multi_thread")]
 async fn health_and_metrics_need_no_token() {
     let gateway = start().await;
-    let answer = gateway
-        .http
-        .get(gateway.at("/healthz"))
-        .send()
-        .await
-        .unwrap();
+    let answer = gateway.http.get(gateway.at("/healthz")).send().await.unwrap();
     assert_eq!(body(answer).await["status"], "alive");
-    let ready = body(
-        gateway
-            .http
-            .get(gateway.at("/readyz"))
-            .send()
-            .await
-            .unwrap(),
-    )
-    .await;
+    let ready = body(gateway.http.get(gateway.at("/readyz")).send().await.unwrap()).await;
     assert_eq!(
         ready,
         json!({ "status": "ready", "checks": { "bus": "ok", "gateway": "ok" } })
     );
     gateway.get("/nothing/at/all").send().await.unwrap();
-    let answer = gateway
-        .http
-        .get(gateway.at("/metrics"))
-        .send()
-        .await
-        .unwrap();
+    let answer = gateway.http.get(gateway.at("/metrics")).send().await.unwrap();
     assert!(
         answer.headers()[header::CONTENT_TYPE]
             .to_str()
@@ -46,11 +28,10 @@ async fn health_and_metrics_need_no_token() {
             .starts_with("text/plain; version=0.0.4")
     );
     let text = answer.text().await.unwrap();
+    assert!(text.contains("orrery_build_info{version=\"test\"} 1\n"), "{text}");
     assert!(
-        text.contains("orrery_build_info{version=\"test\"} 1\n"),
-        "{text}"
+        text.contains("orrery_http_request_duration_seconds_bucket{route=\"/readyz\",method=\"GET\",status=\"2xx\"")
     );
-    assert!(text.contains("orrery_http_request_duration_seconds_bucket{route=\"/readyz\",method=\"GET\",status=\"2xx\""));
     assert!(!text.contains("nothing"), "a path became a label");
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         assert!(line.starts_with("orrery_"), "{line}");
@@ -65,15 +46,7 @@ async fn the_openapi_document_lists_routes_that_exist() {
         ..Setup::default()
     })
     .await;
-    let document = body(
-        gateway
-            .http
-            .get(gateway.api("/openapi.json"))
-            .send()
-            .await
-            .unwrap(),
-    )
-    .await;
+    let document = body(gateway.http.get(gateway.api("/openapi.json")).send().await.unwrap()).await;
     let paths = document["paths"].as_object().unwrap();
     for own in [
         "/envelopes",
@@ -97,12 +70,7 @@ async fn the_openapi_document_lists_routes_that_exist() {
         } else {
             gateway.api(path)
         };
-        for method in item
-            .as_object()
-            .unwrap()
-            .keys()
-            .filter(|key| *key != "servers")
-        {
+        for method in item.as_object().unwrap().keys().filter(|key| *key != "servers") {
             let request = gateway
                 .http
                 .request(method.to_uppercase().parse().unwrap(), &url)
@@ -126,19 +94,10 @@ async fn the_openapi_document_lists_routes_that_exist() {
 fn collect_references(value: &Value, found: &mut Vec<String>) {
     match value {
         Value::Object(entries) => {
-            found.extend(
-                entries
-                    .get("$ref")
-                    .and_then(Value::as_str)
-                    .map(str::to_owned),
-            );
-            entries
-                .values()
-                .for_each(|value| collect_references(value, found));
+            found.extend(entries.get("$ref").and_then(Value::as_str).map(str::to_owned));
+            entries.values().for_each(|value| collect_references(value, found));
         }
-        Value::Array(items) => items
-            .iter()
-            .for_each(|value| collect_references(value, found)),
+        Value::Array(items) => items.iter().for_each(|value| collect_references(value, found)),
         _ => {}
     }
 }
@@ -146,20 +105,11 @@ fn collect_references(value: &Value, found: &mut Vec<String>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_answer_guards_the_browser() {
     let gateway = start().await;
-    for path in [
-        "/",
-        "/healthz",
-        "/api/v1/whoami",
-        "/no-such-file.js",
-        "/api/v2/x",
-    ] {
+    for path in ["/", "/healthz", "/api/v1/whoami", "/no-such-file.js", "/api/v2/x"] {
         let answer = gateway.http.get(gateway.at(path)).send().await.unwrap();
         let headers = answer.headers();
         let policy = headers[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
-        assert!(
-            policy.contains("script-src 'self' 'wasm-unsafe-eval';")
-                && policy.contains("frame-ancestors 'none'")
-        );
+        assert!(policy.contains("script-src 'self' 'wasm-unsafe-eval';") && policy.contains("frame-ancestors 'none'"));
         assert_eq!(headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff", "{path}");
         assert_eq!(headers[header::REFERRER_POLICY], "no-referrer", "{path}");
     }
@@ -174,16 +124,9 @@ async fn every_answer_guards_the_browser() {
         404
     );
     assert_eq!(
-        problem(
-            gateway
-                .http
-                .get(gateway.at("/api/v2/x"))
-                .send()
-                .await
-                .unwrap()
-        )
-        .await
-        .0,
+        problem(gateway.http.get(gateway.at("/api/v2/x")).send().await.unwrap())
+            .await
+            .0,
         404
     );
 }
@@ -239,15 +182,9 @@ async fn a_service_that_runs_apart_answers_through_the_gateway_alone() {
     })
     .await;
 
-    let who: Principal =
-        serde_json::from_value(body(gateway.get("/whoami").send().await.unwrap()).await).unwrap();
+    let who: Principal = serde_json::from_value(body(gateway.get("/whoami").send().await.unwrap()).await).unwrap();
     assert_eq!(who.role, Role::Operator);
-    let echo = gateway
-        .post("/whoami")
-        .body("to and fro")
-        .send()
-        .await
-        .unwrap();
+    let echo = gateway.post("/whoami").body("to and fro").send().await.unwrap();
     assert_eq!(echo.text().await.unwrap(), "to and fro");
     gateway.enrol(&["bench"]).await;
     assert!(
@@ -255,12 +192,7 @@ async fn a_service_that_runs_apart_answers_through_the_gateway_alone() {
         "calls from inside pass the proxy too"
     );
 
-    assert_eq!(
-        problem(gateway.get("/control").send().await.unwrap())
-            .await
-            .0,
-        403
-    );
+    assert_eq!(problem(gateway.get("/control").send().await.unwrap()).await.0, 403);
     let direct = gateway
         .http
         .get(format!("{base_url}/api/v1/whoami"))
@@ -272,11 +204,7 @@ async fn a_service_that_runs_apart_answers_through_the_gateway_alone() {
         .send()
         .await
         .unwrap();
-    assert_eq!(
-        forged.status(),
-        403,
-        "a caller cannot bring the secret along"
-    );
+    assert_eq!(forged.status(), 403, "a caller cannot bring the secret along");
     let (status, detail) = problem(gateway.get("/provenance/status").send().await.unwrap()).await;
     assert_eq!(status, 502);
     assert!(detail.contains("orrery serve provenance"), "{detail}");

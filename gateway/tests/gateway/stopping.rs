@@ -30,15 +30,10 @@ async fn a_port_in_use_is_named_with_its_remedy() {
         build: String::new(),
         bound: None,
     };
-    let error = orrery_gateway::run(config, deps, Default::default())
-        .await
-        .unwrap_err();
+    let error = orrery_gateway::run(config, deps, Default::default()).await.unwrap_err();
     assert!(matches!(error, Error::PortInUse { .. }));
     let message = error.to_string();
-    assert!(
-        message.contains(&taken) && message.contains("--listen"),
-        "{message}"
-    );
+    assert!(message.contains(&taken) && message.contains("--listen"), "{message}");
 }
 
 fn slow(seconds: u64) -> Vec<Mount> {

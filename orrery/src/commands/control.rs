@@ -21,9 +21,14 @@ pub async fn control(arguments: &Control) -> Result<(), Failure> {
     }
     let mut wanted = Vec::new();
     for setting in &arguments.settings {
-        let parsed = setting.split_once('=').and_then(|(channel, value)| Some((channel, value.parse::<f64>().ok()?)));
+        let parsed = setting
+            .split_once('=')
+            .and_then(|(channel, value)| Some((channel, value.parse::<f64>().ok()?)));
         let (channel, value) = parsed.filter(|(_, value)| value.is_finite()).ok_or_else(|| {
-            Failure::new(Exit::Usage, format!("`{setting}` is not CHANNEL=VALUE, such as q1=58, nor `off`"))
+            Failure::new(
+                Exit::Usage,
+                format!("`{setting}` is not CHANNEL=VALUE, such as q1=58, nor `off`"),
+            )
         })?;
         wanted.push((channel, value));
     }
@@ -53,7 +58,11 @@ async fn follow(client: &Client, answer: &Value) -> Result<(), Failure> {
 }
 
 fn report(state: &Value) -> Result<(), Failure> {
-    let name = format!("{}/{}", state["device"].as_str().unwrap_or("?"), state["channel"].as_str().unwrap_or("?"));
+    let name = format!(
+        "{}/{}",
+        state["device"].as_str().unwrap_or("?"),
+        state["channel"].as_str().unwrap_or("?")
+    );
     let reason = state["reason"].as_str().unwrap_or("the device gave no reason");
     match state["status"].as_str() {
         Some("applied") => {
@@ -61,7 +70,13 @@ fn report(state: &Value) -> Result<(), Failure> {
             Ok(())
         }
         Some("refused") => Err(Failure::new(Exit::Conflict, format!("{name} refused: {reason}"))),
-        Some("expired") => Err(Failure::new(Exit::Failure, format!("{name} expired before the device acted"))),
-        other => Err(Failure::new(Exit::Failure, format!("{name}: {}: {reason}", other.unwrap_or("unknown")))),
+        Some("expired") => Err(Failure::new(
+            Exit::Failure,
+            format!("{name} expired before the device acted"),
+        )),
+        other => Err(Failure::new(
+            Exit::Failure,
+            format!("{name}: {}: {reason}", other.unwrap_or("unknown")),
+        )),
     }
 }

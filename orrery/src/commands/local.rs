@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use orrery_aligner::{ReplayRequest, Renderer, Store, replay_batch, replay_schema, seek_json};
+use orrery_aligner::{Renderer, ReplayRequest, Store, replay_batch, replay_schema, seek_json};
 use orrery_protocol::{StreamId, TaiNanos};
 use serde_json::Value;
 
@@ -27,8 +27,10 @@ pub async fn store(folder: &Folder) -> Result<Store, Failure> {
 /// Answers a statement.
 pub async fn query(folder: &Folder, sql: &str, format: Format) -> Result<(), Failure> {
     let store = store(folder).await?;
-    let mut answer =
-        store.query(sql).await.map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    let mut answer = store
+        .query(sql)
+        .await
+        .map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
     let mut renderer = Renderer::new(renderer_format(format), answer.schema());
     while let Some(batch) = answer.next().await.map_err(Failure::from_error)? {
         if !print(&renderer.batch(&batch).map_err(Failure::from_error)?)? {

@@ -9,7 +9,10 @@ pub fn model(arguments: &Model) -> Result<(), Failure> {
     let checked = orrery_runtime::model_check(file).map_err(|error| Failure::new(Exit::NotFound, error.to_string()))?;
     let diagnostics = checked.as_ref().err().map_or(&[][..], Vec::as_slice);
     if *json {
-        println!("{}", serde_json::to_string_pretty(diagnostics).map_err(Failure::from_error)?);
+        println!(
+            "{}",
+            serde_json::to_string_pretty(diagnostics).map_err(Failure::from_error)?
+        );
     } else {
         for diagnostic in diagnostics {
             eprintln!("{}", diagnostic.render());
@@ -32,7 +35,10 @@ pub fn model(arguments: &Model) -> Result<(), Failure> {
         Ok(_) => Ok(()),
         Err(diagnostics) => {
             let errors = if diagnostics.len() == 1 { "error" } else { "errors" };
-            Err(Failure::new(Exit::Failure, format!("{}: {} {errors}", file.display(), diagnostics.len())))
+            Err(Failure::new(
+                Exit::Failure,
+                format!("{}: {} {errors}", file.display(), diagnostics.len()),
+            ))
         }
     }
 }

@@ -25,6 +25,10 @@ pub fn provenance(arguments: &Provenance) -> Result<(), Failure> {
             None => println!("{}", mismatch.why),
         }
     }
-    let message = format!("{} of {} records do not match the log", report.mismatches.len(), report.size);
+    let message = format!(
+        "{} of {} records do not match the log",
+        report.mismatches.len(),
+        report.size
+    );
     Err(Failure::new(Exit::ProofFailed, message))
 }

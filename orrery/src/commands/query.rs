@@ -18,7 +18,9 @@ pub async fn query(arguments: &Query) -> Result<(), Failure> {
     }
     match Source::find(&arguments.target)? {
         Source::Running(client) => {
-            client.print_post("/query", &json!({"sql": sql, "format": arguments.output.as_str()})).await
+            client
+                .print_post("/query", &json!({"sql": sql, "format": arguments.output.as_str()}))
+                .await
         }
         Source::Stopped(folder) => local::query(&folder, &sql, arguments.output).await,
     }

@@ -14,11 +14,20 @@ pub async fn replay(arguments: &Replay) -> Result<(), Failure> {
     match Source::find(&arguments.target)? {
         Source::Stopped(folder) => {
             let streams = local::streams(&arguments.streams)?;
-            let request = orrery_aligner::ReplayRequest { from, to, streams, revision: arguments.revision };
+            let request = orrery_aligner::ReplayRequest {
+                from,
+                to,
+                streams,
+                revision: arguments.revision,
+            };
             local::replay(&folder, &request, arguments.output, arguments.digest).await
         }
         Source::Running(client) => {
-            let format = if arguments.digest { "digest" } else { arguments.output.as_str() };
+            let format = if arguments.digest {
+                "digest"
+            } else {
+                arguments.output.as_str()
+            };
             let mut parameters = vec![
                 ("from", from.to_rfc3339()),
                 ("to", to.to_rfc3339()),
@@ -53,6 +62,9 @@ pub async fn seek(arguments: &Seek) -> Result<(), Failure> {
             client.get("/seek", &parameters).await?
         }
     };
-    println!("{}", serde_json::to_string_pretty(&answer).map_err(Failure::from_error)?);
+    println!(
+        "{}",
+        serde_json::to_string_pretty(&answer).map_err(Failure::from_error)?
+    );
     Ok(())
 }

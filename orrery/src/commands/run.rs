@@ -37,8 +37,18 @@ pub async fn run(arguments: &Run) -> Result<(), Failure> {
 }
 
 /// A stream's rows in the window, and the word that there are no more.
-async fn recorded(store: &Store, stream: &StreamId, from: TaiNanos, to: TaiNanos) -> Result<Vec<AlignedBlock>, Failure> {
-    let request = ReplayRequest { from, to, streams: vec![stream.clone()], revision: None };
+async fn recorded(
+    store: &Store,
+    stream: &StreamId,
+    from: TaiNanos,
+    to: TaiNanos,
+) -> Result<Vec<AlignedBlock>, Failure> {
+    let request = ReplayRequest {
+        from,
+        to,
+        streams: vec![stream.clone()],
+        revision: None,
+    };
     let mut replay = store.replay(&request).map_err(Failure::from_error)?;
     let mut blocks = Vec::new();
     while let Some(run) = replay.next().await.map_err(Failure::from_error)? {
@@ -63,7 +73,12 @@ fn print(blocks: &[AlignedBlock], format: Format) -> Result<(), Failure> {
     let Some(first) = blocks.first() else { return Ok(()) };
     let batches: Vec<&RecordBatch> = blocks.iter().map(|block| &block.batch).collect();
     let all = concat_batches(&first.batch.schema(), batches).map_err(Failure::from_error)?;
-    let run = orrery_aligner::Run { stream: first.stream.clone(), count: all.num_rows(), batch: all.into(), first: 0 };
+    let run = orrery_aligner::Run {
+        stream: first.stream.clone(),
+        count: all.num_rows(),
+        batch: all.into(),
+        first: 0,
+    };
     let channels = first.batch.schema().fields()[5..].to_vec();
     let schema = orrery_aligner::replay_schema(&channels);
     let batch = orrery_aligner::replay_batch(&[run], &schema).map_err(Failure::from_error)?;

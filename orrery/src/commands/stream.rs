@@ -15,7 +15,10 @@ pub async fn stream(arguments: &Stream) -> Result<(), Failure> {
         Source::Stopped(folder) => json!({ "streams": local::store(&folder).await?.view().stream_infos() }),
     };
     if *json {
-        println!("{}", serde_json::to_string_pretty(&answer).map_err(Failure::from_error)?);
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&answer).map_err(Failure::from_error)?
+        );
         return Ok(());
     }
     println!("{:<28} {:>10}  {:<31} channels", "stream", "rows", "last sample");
@@ -25,12 +28,26 @@ pub async fn stream(arguments: &Stream) -> Result<(), Failure> {
             Value::Null => "–".to_owned(),
             other => other.to_string(),
         };
-        let descriptor = if stream["descriptor"].is_object() { &stream["descriptor"] } else { stream };
+        let descriptor = if stream["descriptor"].is_object() {
+            &stream["descriptor"]
+        } else {
+            stream
+        };
         let channels = descriptor["channels"].as_array().into_iter().flatten().map(|channel| {
-            format!("{} [{}]", channel["name"].as_str().unwrap_or("?"), channel["unit"].as_str().unwrap_or("1"))
+            format!(
+                "{} [{}]",
+                channel["name"].as_str().unwrap_or("?"),
+                channel["unit"].as_str().unwrap_or("1")
+            )
         });
         let channels: Vec<String> = channels.collect();
-        println!("{:<28} {:>10}  {:<31} {}", text("stream"), text("rows"), text("to"), channels.join(", "));
+        println!(
+            "{:<28} {:>10}  {:<31} {}",
+            text("stream"),
+            text("rows"),
+            text("to"),
+            channels.join(", ")
+        );
     }
     Ok(())
 }

@@ -30,9 +30,7 @@ impl TileFile {
             self.switch_to(path)?;
         }
         match &mut self.open {
-            Some((path, file)) => file
-                .write_all(bytes)
-                .map_err(LogError::io("append to", path)),
+            Some((path, file)) => file.write_all(bytes).map_err(LogError::io("append to", path)),
             None => Ok(()),
         }
     }
@@ -79,17 +77,11 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), LogError> {
 /// Takes the folder for this process until the file is dropped.
 pub fn lock(dir: &Path) -> Result<File, LogError> {
     let path = dir.join("lock");
-    let opened = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path);
+    let opened = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
     let file = opened.map_err(LogError::io("open", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(LogError::Locked {
-            dir: dir.to_owned(),
-        }),
+        Err(fs::TryLockError::WouldBlock) => Err(LogError::Locked { dir: dir.to_owned() }),
         Err(fs::TryLockError::Error(error)) => Err(LogError::io("lock", &path)(error)),
     }
 }

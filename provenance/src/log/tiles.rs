@@ -40,19 +40,10 @@ impl TileName {
             ),
         };
         let (index, width) = match rest.split_once(".p/") {
-            Some((index, width)) => (
-                index,
-                width
-                    .parse()
-                    .ok()
-                    .filter(|width| (1..TILE).contains(width))?,
-            ),
+            Some((index, width)) => (index, width.parse().ok().filter(|width| (1..TILE).contains(width))?),
             None => (rest, TILE),
         };
-        let digits: String = index
-            .split('/')
-            .map(|group| group.trim_start_matches('x'))
-            .collect();
+        let digits: String = index.split('/').map(|group| group.trim_start_matches('x')).collect();
         let number = digits.parse().ok()?;
         (index_path(number) == index).then_some(Self {
             level,

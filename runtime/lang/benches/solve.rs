@@ -5,12 +5,8 @@
 
 use std::hint::black_box;
 
-use criterion::{
-    BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,
-};
-use orrery_lang::abi::{
-    self, CONTEXT_BASE, Initialise, InputMode, InputTable, Layout, Method, Plan,
-};
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
+use orrery_lang::abi::{self, CONTEXT_BASE, Initialise, InputMode, InputTable, Layout, Method, Plan};
 use orrery_lang::{Compiled, Options, compile};
 use wasmtime::{Engine, Instance, Module, Store, TypedFunc};
 
@@ -32,24 +28,12 @@ impl Machine {
         let module = Module::new(&engine, &compiled.wasm).expect("a valid module");
         let mut store = Store::new(&engine, ());
         let instance = Instance::new(&mut store, &module, &[]).expect("no imports");
-        let memory = instance
-            .get_memory(&mut store, abi::MEMORY)
-            .expect("memory");
-        let solve = instance
-            .get_typed_func(&mut store, abi::SOLVE)
-            .expect("solve");
+        let memory = instance.get_memory(&mut store, abi::MEMORY).expect("memory");
+        let solve = instance.get_typed_func(&mut store, abi::SOLVE).expect("solve");
         let wanted = Layout::for_plan(&compiled.meta, plan).pages(CONTEXT_BASE);
         let present = memory.size(&store);
-        memory
-            .grow(&mut store, wanted.saturating_sub(present))
-            .expect("memory");
-        abi::write_plan(
-            memory.data_mut(&mut store),
-            CONTEXT_BASE,
-            &compiled.meta,
-            plan,
-        )
-        .expect("a good plan");
+        memory.grow(&mut store, wanted.saturating_sub(present)).expect("memory");
+        abi::write_plan(memory.data_mut(&mut store), CONTEXT_BASE, &compiled.meta, plan).expect("a good plan");
         Machine {
             store,
             solve,
@@ -59,16 +43,8 @@ impl Machine {
     }
 
     fn steps(&mut self) -> u64 {
-        assert_eq!(
-            self.solve
-                .call(&mut self.store, CONTEXT_BASE)
-                .expect("no trap"),
-            0
-        );
-        let memory = self
-            .instance
-            .get_memory(&mut self.store, abi::MEMORY)
-            .expect("memory");
+        assert_eq!(self.solve.call(&mut self.store, CONTEXT_BASE).expect("no trap"), 0);
+        let memory = self.instance.get_memory(&mut self.store, abi::MEMORY).expect("memory");
         let status = abi::read_status(memory.data(&self.store), CONTEXT_BASE, &self.compiled.meta);
         status.steps + status.rejected
     }
@@ -93,12 +69,7 @@ fn measure(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, source: &str, p
 }
 
 /// The classical method by hand, as one would write it without a compiler for models.
-fn rk4<const N: usize>(
-    mut y: [f64; N],
-    h: f64,
-    steps: u32,
-    f: impl Fn(&[f64; N]) -> [f64; N],
-) -> [f64; N] {
+fn rk4<const N: usize>(mut y: [f64; N], h: f64, steps: u32, f: impl Fn(&[f64; N]) -> [f64; N]) -> [f64; N] {
     let along = |y: &[f64; N], k: &[f64; N], h: f64| std::array::from_fn(|i| y[i] + h * k[i]);
     for _ in 0..steps {
         let k1 = f(&y);
@@ -160,9 +131,7 @@ fn tsit5<const N: usize>(
         let step = h.min(end - t);
         let mut next = y;
         for (stage, row) in A.iter().enumerate() {
-            next = std::array::from_fn(|i| {
-                y[i] + step * row.iter().zip(&k).map(|(a, k)| a * k[i]).sum::<f64>()
-            });
+            next = std::array::from_fn(|i| y[i] + step * row.iter().zip(&k).map(|(a, k)| a * k[i]).sum::<f64>());
             k[stage + 1] = f(&next);
         }
         let mut sum = 0.0;
@@ -195,9 +164,7 @@ fn board(y: &[f64; 4], q: [f64; 2], ambient: f64) -> [f64; 4] {
     let radiation = 0.9 * 5.67e-8;
     let (k1, k2, k0) = (y[0] + 273.15, y[1] + 273.15, ambient + 273.15);
     let exchange = 3.0054e-3 * (y[1] - y[0]) + radiation * 2e-4 * (fourth(k2) - fourth(k1));
-    let loss = |u: f64, heater: f64, k: f64| {
-        u * (heater - ambient) + radiation * 1e-3 * (fourth(k) - fourth(k0))
-    };
+    let loss = |u: f64, heater: f64, k: f64| u * (heater - ambient) + radiation * 1e-3 * (fourth(k) - fourth(k0));
     [
         (6.7207e-3 * q[0] - loss(3.7134e-3, y[0], k1) + exchange) / 1.6024,
         (4.6143e-3 * q[1] - loss(6.6842e-3, y[1], k2) - exchange) / 1.5104,
@@ -212,12 +179,7 @@ fn lotka_volterra(criterion: &mut Criterion) {
         &mut group,
         "sandbox",
         LOTKA_VOLTERRA,
-        &one_tick(
-            100,
-            Method::Rk4 {
-                steps_per_tick: STEPS,
-            },
-        ),
+        &one_tick(100, Method::Rk4 { steps_per_tick: STEPS }),
     );
     group.throughput(Throughput::Elements(u64::from(STEPS)));
     group.bench_function("native", |bencher| {
@@ -225,12 +187,7 @@ fn lotka_volterra(criterion: &mut Criterion) {
     });
     group.finish();
     let mut group = criterion.benchmark_group("lotka-volterra tsit5 1e-8");
-    measure(
-        &mut group,
-        "sandbox",
-        LOTKA_VOLTERRA,
-        &one_tick(100, Method::Tsit5),
-    );
+    measure(&mut group, "sandbox", LOTKA_VOLTERRA, &one_tick(100, Method::Tsit5));
     group.throughput(Throughput::Elements(tsit5([1.0, 1.0], 100.0, 1e-8, prey).1));
     group.bench_function("native", |bencher| {
         bencher.iter(|| tsit5(black_box([1.0, 1.0]), 100.0, 1e-8, prey))
@@ -246,12 +203,7 @@ fn tclab(criterion: &mut Criterion) {
     let inputs = vec![hold(50.0), hold(30.0), hold(25.0)];
     let plan = Plan {
         inputs,
-        ..one_tick(
-            1000,
-            Method::Rk4 {
-                steps_per_tick: STEPS,
-            },
-        )
+        ..one_tick(1000, Method::Rk4 { steps_per_tick: STEPS })
     };
     let mut group = criterion.benchmark_group("tclab rk4");
     measure(&mut group, "sandbox", TCLAB, &plan);
@@ -269,15 +221,13 @@ fn text_to_module(criterion: &mut Criterion) {
     for (name, source) in [("lotka-volterra", LOTKA_VOLTERRA), ("tclab", TCLAB)] {
         group.bench_function(format!("{name}, compile"), |bencher| {
             bencher.iter(|| {
-                compile(black_box(source), "bench.mo", &Options::default())
-                    .map(|compiled| compiled.wasm.len())
+                compile(black_box(source), "bench.mo", &Options::default()).map(|compiled| compiled.wasm.len())
             })
         });
         let compiled = compile(source, "bench.mo", &Options::default()).expect("a valid model");
         let engine = Engine::default();
         group.bench_function(format!("{name}, cranelift"), |bencher| {
-            bencher
-                .iter(|| Module::new(&engine, black_box(&compiled.wasm)).expect("a valid module"))
+            bencher.iter(|| Module::new(&engine, black_box(&compiled.wasm)).expect("a valid module"))
         });
     }
     group.finish();

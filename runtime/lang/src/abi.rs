@@ -206,9 +206,7 @@ pub struct Layout {
 #[non_exhaustive]
 pub enum AbiError {
     /// The memory ends too early.
-    #[error(
-        "the plan needs {needed} bytes of module memory and {available} are there; grow the memory"
-    )]
+    #[error("the plan needs {needed} bytes of module memory and {available} are there; grow the memory")]
     Memory {
         /// Bytes needed from address 0.
         needed: u64,
@@ -226,9 +224,7 @@ pub enum AbiError {
         remedy: &'static str,
     },
     /// The snapshot is of another size than this model's.
-    #[error(
-        "the snapshot has {given} bytes and this model's has {expected}: it belongs to another model or version"
-    )]
+    #[error("the snapshot has {given} bytes and this model's has {expected}: it belongs to another model or version")]
     Snapshot {
         /// Bytes given.
         given: usize,
@@ -329,9 +325,12 @@ impl Status {
             Code::Ok => return None,
             Code::NotInitialised => "the context was not initialised: the first plan needs `initialise`".to_string(),
             Code::NotFinite => "a value is not finite".to_string(),
-            Code::StepLimit => "the step limit of one tick was reached: raise max_steps or loosen the tolerance".to_string(),
+            Code::StepLimit => {
+                "the step limit of one tick was reached: raise max_steps or loosen the tolerance".to_string()
+            }
             Code::StepTooSmall => {
-                "the error control needs a step below the resolution of time: the solution is singular or too stiff".to_string()
+                "the error control needs a step below the resolution of time: the solution is singular or too stiff"
+                    .to_string()
             }
             Code::BadPlan => "the plan is inconsistent".to_string(),
             Code::NoSolution => "the equations of an algebraic loop have no solution near the last one".to_string(),
@@ -371,11 +370,7 @@ pub struct Rows {
 impl Rows {
     /// The values of one column.
     pub fn column(&self, column: usize) -> impl Iterator<Item = f64> + '_ {
-        self.values
-            .iter()
-            .skip(column)
-            .step_by(self.columns.max(1))
-            .copied()
+        self.values.iter().skip(column).step_by(self.columns.max(1)).copied()
     }
 
     /// One row's values.
@@ -390,17 +385,11 @@ impl Layout {
     /// Where the parts of `plan` go. Counts that no memory could hold saturate and are refused by [`write_plan`].
     pub fn for_plan(meta: &Meta, plan: &Plan) -> Layout {
         let inputs = meta.inputs.len() as u64;
-        let knots: u64 = plan
-            .inputs
-            .iter()
-            .map(|table| table.knots.len() as u64)
-            .sum();
-        let rows =
-            u64::from(plan.ticks) * u64::from(plan.rows_per_tick) + u64::from(plan.first_row);
+        let knots: u64 = plan.inputs.iter().map(|table| table.knots.len() as u64).sum();
+        let rows = u64::from(plan.ticks) * u64::from(plan.rows_per_tick) + u64::from(plan.first_row);
         let inputs_at = align(u64::from(meta.context_bytes));
         let rows_at = inputs_at + 16 * inputs + 16 * knots;
-        let tape_at =
-            align(rows_at.saturating_add(rows.saturating_mul(u64::from(row_bytes(meta)))));
+        let tape_at = align(rows_at.saturating_add(rows.saturating_mul(u64::from(row_bytes(meta)))));
         let bytes = tape_at.saturating_add(u64::from(plan.tape_bytes));
         Layout {
             bytes: clamp(bytes),
@@ -476,11 +465,7 @@ pub fn write_plan(mem: &mut [u8], ctx: u32, meta: &Meta, plan: &Plan) -> Result<
     write_inputs(&mut context, meta, plan, &layout);
     if let Some(initialise) = &plan.initialise {
         for (index, var) in meta.parameters.iter().enumerate() {
-            let given = initialise
-                .parameters
-                .iter()
-                .rev()
-                .find(|(at, _)| *at == index);
+            let given = initialise.parameters.iter().rev().find(|(at, _)| *at == index);
             context.f64(var.offset, given.map_or(var.default, |(_, value)| *value));
         }
         for index in 0..meta.states.len() {
@@ -513,26 +498,12 @@ fn write_inputs(context: &mut Context<'_>, meta: &Meta, plan: &Plan, layout: &La
 }
 
 fn check(meta: &Meta, plan: &Plan) -> Result<(), AbiError> {
-    let refuse = |what, value: String, remedy| {
-        Err(AbiError::Plan {
-            what,
-            value,
-            remedy,
-        })
-    };
+    let refuse = |what, value: String, remedy| Err(AbiError::Plan { what, value, remedy });
     if plan.tick_nanos < 1 {
-        return refuse(
-            "tick_nanos",
-            plan.tick_nanos.to_string(),
-            "it must be at least 1",
-        );
+        return refuse("tick_nanos", plan.tick_nanos.to_string(), "it must be at least 1");
     }
     if plan.rows_per_tick < 1 {
-        return refuse(
-            "rows_per_tick",
-            plan.rows_per_tick.to_string(),
-            "it must be at least 1",
-        );
+        return refuse("rows_per_tick", plan.rows_per_tick.to_string(), "it must be at least 1");
     }
     if !(plan.clock_hz.is_finite() && plan.clock_hz > 0.0) {
         return refuse("clock_hz", plan.clock_hz.to_string(), "it must be positive");
@@ -588,10 +559,7 @@ fn check(meta: &Meta, plan: &Plan) -> Result<(), AbiError> {
             .parameters
             .iter()
             .all(|(index, _)| *index < meta.parameters.len());
-        let states = initialise
-            .states
-            .iter()
-            .all(|(index, _)| *index < meta.states.len());
+        let states = initialise.states.iter().all(|(index, _)| *index < meta.states.len());
         if !parameters || !states {
             return refuse(
                 "initialise",
@@ -606,11 +574,7 @@ fn check(meta: &Meta, plan: &Plan) -> Result<(), AbiError> {
 /// The status of the last `solve` of the context at `ctx`.
 pub fn read_status(mem: &[u8], ctx: u32, meta: &Meta) -> Status {
     let get = |at| read_u32(mem, ctx, at);
-    let index = |at, len: usize| {
-        (get(at) as usize)
-            .checked_sub(1)
-            .filter(|index| *index < len)
-    };
+    let index = |at, len: usize| (get(at) as usize).checked_sub(1).filter(|index| *index < len);
     Status {
         code: Code::from_raw(get(status::CODE)),
         rows: get(status::ROWS),
@@ -638,11 +602,7 @@ pub fn read_outputs(mem: &[u8], ctx: u32, meta: &Meta, layout: &Layout) -> Rows 
         times.push(read_f64(mem, ctx, at));
         values.extend((0..columns as u32).map(|column| read_f64(mem, ctx, at + 8 + 8 * column)));
     }
-    Rows {
-        times,
-        values,
-        columns,
-    }
+    Rows { times, values, columns }
 }
 
 /// The context's persistent bytes: with the module's digest, all that is needed to go on elsewhere.
@@ -689,10 +649,7 @@ pub fn set_state(mem: &mut [u8], ctx: u32, meta: &Meta, index: usize, value: f64
 
 /// The states of a context, in the order of [`Meta::states`].
 pub fn read_states(mem: &[u8], ctx: u32, meta: &Meta) -> Vec<f64> {
-    meta.states
-        .iter()
-        .map(|var| read_f64(mem, ctx, var.offset))
-        .collect()
+    meta.states.iter().map(|var| read_f64(mem, ctx, var.offset)).collect()
 }
 
 /// The parameters of a context, in the order of [`Meta::parameters`].

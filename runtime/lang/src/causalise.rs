@@ -61,9 +61,9 @@ pub fn causalise(flat: Flat, text: &Text<'_>) -> Result<System, Vec<Diagnostic>>
             "unsupported",
             "initial equations are outside the subset".to_string(),
         );
-        return Err(vec![error.remedy(
-            "give the state a start value: `Real x(start = …, fixed = true)`",
-        )]);
+        return Err(vec![
+            error.remedy("give the state a start value: `Real x(start = …, fixed = true)`"),
+        ]);
     }
     let values = parameter_values(&mut graph, &variables, text)?;
     let unknowns = Unknowns::find(&graph, &variables, &equations);
@@ -132,11 +132,7 @@ fn parameter_values(
                 .map(|index| variables[*index as usize].name.as_str())
                 .collect();
             let message = format!("these parameters define each other: {}", names.join(", "));
-            let error = text.error(
-                variables[waiting[0] as usize].span,
-                "circular-parameters",
-                message,
-            );
+            let error = text.error(variables[waiting[0] as usize].span, "circular-parameters", message);
             return Err(vec![error.remedy("give one of them a value of its own")]);
         }
         open = waiting;
@@ -172,25 +168,14 @@ impl Unknowns {
                 leaves.push(Leaf::Variable(index as u32));
             }
         }
-        let index = leaves
-            .iter()
-            .enumerate()
-            .map(|(index, leaf)| (*leaf, index))
-            .collect();
-        Unknowns {
-            leaves,
-            index,
-            states,
-        }
+        let index = leaves.iter().enumerate().map(|(index, leaf)| (*leaf, index)).collect();
+        Unknowns { leaves, index, states }
     }
 
     /// The unknowns in one equation.
     fn of(&self, graph: &Graph, equation: &FlatEquation) -> Vec<usize> {
         let leaves = graph.leaves(&[equation.left, equation.right]);
-        leaves
-            .iter()
-            .filter_map(|leaf| self.index.get(leaf).copied())
-            .collect()
+        leaves.iter().filter_map(|leaf| self.index.get(leaf).copied()).collect()
     }
 
     fn name(&self, unknown: usize, variables: &[Variable]) -> String {
@@ -203,9 +188,7 @@ impl Unknowns {
 
     fn variable(&self, unknown: usize) -> u32 {
         match self.leaves[unknown] {
-            Leaf::Derivative(variable) | Leaf::Variable(variable) | Leaf::Slot(variable) => {
-                variable
-            }
+            Leaf::Derivative(variable) | Leaf::Variable(variable) | Leaf::Slot(variable) => variable,
             Leaf::Time => 0,
         }
     }
@@ -220,10 +203,7 @@ struct Matching {
 
 /// Maximum matching: a greedy start, then augmenting paths, without recursion.
 fn match_equations(graph: &Graph, unknowns: &Unknowns, equations: &[FlatEquation]) -> Matching {
-    let incidence: Vec<Vec<usize>> = equations
-        .iter()
-        .map(|equation| unknowns.of(graph, equation))
-        .collect();
+    let incidence: Vec<Vec<usize>> = equations.iter().map(|equation| unknowns.of(graph, equation)).collect();
     let mut matching = Matching {
         incidence,
         equation_of: vec![None; unknowns.leaves.len()],
@@ -299,11 +279,7 @@ fn check_balance(
     if free.is_empty() && idle.is_empty() {
         return Ok(());
     }
-    let count = format!(
-        "{} equations for {} unknowns",
-        equations.len(),
-        unknowns.leaves.len()
-    );
+    let count = format!("{} equations for {} unknowns", equations.len(), unknowns.leaves.len());
     let mut errors = Vec::new();
     for unknown in free.iter().take(10) {
         let name = unknowns.name(*unknown, variables);
@@ -328,7 +304,9 @@ fn check_balance(
         };
         let mut error = text.error(equations[*equation].span, "unbalanced", message);
         error = if names.is_empty() && constrains_state(graph, unknowns, &equations[*equation]) {
-            error.remedy("it constrains states: the system has a higher index; differentiate it by hand and drop a state")
+            error.remedy(
+                "it constrains states: the system has a higher index; differentiate it by hand and drop a state",
+            )
         } else {
             error.remedy("remove it, or declare another variable that it shall determine")
         };
@@ -552,9 +530,7 @@ impl Placement {
                 .filter(|operand| !self.memo.contains_key(operand))
                 .collect();
             if missing.is_empty() {
-                let new = graph.rebuild(id, |operand| {
-                    self.memo.get(&operand).copied().unwrap_or(operand)
-                });
+                let new = graph.rebuild(id, |operand| self.memo.get(&operand).copied().unwrap_or(operand));
                 self.memo.insert(id, new);
                 open.pop();
             } else {
@@ -579,10 +555,7 @@ fn assemble(
         .iter()
         .map(|state| place.solved[&Leaf::Derivative(*state)])
         .collect();
-    let start_of = |graph: &mut Graph, place: &mut Placement, index: u32| match variables
-        [index as usize]
-        .start
-    {
+    let start_of = |graph: &mut Graph, place: &mut Placement, index: u32| match variables[index as usize].start {
         Some(start) => place.apply(graph, start),
         None => graph.constant(0.0),
     };
@@ -614,11 +587,7 @@ fn assemble(
         .iter()
         .map(|(leaf, _)| *leaf)
         .filter(|leaf| !matches!(leaf, Leaf::Derivative(_)));
-    for leaf in states
-        .iter()
-        .map(|state| Leaf::Derivative(*state))
-        .chain(rest)
-    {
+    for leaf in states.iter().map(|state| Leaf::Derivative(*state)).chain(rest) {
         named.push((
             unknowns.name(unknowns.index[&leaf], &variables),
             equations[by_leaf[&leaf]].span,
@@ -634,11 +603,7 @@ fn assemble(
     let mut column_equations = Vec::new();
     for index in outputs.chain(others) {
         let leaf = Leaf::Variable(index);
-        let value = place
-            .solved
-            .get(&leaf)
-            .copied()
-            .unwrap_or_else(|| graph.leaf(leaf));
+        let value = place.solved.get(&leaf).copied().unwrap_or_else(|| graph.leaf(leaf));
         let number = numbers
             .get(&leaf)
             .or_else(|| numbers.get(&Leaf::Derivative(index)))

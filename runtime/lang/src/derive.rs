@@ -6,9 +6,7 @@ use crate::graph::{Binary, Graph, Id, Leaf, Node, Relation, Unary};
 
 /// The derivative of `roots` with respect to one leaf (others held), one node a root.
 pub fn forward(graph: &mut Graph, roots: &[Id], wrt: Leaf) -> Vec<Id> {
-    forward_seeded(graph, roots, |graph, leaf| {
-        (leaf == wrt).then(|| graph.constant(1.0))
-    })
+    forward_seeded(graph, roots, |graph, leaf| (leaf == wrt).then(|| graph.constant(1.0)))
 }
 
 /// Directional derivative: `seed` gives each leaf's tangent (`None`: zero).
@@ -48,12 +46,9 @@ pub fn forward_seeded(
                     Some(graph.select(condition, ta.unwrap_or(zero), tb.unwrap_or(zero)))
                 }
             }
-            Node::Constant(_)
-            | Node::Truth(_)
-            | Node::Relation(..)
-            | Node::And(..)
-            | Node::Or(..)
-            | Node::Not(_) => None,
+            Node::Constant(_) | Node::Truth(_) | Node::Relation(..) | Node::And(..) | Node::Or(..) | Node::Not(_) => {
+                None
+            }
         };
         if let Some(tangent) = tangent {
             if graph.value(tangent) != Some(0.0) {
@@ -103,12 +98,7 @@ pub fn reverse(graph: &mut Graph, roots: &[Id], cotangents: &[Id]) -> HashMap<Le
                 let second = graph.select(condition, zero, bar);
                 accumulate(graph, &mut sums, b, second);
             }
-            Node::Constant(_)
-            | Node::Truth(_)
-            | Node::Relation(..)
-            | Node::And(..)
-            | Node::Or(..)
-            | Node::Not(_) => {}
+            Node::Constant(_) | Node::Truth(_) | Node::Relation(..) | Node::And(..) | Node::Or(..) | Node::Not(_) => {}
         }
     }
     leaves
@@ -166,11 +156,7 @@ fn unary_partial(graph: &mut Graph, op: Unary, x: Id, value: Id) -> Id {
             let above = graph.add(one, x);
             let product = graph.mul(below, above);
             let root = graph.unary(Unary::Sqrt, product);
-            let sign = if op == Unary::Asin {
-                one
-            } else {
-                graph.constant(-1.0)
-            };
+            let sign = if op == Unary::Asin { one } else { graph.constant(-1.0) };
             graph.div(sign, root)
         }
         Unary::Atan => {
@@ -206,10 +192,7 @@ fn binary_partials(graph: &mut Graph, op: Binary, a: Id, b: Id, value: Id) -> (I
             } else {
                 graph.relation(Relation::LessEqual, b, a)
             };
-            (
-                graph.select(first, one, zero),
-                graph.select(first, zero, one),
-            )
+            (graph.select(first, one, zero), graph.select(first, zero, one))
         }
         Binary::Pow => {
             // b·a^(b−1), and a^b·ln a, which is 0 where a is 0.

@@ -20,10 +20,7 @@ pub struct Names<'a> {
 const MAX_EQUATION: usize = 160;
 
 pub fn describe(system: &mut System, places: &Places, names: Names<'_>) -> Meta {
-    let vars = |system: &mut System,
-                list: &[u32],
-                base: u32,
-                default: &mut dyn FnMut(&mut System, usize) -> f64| {
+    let vars = |system: &mut System, list: &[u32], base: u32, default: &mut dyn FnMut(&mut System, usize) -> f64| {
         let mut all = Vec::new();
         for (index, variable) in list.iter().enumerate() {
             let default = default(system, index);
@@ -38,11 +35,7 @@ pub fn describe(system: &mut System, places: &Places, names: Names<'_>) -> Meta 
     let states = system.states.clone();
     let parameters = system.parameters.clone();
     let inputs = system.inputs.clone();
-    let columns: Vec<u32> = system
-        .columns
-        .iter()
-        .map(|(variable, _)| *variable)
-        .collect();
+    let columns: Vec<u32> = system.columns.iter().map(|(variable, _)| *variable).collect();
     let outputs: Vec<u32> = columns
         .iter()
         .copied()
@@ -59,30 +52,18 @@ pub fn describe(system: &mut System, places: &Places, names: Names<'_>) -> Meta 
         description: names.description,
         file: names.file.to_string(),
         lanes: 1,
-        states: vars(
-            system,
-            &states,
-            abi::persistent::STATES,
-            &mut |system, index| default_of(system, system.starts[index]),
-        ),
+        states: vars(system, &states, abi::persistent::STATES, &mut |system, index| {
+            default_of(system, system.starts[index])
+        }),
         inputs: vars(system, &inputs, 0, &mut |system, index| {
             default_of(system, system.input_starts[index])
         }),
-        outputs: vars(system, &outputs, 8, &mut |system, index| {
-            start(system, outputs[index])
+        outputs: vars(system, &outputs, 8, &mut |system, index| start(system, outputs[index])),
+        columns: vars(system, &columns, 8, &mut |system, index| start(system, columns[index])),
+        parameters: vars(system, &parameters, places.parameters, &mut |system, index| {
+            let value = system.variables[system.parameters[index] as usize].value;
+            value.map_or(0.0, |value| default_of(system, value))
         }),
-        columns: vars(system, &columns, 8, &mut |system, index| {
-            start(system, columns[index])
-        }),
-        parameters: vars(
-            system,
-            &parameters,
-            places.parameters,
-            &mut |system, index| {
-                let value = system.variables[system.parameters[index] as usize].value;
-                value.map_or(0.0, |value| default_of(system, value))
-            },
-        ),
         context_bytes: places.context_bytes,
         persistent: abi::persistent::START..places.persistent_end,
         starts_at: places.starts,

@@ -44,13 +44,7 @@ const WINDOW: usize = 120;
 
 impl Diagnostic {
     /// A diagnostic about the bytes `span` of `source`.
-    pub fn at(
-        source: &str,
-        file: &str,
-        span: Range<usize>,
-        code: &str,
-        message: impl Into<String>,
-    ) -> Diagnostic {
+    pub fn at(source: &str, file: &str, span: Range<usize>, code: &str, message: impl Into<String>) -> Diagnostic {
         let place = Place::of(source, span.start);
         let end_of_line = place.line_start + place.text.len();
         let shown_end = span.end.clamp(span.start.min(end_of_line), end_of_line);
@@ -102,28 +96,16 @@ impl Diagnostic {
             column.saturating_sub(WINDOW / 2)
         };
         let shown: String = characters.iter().skip(first).take(WINDOW).collect();
-        let marks = "^".repeat(
-            (self.length as usize)
-                .min(WINDOW.saturating_sub(column - first))
-                .max(1),
-        );
+        let marks = "^".repeat((self.length as usize).min(WINDOW.saturating_sub(column - first)).max(1));
         let gutter = self.line.to_string();
         let blank = " ".repeat(gutter.len());
         let mut text = format!("error[{}]: {}\n", self.code, self.message);
-        let _ = writeln!(
-            text,
-            "{blank}--> {}:{}:{}",
-            self.file, self.line, self.column
-        );
+        let _ = writeln!(text, "{blank}--> {}:{}:{}", self.file, self.line, self.column);
         let _ = writeln!(text, "{blank} |");
         let _ = writeln!(text, "{gutter} | {}", shown.trim_end());
         let _ = writeln!(text, "{blank} | {}{marks}", " ".repeat(column - first));
         for note in &self.notes {
-            let _ = writeln!(
-                text,
-                "{blank} = note: {}:{}: {}",
-                note.line, note.column, note.message
-            );
+            let _ = writeln!(text, "{blank} = note: {}:{}: {}", note.line, note.column, note.message);
         }
         if let Some(remedy) = &self.remedy {
             let _ = writeln!(text, "{blank} = help: {remedy}");
@@ -144,12 +126,7 @@ impl Place<'_> {
         let offset = offset.min(source.len());
         let before = source.get(..offset).unwrap_or(source);
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        let text = source
-            .get(line_start..)
-            .unwrap_or("")
-            .lines()
-            .next()
-            .unwrap_or("");
+        let text = source.get(line_start..).unwrap_or("").lines().next().unwrap_or("");
         Place {
             line: before.matches('\n').count() as u32 + 1,
             column: before.get(line_start..).unwrap_or("").chars().count() as u32 + 1,

@@ -66,9 +66,7 @@ pub fn emit(system: &System, mut program: Program) -> Result<Emitted, String> {
         .collect();
     emitter.function("parameter_slots", &hoisted.slots, &slots);
     let input_starts = emitter.constant("INPUT_START");
-    let destinations: Vec<(Expr, u32)> = (0..system.inputs.len() as u32)
-        .map(states_at(input_starts))
-        .collect();
+    let destinations: Vec<(Expr, u32)> = (0..system.inputs.len() as u32).map(states_at(input_starts)).collect();
     emitter.function("input_starts", &system.input_starts, &destinations);
     let destinations: Vec<(Expr, u32)> = (0..system.states.len() as u32)
         .map(states_at(persistent::STATES))
@@ -79,25 +77,14 @@ pub fn emit(system: &System, mut program: Program) -> Result<Emitted, String> {
     let spill_bytes = 8 * emitter.spilled;
     places.context_bytes = (places.spill + spill_bytes).div_ceil(16) * 16;
     let _ = ctx;
-    parse::parse(
-        &mut program,
-        include_str!("kernel/model.kernel"),
-        &places.constants,
-    )?;
-    parse::parse(
-        &mut program,
-        include_str!("kernel/solve.kernel"),
-        &places.constants,
-    )?;
+    parse::parse(&mut program, include_str!("kernel/model.kernel"), &places.constants)?;
+    parse::parse(&mut program, include_str!("kernel/solve.kernel"), &places.constants)?;
     Ok(Emitted { program, places })
 }
 
 /// Prints the module with its description.
 pub fn print(emitted: &Emitted, section: &[u8]) -> Result<Vec<u8>, String> {
-    let solve = emitted
-        .program
-        .index(crate::abi::SOLVE)
-        .ok_or("solve is missing")?;
+    let solve = emitted.program.index(crate::abi::SOLVE).ok_or("solve is missing")?;
     let bytes = u64::from(crate::abi::CONTEXT_BASE) + u64::from(emitted.places.context_bytes);
     let pages = bytes.div_ceil(u64::from(crate::abi::PAGE)) + 1;
     wasm::print(
@@ -143,9 +130,8 @@ fn hoist(graph: &mut Graph, system: &System) -> Hoisted {
             }
         }
     }
-    let worth = |graph: &Graph, id: Id| {
-        fixed[id.0 as usize] && !matches!(graph.node(id), Node::Leaf(_)) && !graph.is_truth(id)
-    };
+    let worth =
+        |graph: &Graph, id: Id| fixed[id.0 as usize] && !matches!(graph.node(id), Node::Leaf(_)) && !graph.is_truth(id);
     let mut slots = Vec::new();
     let mut slot_of: HashMap<Id, Id> = HashMap::new();
     let used: Vec<Id> = cone
@@ -191,9 +177,7 @@ fn place(system: &System, slots: u32) -> Places {
     let parameters = next("PARAMETERS", 8 * system.parameters.len() as u32);
     let persistent_end = next("PERSISTENT_END", 0);
     let starts = next("STARTS", 8 * n);
-    for stage in [
-        "K1", "K2", "K3", "K4", "K5", "K6", "K7", "X_NEW", "X_STAGE", "NOMINAL",
-    ] {
+    for stage in ["K1", "K2", "K3", "K4", "K5", "K6", "K7", "X_NEW", "X_STAGE", "NOMINAL"] {
         next(stage, 8 * n);
     }
     let input = next("INPUT", 24 * inputs);
@@ -278,18 +262,11 @@ impl Emitter<'_> {
 
     fn declare(&mut self) {
         let shape = [Ty::I32, Ty::F64, Ty::I32, Ty::I32];
-        for name in [
-            "rhs",
-            "outputs",
-            "parameter_slots",
-            "input_starts",
-            "state_starts",
-        ] {
+        for name in ["rhs", "outputs", "parameter_slots", "input_starts", "state_starts"] {
             self.program.declare(name, &shape, None);
         }
         self.program.declare("nominals", &[Ty::I32], None);
-        self.program
-            .declare("column_equation", &[Ty::I32], Some(Ty::I32));
+        self.program.declare("column_equation", &[Ty::I32], Some(Ty::I32));
     }
 
     /// `name(ctx, t, x, out)`: computes `roots` and stores each at its destination. Long ones become a chain of functions
@@ -299,12 +276,7 @@ impl Emitter<'_> {
             .graph
             .cone(roots)
             .into_iter()
-            .filter(|id| {
-                !matches!(
-                    self.graph.node(*id),
-                    Node::Constant(_) | Node::Truth(_) | Node::Leaf(_)
-                )
-            })
+            .filter(|id| !matches!(self.graph.node(*id), Node::Constant(_) | Node::Truth(_) | Node::Leaf(_)))
             .collect();
         let chunks: Vec<&[Id]> = if cone.is_empty() {
             vec![&[]]
@@ -319,9 +291,7 @@ impl Emitter<'_> {
         let mut spills: HashMap<Id, u32> = HashMap::new();
         for id in &cone {
             for operand in self.graph.operands(*id) {
-                let elsewhere = chunk_of
-                    .get(&operand)
-                    .is_some_and(|chunk| *chunk != chunk_of[id]);
+                let elsewhere = chunk_of.get(&operand).is_some_and(|chunk| *chunk != chunk_of[id]);
                 if elsewhere && !spills.contains_key(&operand) {
                     spills.insert(operand, spills.len() as u32);
                 }
@@ -330,10 +300,7 @@ impl Emitter<'_> {
         self.spilled = self.spilled.max(spills.len() as u32);
         let mut stores: HashMap<Option<usize>, Vec<usize>> = HashMap::new();
         for (index, root) in roots.iter().enumerate() {
-            stores
-                .entry(chunk_of.get(root).copied())
-                .or_default()
-                .push(index);
+            stores.entry(chunk_of.get(root).copied()).or_default().push(index);
         }
         let shape = vec![Ty::I32, Ty::F64, Ty::I32, Ty::I32];
         let mut calls = Vec::new();
@@ -393,11 +360,8 @@ impl Emitter<'_> {
 
     /// A leaf's value: locals 0 to 3 are ctx, time, the address of the states, the address of the results.
     fn leaf(&self, leaf: Leaf) -> Expr {
-        let load =
-            |base: u32, at: u32| Expr::Load(Ty::F64, Box::new(Expr::Local(base, Ty::I32)), at);
-        let position = |list: &[u32], variable: u32| {
-            list.binary_search(&variable).ok().map(|index| index as u32)
-        };
+        let load = |base: u32, at: u32| Expr::Load(Ty::F64, Box::new(Expr::Local(base, Ty::I32)), at);
+        let position = |list: &[u32], variable: u32| list.binary_search(&variable).ok().map(|index| index as u32);
         match leaf {
             Leaf::Time => Expr::Local(1, Ty::F64),
             Leaf::Slot(slot) => load(0, self.places.slots + 8 * slot),
@@ -411,12 +375,7 @@ impl Emitter<'_> {
                 let input = position(&self.system.inputs, variable).unwrap_or(0);
                 let at = self.places.input + 24 * input;
                 // value + slope · (t − start)
-                let since = Expr::binary(
-                    Binary::Sub,
-                    Ty::F64,
-                    Expr::Local(1, Ty::F64),
-                    load(0, at + 16),
-                );
+                let since = Expr::binary(Binary::Sub, Ty::F64, Expr::Local(1, Ty::F64), load(0, at + 16));
                 let change = Expr::binary(Binary::Mul, Ty::F64, load(0, at + 8), since);
                 Expr::binary(Binary::Add, Ty::F64, load(0, at), change)
             }
@@ -428,9 +387,7 @@ impl Emitter<'_> {
     fn nominals(&mut self) {
         let at = self.constant("NOMINAL");
         let body = self.system.states.iter().enumerate().map(|(index, state)| {
-            let nominal = self.system.variables[*state as usize]
-                .nominal
-                .unwrap_or(1.0);
+            let nominal = self.system.variables[*state as usize].nominal.unwrap_or(1.0);
             Stmt::Store(
                 Ty::F64,
                 Expr::Local(0, Ty::I32),
@@ -519,12 +476,8 @@ impl Body<'_, '_> {
                 self.locals.insert(*id, Expr::Local(local, ty));
                 if let Some(word) = spill {
                     let at = self.emitter.places.spill + 8 * word;
-                    self.out.push(Stmt::Store(
-                        ty,
-                        Expr::Local(0, Ty::I32),
-                        at,
-                        Expr::Local(local, ty),
-                    ));
+                    self.out
+                        .push(Stmt::Store(ty, Expr::Local(0, Ty::I32), at, Expr::Local(local, ty)));
                 }
                 depth.insert(*id, 0);
             } else {
@@ -537,11 +490,7 @@ impl Body<'_, '_> {
         if let Some(local) = self.locals.get(&id) {
             return local.clone();
         }
-        if self
-            .chunk_of
-            .get(&id)
-            .is_some_and(|chunk| *chunk != self.chunk)
-        {
+        if self.chunk_of.get(&id).is_some_and(|chunk| *chunk != self.chunk) {
             let word = self.spills.get(&id).copied().unwrap_or(0);
             let ty = if self.emitter.graph.is_truth(id) {
                 Ty::I32
@@ -605,11 +554,7 @@ impl Body<'_, '_> {
                 } else {
                     Ty::F64
                 };
-                let (condition, a, b) = (
-                    self.value(condition, next),
-                    self.value(a, next),
-                    self.value(b, next),
-                );
+                let (condition, a, b) = (self.value(condition, next), self.value(a, next), self.value(b, next));
                 Expr::Select(ty, Box::new([condition, a, b]))
             }
         }
@@ -620,8 +565,6 @@ impl Body<'_, '_> {
         self.emitter
             .program
             .index(name)
-            .map_or(Expr::F64(f64::NAN), |index| {
-                Expr::Call(index, Some(Ty::F64), arguments)
-            })
+            .map_or(Expr::F64(f64::NAN), |index| Expr::Call(index, Some(Ty::F64), arguments))
     }
 }

@@ -94,11 +94,7 @@ pub struct Math {
 impl Math {
     pub fn new() -> Result<Math, String> {
         let mut program = Program::default();
-        parse::parse(
-            &mut program,
-            include_str!("kernel/elementary.kernel"),
-            &HashMap::new(),
-        )?;
+        parse::parse(&mut program, include_str!("kernel/elementary.kernel"), &HashMap::new())?;
         Ok(Math { program })
     }
 
@@ -114,9 +110,7 @@ impl Math {
     pub fn binary(&self, op: Binary, x: f64, y: f64) -> Option<f64> {
         match binary_code(op) {
             BinaryCode::Op(op) => interpret::binary(op, x, y),
-            BinaryCode::Function(name) => {
-                interpret::call(&self.program, self.program.index(name)?, &[x, y])
-            }
+            BinaryCode::Function(name) => interpret::call(&self.program, self.program.index(name)?, &[x, y]),
         }
     }
 }
@@ -233,9 +227,7 @@ impl Graph {
     /// Whether a node is a truth.
     pub fn is_truth(&self, id: Id) -> bool {
         match self.node(id) {
-            Node::Truth(_) | Node::Relation(..) | Node::And(..) | Node::Or(..) | Node::Not(_) => {
-                true
-            }
+            Node::Truth(_) | Node::Relation(..) | Node::And(..) | Node::Or(..) | Node::Not(_) => true,
             Node::Select(_, first, _) => self.is_truth(first),
             Node::Constant(_) | Node::Leaf(_) | Node::Unary(..) | Node::Binary(..) => false,
         }
@@ -290,14 +282,7 @@ impl Graph {
         }
     }
 
-    fn simplify(
-        &mut self,
-        op: Binary,
-        left: Id,
-        right: Id,
-        x: Option<f64>,
-        y: Option<f64>,
-    ) -> Option<Id> {
+    fn simplify(&mut self, op: Binary, left: Id, right: Id, x: Option<f64>, y: Option<f64>) -> Option<Id> {
         match op {
             Binary::Add if x == Some(0.0) => Some(right),
             Binary::Add | Binary::Sub if y == Some(0.0) => Some(left),
@@ -446,11 +431,7 @@ impl Graph {
     }
 
     /// `roots` with leaves replaced; `replace` says by what (`None`: kept).
-    pub fn substitute(
-        &mut self,
-        roots: &[Id],
-        mut replace: impl FnMut(Leaf) -> Option<Id>,
-    ) -> Vec<Id> {
+    pub fn substitute(&mut self, roots: &[Id], mut replace: impl FnMut(Leaf) -> Option<Id>) -> Vec<Id> {
         let mut map: HashMap<Id, Id> = HashMap::new();
         for id in self.cone(roots) {
             let new = match self.node(id) {
@@ -482,11 +463,7 @@ impl Graph {
     }
 
     /// The value of a node for given leaves, with the module's arithmetic; `None` where a leaf is not given.
-    pub fn evaluate(
-        &mut self,
-        root: Id,
-        mut given: impl FnMut(Leaf) -> Option<f64>,
-    ) -> Option<f64> {
+    pub fn evaluate(&mut self, root: Id, mut given: impl FnMut(Leaf) -> Option<f64>) -> Option<f64> {
         let replaced = self.leaves(&[root]);
         let mut constants = HashMap::new();
         for leaf in replaced {

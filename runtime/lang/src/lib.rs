@@ -56,27 +56,12 @@ pub struct Options {
 
 /// Compiles one model of `source` (called `file` in messages) to a Wasm module and its description.
 pub fn compile(source: &str, file: &str, options: &Options) -> Result<Compiled, Vec<Diagnostic>> {
-    let internal = |message: String| {
-        vec![Diagnostic::at(
-            source,
-            file,
-            0..0,
-            "compiler-defect",
-            message,
-        )]
-    };
+    let internal = |message: String| vec![Diagnostic::at(source, file, 0..0, "compiler-defect", message)];
     let classes = syntax::parser::parse(source, file).map_err(|error| vec![error])?;
     let math = graph::Math::new().map_err(internal)?;
     let program = math.program.clone();
     let graph = graph::Graph::new(math);
-    let flat = flatten::flatten(
-        source,
-        file,
-        &classes,
-        options.model.as_deref(),
-        &options.set,
-        graph,
-    )?;
+    let flat = flatten::flatten(source, file, &classes, options.model.as_deref(), &options.set, graph)?;
     let (model, description) = (flat.name.clone(), flat.description.clone());
     let mut system = causalise::causalise(flat, &causalise::Text { source, file })?;
     let emitted = emit::emit(&system, program).map_err(internal)?;
@@ -109,24 +94,16 @@ fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<Strin
 /// Edit distance without regard to case, a swap of neighbours counting once; long names are cut, for a bound on time.
 fn distance(left: &str, right: &str) -> usize {
     let left: Vec<char> = left.chars().take(64).flat_map(char::to_lowercase).collect();
-    let right: Vec<char> = right
-        .chars()
-        .take(64)
-        .flat_map(char::to_lowercase)
-        .collect();
+    let right: Vec<char> = right.chars().take(64).flat_map(char::to_lowercase).collect();
     let mut before = vec![0; right.len() + 1];
     let mut previous: Vec<usize> = (0..=right.len()).collect();
     for row in 1..=left.len() {
         let mut current = vec![row];
         for column in 1..=right.len() {
             let replace = previous[column - 1] + usize::from(left[row - 1] != right[column - 1]);
-            let mut best = replace
-                .min(previous[column] + 1)
-                .min(current[column - 1] + 1);
-            let swapped = row > 1
-                && column > 1
-                && left[row - 1] == right[column - 2]
-                && left[row - 2] == right[column - 1];
+            let mut best = replace.min(previous[column] + 1).min(current[column - 1] + 1);
+            let swapped =
+                row > 1 && column > 1 && left[row - 1] == right[column - 2] && left[row - 2] == right[column - 1];
             if swapped {
                 best = best.min(before[column - 2] + 1);
             }

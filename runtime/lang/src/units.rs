@@ -192,9 +192,7 @@ impl Measure {
             match exponent {
                 0 => {}
                 DENOMINATOR => parts.push((*base).to_string()),
-                whole if whole % DENOMINATOR == 0 => {
-                    parts.push(format!("{base}{}", whole / DENOMINATOR))
-                }
+                whole if whole % DENOMINATOR == 0 => parts.push(format!("{base}{}", whole / DENOMINATOR)),
                 other => parts.push(format!("{base}^({other}/12)")),
             }
         }
@@ -224,9 +222,7 @@ pub fn parse(text: &str) -> Result<Unit, String> {
     };
     let measure = reader.expression()?;
     if let Some(rest) = characters.get(reader.at) {
-        return Err(format!(
-            "`{rest}` is not expected in the unit \"{trimmed}\""
-        ));
+        return Err(format!("`{rest}` is not expected in the unit \"{trimmed}\""));
     }
     Ok(Unit::Known(measure))
 }
@@ -256,17 +252,11 @@ impl Reader<'_> {
                 _ => break,
             };
             self.at += 1;
-            result = result
-                .difference()
-                .times(&self.factor()?.difference(), sign);
+            result = result.difference().times(&self.factor()?.difference(), sign);
             composed = true;
         }
         self.nesting -= 1;
-        Ok(if composed {
-            result.difference()
-        } else {
-            result
-        })
+        Ok(if composed { result.difference() } else { result })
     }
 
     fn factor(&mut self) -> Result<Measure, String> {
@@ -282,14 +272,8 @@ impl Reader<'_> {
             }
             Some(digit) if digit.is_ascii_digit() => {
                 let number = self.digits();
-                let value: f64 = number
-                    .parse()
-                    .map_err(|_| format!("`{number}` is not a number"))?;
-                let power = if value == 10.0 {
-                    self.exponent()?
-                } else {
-                    None
-                };
+                let value: f64 = number.parse().map_err(|_| format!("`{number}` is not a number"))?;
+                let power = if value == 10.0 { self.exponent()? } else { None };
                 return Ok(Measure::plain(
                     [0; 7],
                     power.map_or(value, |power| libm::pow(value, f64::from(power))),
@@ -301,10 +285,7 @@ impl Reader<'_> {
             }
             Some(letter) if letter.is_alphabetic() || letter == 'µ' || letter == '_' => {
                 let start = self.at;
-                while self
-                    .peek()
-                    .is_some_and(|c| c.is_alphabetic() || c == 'µ' || c == '_')
-                {
+                while self.peek().is_some_and(|c| c.is_alphabetic() || c == 'µ' || c == '_') {
                     self.at += 1;
                 }
                 let name: String = self.characters[start..self.at].iter().collect();
@@ -453,12 +434,8 @@ fn symbol(name: &str) -> Result<Measure, String> {
         measure.celsius = true;
         return Ok(measure);
     }
-    let make = |entry: &Entry, prefix: f64| {
-        Measure::plain(
-            entry.1.map(|exponent| exponent * DENOMINATOR),
-            entry.2 * prefix,
-        )
-    };
+    let make =
+        |entry: &Entry, prefix: f64| Measure::plain(entry.1.map(|exponent| exponent * DENOMINATOR), entry.2 * prefix);
     if let Some(entry) = WHOLE.iter().chain(&SYMBOLS).find(|entry| entry.0 == name) {
         return Ok(make(entry, 1.0));
     }
@@ -467,10 +444,7 @@ fn symbol(name: &str) -> Result<Measure, String> {
             if let Some(entry) = SYMBOLS.iter().find(|entry| entry.0 == rest) {
                 // 1e-3 · 1e3 and the like come out exact for the kilogram.
                 let scale = if name == "kg" { 1.0 } else { entry.2 * factor };
-                return Ok(Measure::plain(
-                    entry.1.map(|exponent| exponent * DENOMINATOR),
-                    scale,
-                ));
+                return Ok(Measure::plain(entry.1.map(|exponent| exponent * DENOMINATOR), scale));
             }
         }
     }
@@ -503,12 +477,7 @@ mod tests {
     #[test]
     fn numbers_may_convert_and_nothing_else() {
         assert!(known("%").times_number(0.01).fits(&known("1")));
-        assert!(
-            known("%")
-                .times_number(0.5)
-                .times_number(0.01)
-                .fits(&known("1"))
-        );
+        assert!(known("%").times_number(0.5).times_number(0.01).fits(&known("1")));
         assert!(known("min").times_number(60.0).fits(&known("s")));
         assert!(known("kW").times_number(2.0).fits(&known("kW")));
         assert!(!known("kW").times_number(2.0).fits(&known("W")));

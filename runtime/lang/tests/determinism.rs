@@ -48,15 +48,9 @@ fn engines_agree_in_every_bit() {
     let knots: Vec<(i64, f64)> = (0..50)
         .map(|k| (k * 130_000_000, f64::from(k as i32 % 7) * 10.0))
         .collect();
-    for (source, inputs) in [
-        (DRIVEN, 1),
-        (TCLAB, 3),
-        (include_str!("models/lotka_volterra.mo"), 0),
-    ] {
+    for (source, inputs) in [(DRIVEN, 1), (TCLAB, 3), (include_str!("models/lotka_volterra.mo"), 0)] {
         for method in [Method::Tsit5, Method::Rk4 { steps_per_tick: 3 }] {
-            let tables = (0..inputs)
-                .map(|_| table(InputMode::Linear, &knots))
-                .collect();
+            let tables = (0..inputs).map(|_| table(InputMode::Linear, &knots)).collect();
             let plan = plan(method, 60, tables);
             let first = Machine::on(&cranelift(), build(source)).good(&plan);
             let second = Machine::on(&pulley(), build(source)).good(&plan);
@@ -80,10 +74,7 @@ fn the_same_source_gives_the_same_bytes() {
 fn the_custom_section_says_what_meta_says() {
     let compiled = build(TCLAB);
     let text = serde_json::to_vec(&compiled.meta).expect("json");
-    let found = compiled
-        .wasm
-        .windows(text.len())
-        .any(|window| window == text);
+    let found = compiled.wasm.windows(text.len()).any(|window| window == text);
     assert!(found, "the module does not carry its description");
     assert_eq!(
         serde_json::from_slice::<orrery_lang::Meta>(&text).expect("readable"),
@@ -103,13 +94,8 @@ fn a_context_can_be_moved() {
         .expect("solve");
     let other = CTX + 16 * 1000;
     machine.memory.grow(&mut machine.store, 4).expect("memory");
-    let layout = abi::write_plan(
-        machine.memory.data_mut(&mut machine.store),
-        other,
-        &meta,
-        &plan,
-    )
-    .expect("a good plan");
+    let layout =
+        abi::write_plan(machine.memory.data_mut(&mut machine.store), other, &meta, &plan).expect("a good plan");
     assert_eq!(solve.call(&mut machine.store, other).expect("no trap"), 0);
     assert_eq!(
         bits(&abi::read_outputs(

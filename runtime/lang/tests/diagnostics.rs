@@ -46,21 +46,11 @@ fn every_clash_of_units_is_found() {
         "c + w",
     ] {
         let source = format!("model U {declare} Real x; equation x = {bad}; end U;");
-        let codes: Vec<String> = errors(&source)
-            .into_iter()
-            .map(|error| error.code)
-            .collect();
+        let codes: Vec<String> = errors(&source).into_iter().map(|error| error.code).collect();
         assert_eq!(codes, ["unit-clash"], "{bad}");
     }
-    for (bad, unit) in [
-        ("w", "kW"),
-        ("c", "K"),
-        ("pc", "1"),
-        ("m/s", "m"),
-        ("m*m", "m"),
-    ] {
-        let source =
-            format!("model U {declare} Real x(unit=\"{unit}\"); equation x = {bad}; end U;");
+    for (bad, unit) in [("w", "kW"), ("c", "K"), ("pc", "1"), ("m/s", "m"), ("m*m", "m")] {
+        let source = format!("model U {declare} Real x(unit=\"{unit}\"); equation x = {bad}; end U;");
         assert_eq!(errors(&source)[0].code, "unit-clash", "{bad} as {unit}");
     }
     for (good, unit) in [
@@ -81,8 +71,7 @@ fn every_clash_of_units_is_found() {
         ("sin(2*time)", "1"),
         ("m/time", "m/s"),
     ] {
-        let source =
-            format!("model U {declare} Real x(unit=\"{unit}\"); equation x = {good}; end U;");
+        let source = format!("model U {declare} Real x(unit=\"{unit}\"); equation x = {good}; end U;");
         common::build(&source);
     }
 }
@@ -107,12 +96,8 @@ fn balance_is_explained() {
 
 #[test]
 fn loops_are_named() {
-    let text =
-        first("model L\n  Real x; Real y;\nequation\n  x = sin(y) + 1;\n  y = cos(x);\nend L;");
-    assert!(
-        text.contains("algebraic loop") && text.contains("x, y"),
-        "{text}"
-    );
+    let text = first("model L\n  Real x; Real y;\nequation\n  x = sin(y) + 1;\n  y = cos(x);\nend L;");
+    assert!(text.contains("algebraic loop") && text.contains("x, y"), "{text}");
     assert!(text.contains("note: 5:3"), "{text}");
 }
 
@@ -129,15 +114,10 @@ fn what_needs_events_is_refused_by_name() {
         ("reinit(x, 1);", "`reinit`"),
     ] {
         let text = first(&format!("model R\n  Real x;\nequation\n  {body}\nend R;"));
-        assert!(
-            text.contains(word) && text.contains("test.mo:4:"),
-            "{body}: {text}"
-        );
+        assert!(text.contains(word) && text.contains("test.mo:4:"), "{body}: {text}");
     }
     common::build("model R Real x; equation x = noEvent(if time > 1 then 1 else 0); end R;");
-    common::build(
-        "model R parameter Real p = 1; Real x; equation x = (if p > 1 then 1 else 0) + floor(p); end R;",
-    );
+    common::build("model R parameter Real p = 1; Real x; equation x = (if p > 1 then 1 else 0) + floor(p); end R;");
 }
 
 #[test]
@@ -145,10 +125,7 @@ fn what_is_outside_is_refused_by_name() {
     for (source, word) in [
         ("import Modelica.Constants; model M end M;", "model"),
         ("model M import A.B; Real x = 1; end M;", "`import`"),
-        (
-            "model M Modelica.Units.SI.Voltage u = 1; end M;",
-            "Standard Library",
-        ),
+        ("model M Modelica.Units.SI.Voltage u = 1; end M;", "Standard Library"),
         ("model M outer Real x; end M;", "`outer`"),
         ("model M replaceable Real x = 1; end M;", "`replaceable`"),
         ("model M Real x; algorithm x := 1; end M;", "algorithm"),
@@ -158,19 +135,10 @@ fn what_is_outside_is_refused_by_name() {
         ("model M Real x = 2 ^ 3 ^ 4; end M;", "chained"),
         ("model M Real x = 1 < 2 < 3; end M;", "chained"),
         ("model M Real x = 2 * -3; end M;", "expected an expression"),
-        (
-            "model M type E = enumeration(a, b); end M;",
-            "`enumeration`",
-        ),
-        (
-            "model M Real x(strat = 1) = 1; end M;",
-            "did you mean `start`",
-        ),
+        ("model M type E = enumeration(a, b); end M;", "`enumeration`"),
+        ("model M Real x(strat = 1) = 1; end M;", "did you mean `start`"),
         ("model M Real x(unit = \"parsec\") = 1; end M;", "parsec"),
-        (
-            "model M parameter Real p; Real x = p; end M;",
-            "has no value",
-        ),
+        ("model M parameter Real p; Real x = p; end M;", "has no value"),
         (
             "model M parameter Real p = time; Real x = p; end M;",
             "changes with time",
@@ -190,10 +158,7 @@ fn what_is_outside_is_refused_by_name() {
         ("model M Real x = snin(1); end M;", "did you mean `sin`"),
         ("model M Real x = sin(1, 2); end M;", "arguments"),
         ("model M Real x[3] = {1, 2}; end M;", "size"),
-        (
-            "model M Real x = y[4]; Real y[3] = {1,2,3}; end M;",
-            "element 4",
-        ),
+        ("model M Real x = y[4]; Real y[3] = {1,2,3}; end M;", "element 4"),
         ("", "no model"),
     ] {
         let text = render(&errors(source));
@@ -221,8 +186,7 @@ fn the_example_of_the_guide_is_real() {
         .and_then(|block| block.strip_prefix("modelica\n"))
         .expect("an example");
     let shown = blocks.nth(1).expect("its diagnostic").trim_start();
-    let Err(errors) = orrery_lang::compile(example, "tank.mo", &orrery_lang::Options::default())
-    else {
+    let Err(errors) = orrery_lang::compile(example, "tank.mo", &orrery_lang::Options::default()) else {
         panic!("the example has an error on purpose");
     };
     assert_eq!(render(&errors), shown);

@@ -97,11 +97,7 @@ fn expm1_reduced(x: Dd, minus_one: bool) -> Dd {
         whole.0 * 2.0_f64.powi(first) * 2.0_f64.powi(second),
         whole.1 * 2.0_f64.powi(first) * 2.0_f64.powi(second),
     );
-    if minus_one {
-        scaled.sub(Dd::new(1.0))
-    } else {
-        scaled
-    }
+    if minus_one { scaled.sub(Dd::new(1.0)) } else { scaled }
 }
 
 fn log(x: Dd) -> Dd {
@@ -266,16 +262,8 @@ fn functions_are_within_two_units_in_the_last_place() {
                 worst = (error, *x);
             }
         }
-        println!(
-            "{name} [{low}, {high}]: {:.3} ulp at {:e}",
-            worst.0, worst.1
-        );
-        assert!(
-            worst.0 <= limit,
-            "{name}({:e}) is off by {} ulp",
-            worst.1,
-            worst.0
-        );
+        println!("{name} [{low}, {high}]: {:.3} ulp at {:e}", worst.0, worst.1);
+        assert!(worst.0 <= limit, "{name}({:e}) is off by {} ulp", worst.1, worst.0);
     }
 }
 
@@ -366,8 +354,7 @@ fn special_values() {
 fn folding_changes_no_bit() {
     let mut rng = Random(7);
     let names = [
-        "exp", "log", "log10", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh",
-        "sqrt",
+        "exp", "log", "log10", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "sqrt",
     ];
     for name in names {
         for _ in 0..5 {

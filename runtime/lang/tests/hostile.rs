@@ -19,18 +19,11 @@ fn a_solution_that_explodes_is_an_error_with_time_and_equation() {
         ..until(0.3, 1)
     });
     assert!(
-        matches!(
-            status.code,
-            Code::NotFinite | Code::StepTooSmall | Code::StepLimit
-        ),
+        matches!(status.code, Code::NotFinite | Code::StepTooSmall | Code::StepLimit),
         "{:?}",
         status.code
     );
-    assert!(
-        (status.time - 1.0).abs() < 1e-3,
-        "stopped at {}",
-        status.time
-    );
+    assert!((status.time - 1.0).abs() < 1e-3, "stopped at {}", status.time);
     assert_eq!(status.ticks, 3);
     assert!(rows.times.len() > 30 && rows.values.iter().all(|value| value.is_finite()));
     let text = status.describe(&machine.compiled.meta).expect("an error");
@@ -39,7 +32,8 @@ fn a_solution_that_explodes_is_an_error_with_time_and_equation() {
 
 #[test]
 fn a_value_that_is_not_a_number_names_its_equation() {
-    let source = "model E output Real x(start=1, fixed=true); output Real y; equation\n  der(x) = -1;\n  y = log(x);\nend E;";
+    let source =
+        "model E output Real x(start=1, fixed=true); output Real y; equation\n  der(x) = -1;\n  y = log(x);\nend E;";
     let mut machine = Machine::new(source);
     let (status, rows) = machine.run(&Plan {
         ticks: 20,
@@ -49,8 +43,7 @@ fn a_value_that_is_not_a_number_names_its_equation() {
     let equation = &machine.compiled.meta.equations[status.equation.expect("an equation")];
     assert_eq!((equation.solves.as_str(), equation.line), ("y", 3));
     assert_eq!(rows.times.len(), status.rows as usize);
-    let source =
-        "model E output Real x(start=1, fixed=true); equation\n  der(x) = -1/(x - 1);\nend E;";
+    let source = "model E output Real x(start=1, fixed=true); equation\n  der(x) = -1/(x - 1);\nend E;";
     let (status, _) = Machine::new(source).run(&until(1.0, 1));
     assert_eq!(status.code, Code::NotFinite);
     assert_eq!(status.equation, Some(0));
@@ -58,8 +51,7 @@ fn a_value_that_is_not_a_number_names_its_equation() {
 
 #[test]
 fn limits_are_counted() {
-    let source =
-        "model E output Real x(start=1, fixed=true); equation der(x) = 1e6*cos(1e6*time); end E;";
+    let source = "model E output Real x(start=1, fixed=true); equation der(x) = 1e6*cos(1e6*time); end E;";
     let mut machine = Machine::new(source);
     let (status, _) = machine.run(&Plan {
         max_steps: 50,
@@ -150,31 +142,20 @@ fn plans_that_make_no_sense_are_refused_before_anything_runs() {
 fn nesting_is_bounded_in_time() {
     let start = Instant::now();
     for text in [
-        format!(
-            "model M Real x = {}1{}; end M;",
-            "(".repeat(20_000),
-            ")".repeat(20_000)
-        ),
+        format!("model M Real x = {}1{}; end M;", "(".repeat(20_000), ")".repeat(20_000)),
         format!("model M Real x = {}1; end M;", "-(".repeat(20_000)),
         format!(
             "model M Real x = {}1{}; end M;",
             "sin(".repeat(20_000),
             ")".repeat(20_000)
         ),
-        format!(
-            "model M Real x = {}1{}; end M;",
-            "{".repeat(20_000),
-            "}".repeat(20_000)
-        ),
+        format!("model M Real x = {}1{}; end M;", "{".repeat(20_000), "}".repeat(20_000)),
         format!("model M Real x(start{}; end M;", "(a".repeat(20_000)),
         "model M ".repeat(20_000),
         format!("model M Real x = 1{}; end M;", " + 1".repeat(200_000)),
         format!("model M equation {} end M;", "if true then ".repeat(20_000)),
         format!("model M Real x = {} 1; end M;", "not ".repeat(20_000)),
-        format!(
-            "model M Real x = {} 1; end M;",
-            "if true then 1 else ".repeat(20_000)
-        ),
+        format!("model M Real x = {} 1; end M;", "if true then 1 else ".repeat(20_000)),
         format!("model M Real x(unit=\"{}\"); end M;", "(".repeat(20_000)),
     ] {
         let errors = errors(&text);
@@ -220,11 +201,7 @@ fn small_texts_cannot_unfold_without_bound() {
         let errors = errors(source);
         assert!(!errors.is_empty(), "{source}");
     }
-    assert!(
-        start.elapsed().as_secs_f64() < 20.0,
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed().as_secs_f64() < 20.0, "{:?}", start.elapsed());
 }
 
 proptest! {

@@ -36,9 +36,7 @@ fn fixed_steps_converge_with_order_four() {
     let mut errors = Vec::new();
     for steps in [10, 20, 40] {
         let plan = Plan {
-            method: Method::Rk4 {
-                steps_per_tick: steps,
-            },
+            method: Method::Rk4 { steps_per_tick: steps },
             ..until(1.0, 1)
         };
         let rows = machine.good(&plan);
@@ -59,21 +57,16 @@ fn lotka_volterra_keeps_its_invariant() {
         ..until(20.0, 200)
     };
     let rows = machine.good(&plan);
-    let invariant =
-        |row: &[f64]| 1.0 * row[0] - 1.0 * row[0].ln() + 1.0 * row[1] - 1.5 * row[1].ln();
+    let invariant = |row: &[f64]| 1.0 * row[0] - 1.0 * row[0].ln() + 1.0 * row[1] - 1.5 * row[1].ln();
     let first = invariant(rows.row(0));
     for index in 0..rows.times.len() {
-        assert!(
-            (invariant(rows.row(index)) - first).abs() < 1e-7,
-            "row {index}"
-        );
+        assert!((invariant(rows.row(index)) - first).abs() < 1e-7, "row {index}");
     }
 }
 
 #[test]
 fn hold_inputs_end_steps_exactly() {
-    let source =
-        "model I input Real u; output Real x(start=0, fixed=true); equation der(x) = u; end I;";
+    let source = "model I input Real u; output Real x(start=0, fixed=true); equation der(x) = u; end I;";
     let mut machine = Machine::new(source);
     let table = InputTable {
         mode: InputMode::Hold,

@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use arrow_array::cast::AsArray;
 use orrery_bus::Record as BusRecord;
-use orrery_protocol::{
-    AlignedBlock, Command, Digest, Record, RecordKind, Subject, TaiNanos, seal_command, topics,
-};
+use orrery_protocol::{AlignedBlock, Command, Digest, Record, RecordKind, Subject, TaiNanos, seal_command, topics};
 
 use super::{Change, CommandStatus, Control};
 use crate::handle::lock;
@@ -26,9 +24,7 @@ impl Control {
         let command = inner.commands.get_mut(id)?;
         if matches!(command.status, "sending" | "accepted") && now > command.gives_up {
             command.status = "expired";
-            command.reason = Some(
-                "The device did not answer in time. Check its agent, then send again.".to_owned(),
-            );
+            command.reason = Some("The device did not answer in time. Check its agent, then send again.".to_owned());
         }
         Some(command.clone())
     }
@@ -81,11 +77,7 @@ impl Control {
         }
         // The command goes first: a heater that must go off does not wait for the log.
         if let Err(error) = self.bus.publish(topics::CONTROL, sealed).await {
-            self.mark(
-                &ids,
-                "unknown",
-                Some("The bus did not confirm the command."),
-            );
+            self.mark(&ids, "unknown", Some("The bus did not confirm the command."));
             return Err(Refusal::Bus(error.to_string()));
         }
         self.mark(&ids, "accepted", None);
@@ -120,11 +112,7 @@ impl Control {
     fn mark(&self, ids: &[String], status: &'static str, reason: Option<&str>) {
         let mut inner = lock(&self.inner);
         for id in ids {
-            if let Some(command) = inner
-                .commands
-                .get_mut(id)
-                .filter(|command| command.status == "sending")
-            {
+            if let Some(command) = inner.commands.get_mut(id).filter(|command| command.status == "sending") {
                 command.status = status;
                 command.reason = reason.map(str::to_owned);
             }
@@ -132,11 +120,7 @@ impl Control {
     }
 }
 
-pub(super) fn acknowledge(
-    commands: &mut BTreeMap<String, CommandStatus>,
-    block: &AlignedBlock,
-    row: usize,
-) {
+pub(super) fn acknowledge(commands: &mut BTreeMap<String, CommandStatus>, block: &AlignedBlock, row: usize) {
     let text = |name: &str| {
         let column = block.channel(name)?.as_string_opt::<i32>()?;
         (!arrow_array::Array::is_null(column, row)).then(|| column.value(row).to_owned())

@@ -8,10 +8,7 @@ impl Graph {
     pub(super) fn check(&self) -> Result<(), (String, String)> {
         let fail = |key: &str, problem: String| Err((key.to_owned(), problem));
         if !(1..=3_600_000).contains(&self.tick_ms) {
-            return fail(
-                "tick_ms",
-                format!("{} is outside 1 to 3600000", self.tick_ms),
-            );
+            return fail("tick_ms", format!("{} is outside 1 to 3600000", self.tick_ms));
         }
         if !self.streams.values().any(|stream| stream.gating) {
             return fail(
@@ -40,18 +37,14 @@ impl Graph {
             self.check_stream(&format!("start.{name}.measured"), &start.measured.stream)?;
         }
         if self.outputs.is_empty() {
-            return fail(
-                "outputs",
-                "the graph publishes nothing; add one output".into(),
-            );
+            return fail("outputs", "the graph publishes nothing; add one output".into());
         }
         for (name, output) in &self.outputs {
             let key = format!("outputs.{name}");
             if name.is_empty() || name.ends_with("_sd") || name.ends_with("_residual") {
                 return fail(
                     &key,
-                    "names ending in _sd and _residual are taken by the columns the runtime adds"
-                        .into(),
+                    "names ending in _sd and _residual are taken by the columns the runtime adds".into(),
                 );
             }
             if let Some(measured) = &output.measured {
@@ -68,14 +61,10 @@ impl Graph {
             let all_sane = [u.start, u.live, u.held_per_sqrt_s]
                 .iter()
                 .all(|x| x.is_finite() && *x >= 0.0);
-            if !all_sane
-                || !u.settle_s.is_finite()
-                || u.settle_s * 1000.0 < 2.0 * f64::from(self.tick_ms)
-            {
+            if !all_sane || !u.settle_s.is_finite() || u.settle_s * 1000.0 < 2.0 * f64::from(self.tick_ms) {
                 return fail(
                     &format!("{key}.uncertainty"),
-                    "start, live and held_per_sqrt_s are at least 0, settle_s at least two ticks"
-                        .into(),
+                    "start, live and held_per_sqrt_s are at least 0, settle_s at least two ticks".into(),
                 );
             }
         }
@@ -112,9 +101,7 @@ impl Graph {
                         self.check_stream(&format!("{key}.channels"), &channel.stream)?;
                     }
                 }
-                Condition::ForecastBelow {
-                    outputs, horizon_s, ..
-                } => {
+                Condition::ForecastBelow { outputs, horizon_s, .. } => {
                     if !(1..=crate::forecast::MAX_HORIZON_S).contains(horizon_s) {
                         let most = crate::forecast::MAX_HORIZON_S;
                         return Err((
@@ -132,9 +119,7 @@ impl Graph {
                         }
                     }
                 }
-                Condition::Answers { stream, .. } => {
-                    self.check_stream(&format!("{key}.stream"), stream)?
-                }
+                Condition::Answers { stream, .. } => self.check_stream(&format!("{key}.stream"), stream)?,
             }
         }
         Ok(())

@@ -27,10 +27,7 @@ impl<N: Node> Progress<N> {
             .iter()
             .enumerate()
             .map(|(index, layout)| match &decision {
-                Some(decision) => decision
-                    .waived
-                    .iter()
-                    .any(|waived| waived.stream == layout.id),
+                Some(decision) => decision.waived.iter().any(|waived| waived.stream == layout.id),
                 None => !self.is_closed(index, tick),
             })
             .collect();
@@ -81,12 +78,7 @@ impl<N: Node> Progress<N> {
             tick,
             time: TaiNanos(end),
             values,
-            sd: self
-                .state
-                .variance
-                .iter()
-                .map(|variance| variance.sqrt())
-                .collect(),
+            sd: self.state.variance.iter().map(|variance| variance.sqrt()).collect(),
             residual,
             frontier: self.frontier(&waived),
             events,
@@ -96,11 +88,7 @@ impl<N: Node> Progress<N> {
 
     fn start_run(&mut self, tick: i64) -> Result<(), NodeError> {
         let origin = tick * self.layout.tick_nanos;
-        let inputs = self
-            .held_inputs(origin)
-            .iter()
-            .map(|knots| knots.points[0].1)
-            .collect();
+        let inputs = self.held_inputs(origin).iter().map(|knots| knots.points[0].1).collect();
         let mut starts = Vec::with_capacity(self.layout.starts.len());
         for binding in &self.layout.starts {
             // A required channel: the run could not have found its start without it.
@@ -109,12 +97,7 @@ impl<N: Node> Progress<N> {
             }
         }
         let mut parameters: BTreeMap<usize, f64> = self.layout.parameters.iter().copied().collect();
-        parameters.extend(
-            self.state
-                .parameters
-                .iter()
-                .map(|(index, value)| (*index, *value)),
-        );
+        parameters.extend(self.state.parameters.iter().map(|(index, value)| (*index, *value)));
         let plan = StartPlan {
             first_tick: tick,
             tick_nanos: self.layout.tick_nanos,
@@ -151,17 +134,15 @@ impl<N: Node> Progress<N> {
         for (index, layout) in self.layout.streams.iter().enumerate() {
             let last = last_allowed(decision, &layout.id);
             let rows = &mut taken[index];
-            self.state.streams[index].take(TaiNanos(end - layout.delay_nanos), last, |row| {
-                rows.push(row.clone())
-            });
+            self.state.streams[index].take(TaiNanos(end - layout.delay_nanos), last, |row| rows.push(row.clone()));
         }
         taken
     }
 
     pub(super) fn held_inputs(&self, at_nanos: i64) -> Vec<Knots> {
         let held = self.layout.inputs.iter().map(|input| {
-            let sample = self.state.streams[input.stream].values[input.channel]
-                .map(|value| input.conversion.apply(value));
+            let sample =
+                self.state.streams[input.stream].values[input.channel].map(|value| input.conversion.apply(value));
             // An input without a default is required, so one of the two is there.
             let value = sample.or(input.default).unwrap_or(f64::NAN);
             Knots {
@@ -175,9 +156,7 @@ impl<N: Node> Progress<N> {
         for (input, knots) in self.layout.inputs.iter().zip(knots) {
             let delay = self.layout.streams[input.stream].delay_nanos;
             for row in &rows[input.stream] {
-                let Some(value) =
-                    row.values[input.channel].map(|value| input.conversion.apply(value))
-                else {
+                let Some(value) = row.values[input.channel].map(|value| input.conversion.apply(value)) else {
                     continue;
                 };
                 let (last_at, last) = knots.points[knots.points.len() - 1];
@@ -212,17 +191,12 @@ impl<N: Node> Progress<N> {
     }
 
     fn age_variance(&mut self, end: i64, waived: &[bool]) {
-        let held = self
-            .layout
-            .streams
-            .iter()
-            .enumerate()
-            .any(|(index, layout)| {
-                let silent = self.state.streams[index]
-                    .last_time
-                    .is_none_or(|last| end.saturating_sub(last.0) > layout.max_wait_nanos);
-                layout.gating && (waived[index] || silent)
-            });
+        let held = self.layout.streams.iter().enumerate().any(|(index, layout)| {
+            let silent = self.state.streams[index]
+                .last_time
+                .is_none_or(|last| end.saturating_sub(last.0) > layout.max_wait_nanos);
+            layout.gating && (waived[index] || silent)
+        });
         let seconds = self.layout.tick_nanos as f64 / 1e9;
         for (variance, output) in self.state.variance.iter_mut().zip(&self.layout.outputs) {
             *variance = next_variance(*variance, &output.uncertainty, seconds, held);
@@ -230,38 +204,19 @@ impl<N: Node> Progress<N> {
     }
 
     /// Measured minus twin, the twin taken at the sample's own time between the tick's two ends.
-    fn residuals(
-        &self,
-        rows: &[Vec<Row>],
-        start: i64,
-        before: &[f64],
-        after: &[f64],
-    ) -> Vec<Option<f64>> {
+    fn residuals(&self, rows: &[Vec<Row>], start: i64, before: &[f64], after: &[f64]) -> Vec<Option<f64>> {
         let residual = |(index, output): (usize, &crate::layout::OutputLayout)| {
             let (stream, channel) = output.measured?;
-            let row = rows[stream]
-                .iter()
-                .rev()
-                .find(|row| row.values[channel].is_some())?;
+            let row = rows[stream].iter().rev().find(|row| row.values[channel].is_some())?;
             let part = (row.id.time.0 - start) as f64 / self.layout.tick_nanos as f64;
             let twin = before[index] + (after[index] - before[index]) * part;
             row.values[channel].map(|measured| measured - twin)
         };
-        self.layout
-            .outputs
-            .iter()
-            .enumerate()
-            .map(residual)
-            .collect()
+        self.layout.outputs.iter().enumerate().map(residual).collect()
     }
 
     fn frontier(&self, waived: &[bool]) -> Vec<Frontier> {
-        let streams = self
-            .layout
-            .streams
-            .iter()
-            .zip(&self.state.streams)
-            .zip(waived);
+        let streams = self.layout.streams.iter().zip(&self.state.streams).zip(waived);
         streams
             .map(|((layout, state), waived)| Frontier {
                 stream: layout.id.clone(),
@@ -273,24 +228,13 @@ impl<N: Node> Progress<N> {
 }
 
 /// The last row a repeated tick may use of a stream that was not waited for.
-fn last_allowed<'a>(
-    decision: Option<&'a Decision>,
-    stream: &StreamId,
-) -> Option<Option<&'a RowId>> {
-    let waived = decision?
-        .waived
-        .iter()
-        .find(|waived| &waived.stream == stream)?;
+fn last_allowed<'a>(decision: Option<&'a Decision>, stream: &StreamId) -> Option<Option<&'a RowId>> {
+    let waived = decision?.waived.iter().find(|waived| &waived.stream == stream)?;
     Some(waived.row.as_ref())
 }
 
 /// One step of the variance of the model error; see [`crate::graph::Uncertainty`].
-pub(crate) fn next_variance(
-    variance: f64,
-    u: &crate::graph::Uncertainty,
-    seconds: f64,
-    held: bool,
-) -> f64 {
+pub(crate) fn next_variance(variance: f64, u: &crate::graph::Uncertainty, seconds: f64, held: bool) -> f64 {
     // Never past the settled value, however long the step is beside the time constant.
     let part = (2.0 * seconds / u.settle_s).min(1.0);
     let settled = variance + (u.live * u.live - variance) * part;

@@ -218,24 +218,16 @@ pub fn air() -> StreamId {
 }
 
 /// A block of samples numbered from `first`.
-pub fn block(
-    stream: &StreamId,
-    names: &[&str],
-    samples: &[Sample],
-    first: u64,
-    watermark: i64,
-) -> AlignedBlock {
+pub fn block(stream: &StreamId, names: &[&str], samples: &[Sample], first: u64, watermark: i64) -> AlignedBlock {
     let column = |at: usize| -> ArrayRef {
         Arc::new(Float64Array::from_iter(
             samples.iter().map(|sample| sample.values.get(at).copied()),
         ))
     };
-    let channels = names.iter().enumerate().map(|(at, name)| {
-        (
-            Arc::new(Field::new(*name, DataType::Float64, true)),
-            column(at),
-        )
-    });
+    let channels = names
+        .iter()
+        .enumerate()
+        .map(|(at, name)| (Arc::new(Field::new(*name, DataType::Float64, true)), column(at)));
     let batch = AlignedBlock::batch(
         samples.iter().map(|sample| sample.at).collect(),
         vec![1000; samples.len()],
@@ -257,26 +249,14 @@ pub fn block(
 }
 
 /// The samples of one stream cut into blocks after the given lengths; each block's watermark is where the next begins.
-pub fn cut(
-    stream: &StreamId,
-    names: &[&str],
-    samples: &[Sample],
-    lengths: &[usize],
-    end: i64,
-) -> Vec<AlignedBlock> {
+pub fn cut(stream: &StreamId, names: &[&str], samples: &[Sample], lengths: &[usize], end: i64) -> Vec<AlignedBlock> {
     let mut blocks = Vec::new();
     let mut at = 0;
     let mut lengths = lengths.iter().copied().chain(std::iter::repeat(1));
     while at < samples.len() {
         let next = (at + lengths.next().unwrap().max(1)).min(samples.len());
         let watermark = samples.get(next).map_or(end, |sample| sample.at);
-        blocks.push(block(
-            stream,
-            names,
-            &samples[at..next],
-            at as u64,
-            watermark,
-        ));
+        blocks.push(block(stream, names, &samples[at..next], at as u64, watermark));
         at = next;
     }
     blocks

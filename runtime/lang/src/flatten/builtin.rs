@@ -22,10 +22,7 @@ pub const REFUSED: [(&str, &str); 22] = [
         "delay",
         "`delay` is outside the subset: the history of a signal is not kept",
     ),
-    (
-        "spatialDistribution",
-        "`spatialDistribution` is outside the subset",
-    ),
+    ("spatialDistribution", "`spatialDistribution` is outside the subset"),
     (
         "semiLinear",
         "`semiLinear` is outside the subset: write `noEvent(if x >= 0 then a*x else b*x)`",
@@ -38,10 +35,7 @@ pub const REFUSED: [(&str, &str); 22] = [
     ("inStream", "stream connectors are outside the subset"),
     ("actualStream", "stream connectors are outside the subset"),
     ("ceil", "`ceil` of what changes with time makes events"),
-    (
-        "integer",
-        "`integer` of what changes with time makes events",
-    ),
+    ("integer", "`integer` of what changes with time makes events"),
     ("floor", "`floor` of what changes with time makes events"),
     ("div", "`div` of what changes with time makes events"),
     ("mod", "`mod` of what changes with time makes events"),
@@ -66,8 +60,7 @@ impl<'a> Flattener<'a> {
             ("noEvent", 1) => return self.without_event(&arguments[0], id),
             ("smooth", 2) => return self.without_event(&arguments[1], id),
             ("size", _) => {
-                if let Some(super::structural::Fixed::Number(size)) = self.try_structural(expr, id)
-                {
+                if let Some(super::structural::Fixed::Number(size)) = self.try_structural(expr, id) {
                     let item = self.graph.constant(size);
                     return Ok(Value {
                         number: Some(size),
@@ -83,26 +76,17 @@ impl<'a> Flattener<'a> {
         for argument in arguments {
             let value = self.expression(argument, id)?;
             if value.truth {
-                return Err(self.error(
-                    argument.span,
-                    "type",
-                    format!("`{name}` takes numbers, not Booleans"),
-                ));
+                return Err(self.error(argument.span, "type", format!("`{name}` takes numbers, not Booleans")));
             }
             values.push(value);
         }
-        if let (Some((_, op)), [value]) = (
-            UNARY.iter().find(|(known, _)| *known == name),
-            values.as_slice(),
-        ) {
+        if let (Some((_, op)), [value]) = (UNARY.iter().find(|(known, _)| *known == name), values.as_slice()) {
             if name != "floor" {
                 return self.function_of_one(name, *op, value.clone(), &arguments[0]);
             }
         }
         match (name, values.as_slice()) {
-            ("min" | "max" | "sum" | "product", [value]) => {
-                self.reduction(name, value.clone(), expr)
-            }
+            ("min" | "max" | "sum" | "product", [value]) => self.reduction(name, value.clone(), expr),
             ("min" | "max", [x, y]) => self.extreme(name, x.clone(), y.clone(), expr),
             ("atan2", [y, x]) => {
                 self.same_unit(&y.unit, &x.unit, expr.span, "`atan2` of")?;
@@ -111,9 +95,7 @@ impl<'a> Flattener<'a> {
             ("sign", [value]) => self.sign(value.clone()),
             ("transpose", [value]) => self.transpose(value.clone(), expr),
             ("cross", [x, y]) => self.cross(x.clone(), y.clone(), expr),
-            ("floor" | "ceil" | "integer" | "div" | "mod" | "rem", _)
-                if self.all_parametric(&values) =>
-            {
+            ("floor" | "ceil" | "integer" | "div" | "mod" | "rem", _) if self.all_parametric(&values) => {
                 self.rounding(name, &values, expr)
             }
             ("Real", [value]) => Ok(value.clone()),
@@ -121,13 +103,7 @@ impl<'a> Flattener<'a> {
         }
     }
 
-    fn unknown_call(
-        &self,
-        name: &str,
-        count: usize,
-        function: &Ident,
-        expr: &Expr,
-    ) -> Box<crate::Diagnostic> {
+    fn unknown_call(&self, name: &str, count: usize, function: &Ident, expr: &Expr) -> Box<crate::Diagnostic> {
         if let Some((_, reason)) = REFUSED.iter().find(|(refused, _)| *refused == name) {
             let error = self.error(expr.span, "unsupported", *reason);
             return Box::new(error.remedy("docs/guides/modelica-subset.md lists what is read"));
@@ -136,11 +112,7 @@ impl<'a> Flattener<'a> {
             "min", "max", "atan2", "sum", "product", "sign", "noEvent", "smooth", "der",
         ]);
         if known.clone().any(|known| known == name) {
-            return self.error(
-                expr.span,
-                "type",
-                format!("`{name}` does not take {count} arguments"),
-            );
+            return self.error(expr.span, "type", format!("`{name}` does not take {count} arguments"));
         }
         let error = self.error(
             function.span,
@@ -169,24 +141,17 @@ impl<'a> Flattener<'a> {
         let mut items = Vec::new();
         for item in &value.items {
             let Node::Leaf(Leaf::Variable(index)) = self.graph.node(*item) else {
-                let error = self.error(
-                    argument.span,
-                    "unsupported",
-                    "`der` is only taken of a variable",
-                );
-                return Err(Box::new(error.remedy(
-                    "give the expression a name of its own: `y = …;` and use `der(y)`",
-                )));
+                let error = self.error(argument.span, "unsupported", "`der` is only taken of a variable");
+                return Err(Box::new(
+                    error.remedy("give the expression a name of its own: `y = …;` and use `der(y)`"),
+                ));
             };
             let variable = &self.variables[index as usize];
             match variable.kind {
                 Kind::Unknown => items.push(self.graph.leaf(Leaf::Derivative(index))),
                 Kind::Parameter | Kind::Dependent => items.push(self.graph.constant(0.0)),
                 Kind::Input => {
-                    let message = format!(
-                        "the derivative of the input `{}` is not known",
-                        variable.name
-                    );
+                    let message = format!("the derivative of the input `{}` is not known", variable.name);
                     return Err(self.error(argument.span, "unsupported", message));
                 }
             }
@@ -203,20 +168,11 @@ impl<'a> Flattener<'a> {
         })
     }
 
-    fn function_of_one(
-        &mut self,
-        name: &str,
-        op: Unary,
-        value: Value,
-        argument: &Expr,
-    ) -> Lowered<Value> {
+    fn function_of_one(&mut self, name: &str, op: Unary, value: Value, argument: &Expr) -> Lowered<Value> {
         let unit = match (&value.unit, op) {
             (Unit::Any, Unary::Abs | Unary::Sqrt) => Unit::Any,
             (Unit::Known(measure), Unary::Abs) => Unit::Known(measure.clone()),
-            (Unit::Known(measure), Unary::Sqrt) => measure
-                .difference()
-                .power(0.5)
-                .map_or(Unit::Any, Unit::Known),
+            (Unit::Known(measure), Unary::Sqrt) => measure.difference().power(0.5).map_or(Unit::Any, Unit::Known),
             (Unit::Known(measure), _) if !measure.is_plain() => {
                 let message = format!(
                     "the argument of `{name}` must be a plain number and is in {}",
@@ -238,14 +194,7 @@ impl<'a> Flattener<'a> {
         })
     }
 
-    fn pairwise(
-        &mut self,
-        op: Binary,
-        x: &Value,
-        y: &Value,
-        unit: Unit,
-        expr: &Expr,
-    ) -> Lowered<Value> {
+    fn pairwise(&mut self, op: Binary, x: &Value, y: &Value, unit: Unit, expr: &Expr) -> Lowered<Value> {
         if !x.shape.is_empty() || !y.shape.is_empty() {
             return Err(self.error(expr.span, "bad-size", "this function takes two scalars"));
         }
@@ -256,11 +205,7 @@ impl<'a> Flattener<'a> {
     fn extreme(&mut self, name: &str, x: Value, y: Value, expr: &Expr) -> Lowered<Value> {
         let unit = self.same_unit(&x.unit, &y.unit, expr.span, &format!("`{name}` of"))?;
         self.pairwise(
-            if name == "min" {
-                Binary::Min
-            } else {
-                Binary::Max
-            },
+            if name == "min" { Binary::Min } else { Binary::Max },
             &x,
             &y,
             unit,
@@ -276,9 +221,9 @@ impl<'a> Flattener<'a> {
             _ => Binary::Mul,
         };
         let unit = match (&value.unit, op) {
-            (Unit::Known(measure), Binary::Mul) => measure
-                .power(value.items.len() as f64)
-                .map_or(Unit::Any, Unit::Known),
+            (Unit::Known(measure), Binary::Mul) => {
+                measure.power(value.items.len() as f64).map_or(Unit::Any, Unit::Known)
+            }
             (unit, _) => unit.clone(),
         };
         let mut items = value.items.into_iter();
@@ -360,14 +305,7 @@ impl<'a> Flattener<'a> {
             ("ceil", [x]) => graph.unary(Unary::Ceil, *x),
             ("div" | "rem" | "mod", [x, y]) => {
                 let quotient = graph.div(*x, *y);
-                let whole = graph.unary(
-                    if name == "mod" {
-                        Unary::Floor
-                    } else {
-                        Unary::Trunc
-                    },
-                    quotient,
-                );
+                let whole = graph.unary(if name == "mod" { Unary::Floor } else { Unary::Trunc }, quotient);
                 if name == "div" {
                     whole
                 } else {
@@ -391,13 +329,7 @@ impl<'a> Flattener<'a> {
         Ok(Value::scalar(item, unit))
     }
 
-    fn filled(
-        &mut self,
-        name: &str,
-        arguments: &'a [Expr],
-        expr: &'a Expr,
-        id: InstanceId,
-    ) -> Lowered<Value> {
+    fn filled(&mut self, name: &str, arguments: &'a [Expr], expr: &'a Expr, id: InstanceId) -> Lowered<Value> {
         let (value, sizes) = if name == "fill" {
             let Some((first, sizes)) = arguments.split_first() else {
                 return Err(self.error(expr.span, "type", "`fill` takes a value and sizes"));
@@ -434,24 +366,12 @@ impl<'a> Flattener<'a> {
         })
     }
 
-    fn linspace(
-        &mut self,
-        arguments: &'a [Expr],
-        expr: &'a Expr,
-        id: InstanceId,
-    ) -> Lowered<Value> {
+    fn linspace(&mut self, arguments: &'a [Expr], expr: &'a Expr, id: InstanceId) -> Lowered<Value> {
         let from = self.expression(&arguments[0], id)?;
         let to = self.expression(&arguments[1], id)?;
         let count = self.structural_integer(&arguments[2], id)?;
-        if !(2..=super::MAX_SCALARS as i64).contains(&count)
-            || !from.shape.is_empty()
-            || !to.shape.is_empty()
-        {
-            return Err(self.error(
-                expr.span,
-                "bad-size",
-                "`linspace(a, b, n)` takes two scalars and n ≥ 2",
-            ));
+        if !(2..=super::MAX_SCALARS as i64).contains(&count) || !from.shape.is_empty() || !to.shape.is_empty() {
+            return Err(self.error(expr.span, "bad-size", "`linspace(a, b, n)` takes two scalars and n ≥ 2"));
         }
         let unit = self.same_unit(&from.unit, &to.unit, expr.span, "`linspace` of")?;
         let span = self.graph.sub(to.items[0], from.items[0]);

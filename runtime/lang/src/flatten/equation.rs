@@ -34,8 +34,7 @@ impl<'a> Flattener<'a> {
     /// `Real x = expression` is an equation.
     fn bindings(&mut self, id: InstanceId) -> Lowered<()> {
         for name in self.instances[id.0].order.clone() {
-            let Some(Member::Variable(declared)) = self.instances[id.0].members.get(&name).cloned()
-            else {
+            let Some(Member::Variable(declared)) = self.instances[id.0].members.get(&name).cloned() else {
                 continue;
             };
             let (Some((expr, written_in)), Some(first)) = (declared.binding, declared.first) else {
@@ -47,13 +46,7 @@ impl<'a> Flattener<'a> {
             ) {
                 continue;
             }
-            if let Err(error) = self.binding(
-                expr,
-                written_in,
-                first,
-                &declared.shape,
-                declared.component.name.span,
-            ) {
+            if let Err(error) = self.binding(expr, written_in, first, &declared.shape, declared.component.name.span) {
                 self.errors.push(*error);
             }
         }
@@ -75,9 +68,7 @@ impl<'a> Flattener<'a> {
                 "unsupported",
                 "an input of the model gets its values from outside",
             );
-            return Err(error.into_remedy(
-                "give a `start` value instead; it holds where no values are supplied",
-            ));
+            return Err(error.into_remedy("give a `start` value instead; it holds where no values are supplied"));
         }
         let unit = variable.unit.clone();
         let value = self.expression(expr, written_in)?;
@@ -89,10 +80,7 @@ impl<'a> Flattener<'a> {
             return Err(self.error(
                 expr.span,
                 "bad-size",
-                format!(
-                    "a value of size {:?} for an array of size {shape:?}",
-                    value.shape
-                ),
+                format!("a value of size {:?} for an array of size {shape:?}", value.shape),
             ));
         }
         let count: usize = shape.iter().product();
@@ -112,12 +100,7 @@ impl<'a> Flattener<'a> {
         Ok(())
     }
 
-    pub fn equation(
-        &mut self,
-        equation: &'a Equation,
-        id: InstanceId,
-        initial: bool,
-    ) -> Lowered<()> {
+    pub fn equation(&mut self, equation: &'a Equation, id: InstanceId, initial: bool) -> Lowered<()> {
         self.check_size(equation.span())?;
         match equation {
             Equation::Equal { left, right, span } => self.equality(left, right, *span, id, initial),
@@ -128,16 +111,11 @@ impl<'a> Flattener<'a> {
                 span,
             } => {
                 let Some(range) = range else {
-                    return Err(self.unsupported(
-                        *span,
-                        "a `for` needs its range written out: `for i in 1:n loop`",
-                    ));
+                    return Err(self.unsupported(*span, "a `for` needs its range written out: `for i in 1:n loop`"));
                 };
                 for number in self.structural_range(range, id)? {
                     self.loops.push((index.text.clone(), number));
-                    let result = body
-                        .iter()
-                        .try_for_each(|inner| self.equation(inner, id, initial));
+                    let result = body.iter().try_for_each(|inner| self.equation(inner, id, initial));
                     self.loops.pop();
                     result?;
                 }
@@ -149,28 +127,20 @@ impl<'a> Flattener<'a> {
                 span,
             } => {
                 for (condition, body) in branches {
-                    let Some(super::structural::Fixed::Truth(holds)) =
-                        self.try_structural(condition, id)
-                    else {
+                    let Some(super::structural::Fixed::Truth(holds)) = self.try_structural(condition, id) else {
                         let error = self.error(
                             condition.span,
                             "unsupported",
                             "the condition of an if-equation must be known when compiling",
                         );
-                        return Err(error.into_remedy(
-                            "use an if-expression: `y = noEvent(if … then … else …)`",
-                        ));
+                        return Err(error.into_remedy("use an if-expression: `y = noEvent(if … then … else …)`"));
                     };
                     if holds {
-                        return body
-                            .iter()
-                            .try_for_each(|inner| self.equation(inner, id, initial));
+                        return body.iter().try_for_each(|inner| self.equation(inner, id, initial));
                     }
                 }
                 let _ = span;
-                otherwise
-                    .iter()
-                    .try_for_each(|inner| self.equation(inner, id, initial))
+                otherwise.iter().try_for_each(|inner| self.equation(inner, id, initial))
             }
             Equation::When { span, .. } => {
                 let start = Span {
@@ -179,9 +149,7 @@ impl<'a> Flattener<'a> {
                 };
                 Err(self.unsupported(start, "`when` needs events, which are not built yet"))
             }
-            Equation::Connect { span, .. } => {
-                Err(self.unsupported(*span, "`connect` is not built yet"))
-            }
+            Equation::Connect { span, .. } => Err(self.unsupported(*span, "`connect` is not built yet")),
             Equation::Call { call } => {
                 let name = match &call.kind {
                     ExprKind::Call { function, .. } => function.text.as_str(),
@@ -199,14 +167,7 @@ impl<'a> Flattener<'a> {
         }
     }
 
-    fn equality(
-        &mut self,
-        left: &'a Expr,
-        right: &'a Expr,
-        span: Span,
-        id: InstanceId,
-        initial: bool,
-    ) -> Lowered<()> {
+    fn equality(&mut self, left: &'a Expr, right: &'a Expr, span: Span, id: InstanceId, initial: bool) -> Lowered<()> {
         let left_value = self.expression(left, id)?;
         let right_value = self.expression(right, id)?;
         let gap = Span {
@@ -223,17 +184,9 @@ impl<'a> Flattener<'a> {
             end: gap.start + offset + 1,
         };
         if left_value.truth || right_value.truth {
-            return Err(self.unsupported(
-                span,
-                "equations between Booleans need events, which are not built yet",
-            ));
+            return Err(self.unsupported(span, "equations between Booleans need events, which are not built yet"));
         }
-        self.same_unit(
-            &left_value.unit,
-            &right_value.unit,
-            place,
-            "the sides are in",
-        )?;
+        self.same_unit(&left_value.unit, &right_value.unit, place, "the sides are in")?;
         if left_value.shape != right_value.shape {
             let message = format!(
                 "the sides have sizes {:?} and {:?}",

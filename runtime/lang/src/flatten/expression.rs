@@ -77,9 +77,7 @@ impl<'a> Flattener<'a> {
                     ..Value::scalar(item, Unit::Any)
                 })
             }
-            ExprKind::Text(_) => {
-                Err(self.error(expr.span, "type", "a string cannot be computed with"))
-            }
+            ExprKind::Text(_) => Err(self.error(expr.span, "type", "a string cannot be computed with")),
             ExprKind::Reference(parts) => self.reference(parts, expr, id),
             ExprKind::Call {
                 function,
@@ -87,9 +85,7 @@ impl<'a> Flattener<'a> {
                 named,
             } => {
                 if let Some((name, _)) = named.first() {
-                    return Err(
-                        self.unsupported(name.span, "arguments by name are outside the subset")
-                    );
+                    return Err(self.unsupported(name.span, "arguments by name are outside the subset"));
                 }
                 self.call(function, arguments, expr, id)
             }
@@ -98,10 +94,7 @@ impl<'a> Flattener<'a> {
                 self.unary_operator(*op, value, expr.span)
             }
             ExprKind::Binary(..) => self.chain(expr, id),
-            ExprKind::If {
-                branches,
-                otherwise,
-            } => self.conditional(branches, otherwise, expr, id),
+            ExprKind::If { branches, otherwise } => self.conditional(branches, otherwise, expr, id),
             ExprKind::Array(items) => self.array(items, expr, id),
             ExprKind::Comprehension { body, index, range } => {
                 let mut values = Vec::new();
@@ -116,10 +109,7 @@ impl<'a> Flattener<'a> {
             ExprKind::Matrix(rows) => self.matrix(rows, expr, id),
             ExprKind::Range { .. } => {
                 let numbers = self.structural_range(expr, id)?;
-                let items: Vec<Id> = numbers
-                    .iter()
-                    .map(|number| self.graph.constant(*number))
-                    .collect();
+                let items: Vec<Id> = numbers.iter().map(|number| self.graph.constant(*number)).collect();
                 Ok(Value {
                     shape: vec![items.len()],
                     items,
@@ -128,11 +118,9 @@ impl<'a> Flattener<'a> {
                     number: None,
                 })
             }
-            ExprKind::All | ExprKind::End => Err(self.error(
-                expr.span,
-                "syntax",
-                "this only has a meaning as a subscript",
-            )),
+            ExprKind::All | ExprKind::End => {
+                Err(self.error(expr.span, "syntax", "this only has a meaning as a subscript"))
+            }
         }
     }
 
@@ -152,13 +140,7 @@ impl<'a> Flattener<'a> {
         Ok(value)
     }
 
-    pub fn undefined(
-        &self,
-        name: &str,
-        span: Span,
-        id: InstanceId,
-        _expr: &Expr,
-    ) -> Box<Diagnostic> {
+    pub fn undefined(&self, name: &str, span: Span, id: InstanceId, _expr: &Expr) -> Box<Diagnostic> {
         let instance = &self.instances[id.0];
         let message = format!("`{name}` is not declared in {}", instance.class.name.text);
         let error = self.error(span, "undefined-variable", message);
@@ -202,13 +184,7 @@ impl<'a> Flattener<'a> {
     }
 
     /// A dotted name below instance `here`; subscripts are written in the names of `id`.
-    fn member(
-        &mut self,
-        parts: &'a [Part],
-        expr: &'a Expr,
-        here: InstanceId,
-        id: InstanceId,
-    ) -> Lowered<Value> {
+    fn member(&mut self, parts: &'a [Part], expr: &'a Expr, here: InstanceId, id: InstanceId) -> Lowered<Value> {
         let Some((part, rest)) = parts.split_first() else {
             return Err(self.error(expr.span, "syntax", "a name is missing"));
         };
@@ -216,18 +192,14 @@ impl<'a> Flattener<'a> {
             None => Err(self.undefined(&part.name.text, part.name.span, here, expr)),
             Some(Member::Variable(declared)) => {
                 if let Some(next) = rest.first() {
-                    let message =
-                        format!("`{}` has no component `{}`", part.name.text, next.name.text);
+                    let message = format!("`{}` has no component `{}`", part.name.text, next.name.text);
                     return Err(self.error(next.name.span, "no-such-member", message));
                 }
                 self.declared_value(&declared, here, expr, &part.subscripts, id)
             }
             Some(Member::Instances { shape, ids }) => {
                 if rest.is_empty() {
-                    let message = format!(
-                        "`{}` is a component; name one of its variables",
-                        part.name.text
-                    );
+                    let message = format!("`{}` is a component; name one of its variables", part.name.text);
                     return Err(self.error(expr.span, "type", message));
                 }
                 let chosen = self.select_indices(&shape, &part.subscripts, id, part.name.span)?;
@@ -340,11 +312,7 @@ impl<'a> Flattener<'a> {
             return Err(self.error(
                 span,
                 "bad-subscript",
-                format!(
-                    "{} subscripts for {} dimensions",
-                    subscripts.len(),
-                    shape.len()
-                ),
+                format!("{} subscripts for {} dimensions", subscripts.len(), shape.len()),
             ));
         }
         let mut left = Vec::new();
@@ -353,8 +321,7 @@ impl<'a> Flattener<'a> {
             let (chosen, keeps) = match subscripts.get(dimension) {
                 None
                 | Some(Expr {
-                    kind: ExprKind::All,
-                    ..
+                    kind: ExprKind::All, ..
                 }) => ((0..*size).collect::<Vec<_>>(), true),
                 Some(subscript) => self.subscript(subscript, *size, id)?,
             };
@@ -369,12 +336,7 @@ impl<'a> Flattener<'a> {
         Ok((left, flat))
     }
 
-    fn subscript(
-        &mut self,
-        subscript: &'a Expr,
-        size: usize,
-        id: InstanceId,
-    ) -> Lowered<(Vec<usize>, bool)> {
+    fn subscript(&mut self, subscript: &'a Expr, size: usize, id: InstanceId) -> Lowered<(Vec<usize>, bool)> {
         self.ends.push(size as f64);
         let fixed = self.structural_with_end(subscript, id);
         self.ends.pop();
@@ -394,10 +356,7 @@ impl<'a> Flattener<'a> {
                 (numbers, true)
             }
             other => {
-                let message = format!(
-                    "a subscript is an Integer, not {}",
-                    super::structural::describe(&other)
-                );
+                let message = format!("a subscript is an Integer, not {}", super::structural::describe(&other));
                 return Err(self.error(subscript.span, "bad-subscript", message));
             }
         };
@@ -424,58 +383,32 @@ impl<'a> Flattener<'a> {
                 );
                 match (left, right) {
                     (Fixed::Number(x), Fixed::Number(y)) => {
-                        Ok(Fixed::Number(if *op == BinaryOp::Add {
-                            x + y
-                        } else {
-                            x - y
-                        }))
+                        Ok(Fixed::Number(if *op == BinaryOp::Add { x + y } else { x - y }))
                     }
                     _ => Err(self.error(expr.span, "bad-subscript", "a subscript is an Integer")),
                 }
             }
-            ExprKind::Range {
-                from,
-                step: None,
-                to,
-            } => {
-                let (from, to) = (
-                    self.structural_with_end(from, id)?,
-                    self.structural_with_end(to, id)?,
-                );
+            ExprKind::Range { from, step: None, to } => {
+                let (from, to) = (self.structural_with_end(from, id)?, self.structural_with_end(to, id)?);
                 let (Fixed::Number(from), Fixed::Number(to)) = (from, to) else {
-                    return Err(self.error(
-                        expr.span,
-                        "bad-subscript",
-                        "a subscript is an Integer",
-                    ));
+                    return Err(self.error(expr.span, "bad-subscript", "a subscript is an Integer"));
                 };
                 let count = (to - from + 1.0).clamp(0.0, super::MAX_SCALARS as f64) as u32;
                 Ok(Fixed::Array(
-                    (0..count)
-                        .map(|index| Fixed::Number(from + f64::from(index)))
-                        .collect(),
+                    (0..count).map(|index| Fixed::Number(from + f64::from(index))).collect(),
                 ))
             }
             _ => self.structural(expr, id),
         }
     }
 
-    fn subscripted(
-        &mut self,
-        value: Value,
-        subscripts: &'a [Expr],
-        id: InstanceId,
-    ) -> Lowered<Value> {
+    fn subscripted(&mut self, value: Value, subscripts: &'a [Expr], id: InstanceId) -> Lowered<Value> {
         let Some(first) = subscripts.first() else {
             return Ok(value);
         };
         let (shape, chosen) = self.select_indices(&value.shape, subscripts, id, first.span)?;
         let items = chosen.iter().map(|index| value.items[*index]).collect();
-        Ok(Value {
-            shape,
-            items,
-            ..value
-        })
+        Ok(Value { shape, items, ..value })
     }
 
     fn array(&mut self, items: &'a [Expr], expr: &'a Expr, id: InstanceId) -> Lowered<Value> {
@@ -494,10 +427,7 @@ impl<'a> Flattener<'a> {
                 .map(|item| self.expression(item, id))
                 .collect::<Lowered<Vec<Value>>>()?;
             if values.iter().any(|value| !value.shape.is_empty()) {
-                return Err(self.unsupported(
-                    expr.span,
-                    "concatenation of arrays in `[ ]` is outside the subset",
-                ));
+                return Err(self.unsupported(expr.span, "concatenation of arrays in `[ ]` is outside the subset"));
             }
             lowered.push(self.stack(values, expr.span)?);
         }
@@ -519,11 +449,7 @@ impl<'a> Flattener<'a> {
         let mut items = Vec::new();
         for value in &values {
             if value.shape != first.shape || value.truth != first.truth {
-                return Err(self.error(
-                    span,
-                    "bad-size",
-                    "the elements of an array must have one size and type",
-                ));
+                return Err(self.error(span, "bad-size", "the elements of an array must have one size and type"));
             }
             unit = self.same_unit(&unit, &value.unit, span, "an array of")?;
             items.extend(&value.items);
@@ -550,19 +476,10 @@ impl<'a> Flattener<'a> {
             let truth = self.truth_expression(condition, id)?;
             let value = self.expression(value, id)?;
             if value.shape != result.shape || value.truth != result.truth {
-                return Err(self.error(
-                    expr.span,
-                    "bad-size",
-                    "both branches must have one size and type",
-                ));
+                return Err(self.error(expr.span, "bad-size", "both branches must have one size and type"));
             }
             let unit = self.same_unit(&value.unit, &result.unit, expr.span, "`if` between")?;
-            let pairs: Vec<(Id, Id)> = value
-                .items
-                .iter()
-                .copied()
-                .zip(result.items.iter().copied())
-                .collect();
+            let pairs: Vec<(Id, Id)> = value.items.iter().copied().zip(result.items.iter().copied()).collect();
             let items = pairs
                 .into_iter()
                 .map(|(first, second)| self.graph.select(truth, first, second))
@@ -595,23 +512,13 @@ impl<'a> Flattener<'a> {
                 if !value.truth {
                     return Err(self.error(span, "type", "`not` needs a Boolean"));
                 }
-                let items = value
-                    .items
-                    .iter()
-                    .map(|item| self.graph.not(*item))
-                    .collect();
+                let items = value.items.iter().map(|item| self.graph.not(*item)).collect();
                 Ok(Value { items, ..value })
             }
-            UnaryOp::Plus | UnaryOp::Minus if value.truth => {
-                Err(self.error(span, "type", "a Boolean has no sign"))
-            }
+            UnaryOp::Plus | UnaryOp::Minus if value.truth => Err(self.error(span, "type", "a Boolean has no sign")),
             UnaryOp::Plus => Ok(value),
             UnaryOp::Minus => {
-                let items = value
-                    .items
-                    .iter()
-                    .map(|item| self.graph.neg(*item))
-                    .collect();
+                let items = value.items.iter().map(|item| self.graph.neg(*item)).collect();
                 Ok(Value {
                     items,
                     number: value.number.map(|number| -number),
@@ -685,18 +592,9 @@ impl<'a> Flattener<'a> {
 
     fn compare(&mut self, op: BinaryOp, left: Value, right: Value, place: Span) -> Lowered<Value> {
         if left.truth || right.truth || !left.shape.is_empty() || !right.shape.is_empty() {
-            return Err(self.error(
-                place,
-                "type",
-                format!("`{}` compares two numbers", op.symbol()),
-            ));
+            return Err(self.error(place, "type", format!("`{}` compares two numbers", op.symbol())));
         }
-        self.same_unit(
-            &left.unit,
-            &right.unit,
-            place,
-            &format!("`{}` between", op.symbol()),
-        )?;
+        self.same_unit(&left.unit, &right.unit, place, &format!("`{}` between", op.symbol()))?;
         let (x, y) = (left.items[0], right.items[0]);
         if !self.without_events && !self.is_parametric(&[x, y]) {
             let message = format!(
@@ -725,31 +623,19 @@ impl<'a> Flattener<'a> {
     /// Whether nodes depend on parameters only.
     pub fn is_parametric(&self, items: &[Id]) -> bool {
         self.graph.leaves(items).into_iter().all(|leaf| match leaf {
-            Leaf::Variable(index) => matches!(
-                self.variables[index as usize].kind,
-                Kind::Parameter | Kind::Dependent
-            ),
+            Leaf::Variable(index) => matches!(self.variables[index as usize].kind, Kind::Parameter | Kind::Dependent),
             Leaf::Time | Leaf::Derivative(_) | Leaf::Slot(_) => false,
         })
     }
 
-    fn elementwise(
-        &mut self,
-        op: Binary,
-        left: &Value,
-        right: &Value,
-        place: Span,
-    ) -> Lowered<(Vec<usize>, Vec<Id>)> {
+    fn elementwise(&mut self, op: Binary, left: &Value, right: &Value, place: Span) -> Lowered<(Vec<usize>, Vec<Id>)> {
         let shape = if left.shape.is_empty() {
             right.shape.clone()
         } else {
             left.shape.clone()
         };
         if !left.shape.is_empty() && !right.shape.is_empty() && left.shape != right.shape {
-            let message = format!(
-                "arrays of sizes {:?} and {:?} do not fit",
-                left.shape, right.shape
-            );
+            let message = format!("arrays of sizes {:?} and {:?} do not fit", left.shape, right.shape);
             return Err(self.error(place, "bad-size", message));
         }
         let count: usize = shape.iter().product();
@@ -770,19 +656,11 @@ impl<'a> Flattener<'a> {
         let element = matches!(op, BinaryOp::ElementAdd | BinaryOp::ElementSub);
         let adds = matches!(op, BinaryOp::Add | BinaryOp::ElementAdd);
         if !element && left.shape != right.shape {
-            let message = format!(
-                "arrays of sizes {:?} and {:?} cannot be added",
-                left.shape, right.shape
-            );
+            let message = format!("arrays of sizes {:?} and {:?} cannot be added", left.shape, right.shape);
             return Err(self.error(place, "bad-size", message));
         }
         let unit = self.sum_unit(&left, &right, adds, place)?;
-        let (shape, items) = self.elementwise(
-            if adds { Binary::Add } else { Binary::Sub },
-            &left,
-            &right,
-            place,
-        )?;
+        let (shape, items) = self.elementwise(if adds { Binary::Add } else { Binary::Sub }, &left, &right, place)?;
         let number = match (left.number, right.number) {
             (Some(x), Some(y)) => Some(if adds { x + y } else { x - y }),
             _ => None,
@@ -814,11 +692,7 @@ impl<'a> Flattener<'a> {
             }
             let both = left.unit != Unit::Any || right.unit != Unit::Any;
             let plain = left.number.is_some() || right.number.is_some();
-            return Ok(if both && plain {
-                known.unit.clone()
-            } else {
-                Unit::Any
-            });
+            return Ok(if both && plain { known.unit.clone() } else { Unit::Any });
         };
         let clash = || {
             let message = format!(
@@ -855,12 +729,8 @@ impl<'a> Flattener<'a> {
             ));
         }
         let unit = product_unit(&left, &right, multiplies);
-        let (shape, items) = self.elementwise(
-            if multiplies { Binary::Mul } else { Binary::Div },
-            &left,
-            &right,
-            place,
-        )?;
+        let (shape, items) =
+            self.elementwise(if multiplies { Binary::Mul } else { Binary::Div }, &left, &right, place)?;
         let number = match (left.number, right.number) {
             (Some(x), Some(y)) => Some(if multiplies { x * y } else { x / y }),
             _ => None,
@@ -890,10 +760,7 @@ impl<'a> Flattener<'a> {
             return Err(self.error(
                 place,
                 "bad-size",
-                format!(
-                    "sizes {:?} and {:?} cannot be multiplied",
-                    left.shape, right.shape
-                ),
+                format!("sizes {:?} and {:?} cannot be multiplied", left.shape, right.shape),
             ));
         }
         let mut items = Vec::new();
@@ -918,14 +785,7 @@ impl<'a> Flattener<'a> {
         })
     }
 
-    fn power(
-        &mut self,
-        op: BinaryOp,
-        left: Value,
-        right: Value,
-        span: Span,
-        place: Span,
-    ) -> Lowered<Value> {
+    fn power(&mut self, op: BinaryOp, left: Value, right: Value, span: Span, place: Span) -> Lowered<Value> {
         if op == BinaryOp::Pow && !(left.shape.is_empty() && right.shape.is_empty()) {
             return Err(self.unsupported(
                 span,
@@ -943,16 +803,10 @@ impl<'a> Flattener<'a> {
         }
         let unit = match (&left.unit, right.number) {
             (Unit::Any, _) => Unit::Any,
-            (Unit::Known(base), Some(number)) => base
-                .difference()
-                .power(number)
-                .map_or(Unit::Any, Unit::Known),
+            (Unit::Known(base), Some(number)) => base.difference().power(number).map_or(Unit::Any, Unit::Known),
             (Unit::Known(base), None) if base.fits(&Measure::one()) => Unit::Known(Measure::one()),
             (Unit::Known(base), None) => {
-                let message = format!(
-                    "{} cannot be raised to a power that is not a number",
-                    base.describe()
-                );
+                let message = format!("{} cannot be raised to a power that is not a number", base.describe());
                 let error = self.error(place, "unit-clash", message);
                 return Err(Box::new(error.remedy("divide by a reference value first")));
             }
@@ -973,9 +827,9 @@ impl<'a> Flattener<'a> {
             (Unit::Known(x), Unit::Known(y)) if !x.fits(y) => {
                 let message = format!("{what} {} and {}", x.describe(), y.describe());
                 let error = self.error(place, "unit-clash", message);
-                Err(Box::new(error.remedy(
-                    "convert one side, or correct the unit of a declaration",
-                )))
+                Err(Box::new(
+                    error.remedy("convert one side, or correct the unit of a declaration"),
+                ))
             }
             (Unit::Known(_), _) => Ok(left.clone()),
             _ => Ok(right.clone()),
@@ -985,11 +839,7 @@ impl<'a> Flattener<'a> {
     pub fn check_fits(&self, given: &Unit, wanted: &Unit, place: Span, what: &str) -> Lowered<()> {
         match (given, wanted) {
             (Unit::Known(given), Unit::Known(wanted)) if !given.fits(wanted) => {
-                let message = format!(
-                    "this is in {}, {what} is {}",
-                    given.describe(),
-                    wanted.describe()
-                );
+                let message = format!("this is in {}, {what} is {}", given.describe(), wanted.describe());
                 let error = self.error(place, "unit-clash", message);
                 Err(Box::new(
                     error.remedy("convert it, or correct the unit of a declaration"),
@@ -1000,20 +850,15 @@ impl<'a> Flattener<'a> {
     }
 
     pub fn apply_unary(&mut self, op: Unary, value: &Value) -> Vec<Id> {
-        value
-            .items
-            .iter()
-            .map(|item| self.graph.unary(op, *item))
-            .collect()
+        value.items.iter().map(|item| self.graph.unary(op, *item)).collect()
     }
 }
 
 fn product_unit(left: &Value, right: &Value, multiplies: bool) -> Unit {
     match (&left.unit, left.number, &right.unit, right.number) {
-        (Unit::Known(x), _, Unit::Known(y), _) => Unit::Known(
-            x.difference()
-                .times(&y.difference(), if multiplies { 1 } else { -1 }),
-        ),
+        (Unit::Known(x), _, Unit::Known(y), _) => {
+            Unit::Known(x.difference().times(&y.difference(), if multiplies { 1 } else { -1 }))
+        }
         (Unit::Known(x), _, Unit::Any, Some(number)) => {
             Unit::Known(x.times_number(if multiplies { number } else { 1.0 / number }))
         }

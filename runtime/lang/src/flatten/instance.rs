@@ -6,8 +6,7 @@ use super::structural::Fixed;
 use super::{Flattener, Kind, Lowered, Variable, is_interface};
 use crate::graph::{Id, Leaf};
 use crate::syntax::{
-    Causality, Class, ClassKind, Component, Dimension, Element, Expr, ExprKind, Ident, Modifier,
-    Span, Variability,
+    Causality, Class, ClassKind, Component, Dimension, Element, Expr, ExprKind, Ident, Modifier, Span, Variability,
 };
 use crate::units::{self, Unit};
 
@@ -46,10 +45,7 @@ pub enum Member<'a> {
     /// Of a built-in type.
     Variable(Box<Declared<'a>>),
     /// Of a class: one instance an element.
-    Instances {
-        shape: Vec<usize>,
-        ids: Vec<InstanceId>,
-    },
+    Instances { shape: Vec<usize>, ids: Vec<InstanceId> },
 }
 
 #[derive(Debug, Clone)]
@@ -138,10 +134,7 @@ impl<'a> Flattener<'a> {
             if let Element::Extends { base, modifiers } = element {
                 let base_class = self.find_class(id, base)?;
                 if base_class.alias.is_some() || builtin(&base.text).is_some() {
-                    return Err(self.unsupported(
-                        base.span,
-                        "extending a built-in type is outside the subset",
-                    ));
+                    return Err(self.unsupported(base.span, "extending a built-in type is outside the subset"));
                 }
                 let mut all: Vec<Modification<'a>> = modifiers
                     .iter()
@@ -176,10 +169,7 @@ impl<'a> Flattener<'a> {
                     "no-such-member",
                     format!("`{class_name}` has no component `{}`", name.text),
                 );
-                let near = crate::nearest(
-                    &name.text,
-                    self.instances[id.0].order.iter().map(String::as_str),
-                );
+                let near = crate::nearest(&name.text, self.instances[id.0].order.iter().map(String::as_str));
                 return Err(match near {
                     Some(near) => Box::new(error.remedy(format!("did you mean `{near}`?"))),
                     None => error,
@@ -206,8 +196,7 @@ impl<'a> Flattener<'a> {
                 });
             at = instance.parent;
         }
-        let mut class =
-            found.or_else(|| self.classes.iter().find(|class| class.name.text == first));
+        let mut class = found.or_else(|| self.classes.iter().find(|class| class.name.text == first));
         for part in parts {
             class = class.and_then(|class| {
                 class.elements.iter().find_map(|element| match element {
@@ -217,24 +206,16 @@ impl<'a> Flattener<'a> {
             });
         }
         class.ok_or_else(|| {
-            let error = self.error(
-                name.span,
-                "undefined-type",
-                format!("there is no type `{}`", name.text),
-            );
+            let error = self.error(name.span, "undefined-type", format!("there is no type `{}`", name.text));
             let known = ["Real", "Integer", "Boolean"]
                 .into_iter()
                 .chain(self.classes.iter().map(|class| class.name.text.as_str()));
             if name.text.starts_with("Modelica.") {
-                return Box::new(error.remedy(
-                    "the Modelica Standard Library is not read: write `Real x(unit=\"…\")`",
-                ));
+                return Box::new(error.remedy("the Modelica Standard Library is not read: write `Real x(unit=\"…\")`"));
             }
             match crate::nearest(&name.text, known) {
                 Some(near) => Box::new(error.remedy(format!("did you mean `{near}`?"))),
-                None => Box::new(
-                    error.remedy("types are Real, Integer, Boolean and the classes of this file"),
-                ),
+                None => Box::new(error.remedy("types are Real, Integer, Boolean and the classes of this file")),
             }
         })
     }
@@ -274,31 +255,18 @@ impl<'a> Flattener<'a> {
     fn check_new(&self, id: InstanceId, component: &Component) -> Lowered<()> {
         let name = &component.name;
         if name.text == "time" {
-            return Err(self.error(
-                name.span,
-                "duplicate",
-                "`time` is built in and cannot be declared",
-            ));
+            return Err(self.error(name.span, "duplicate", "`time` is built in and cannot be declared"));
         }
         match self.instances[id.0].members.get(&name.text) {
             None => Ok(()),
             Some(_) => {
-                let error = self.error(
-                    name.span,
-                    "duplicate",
-                    format!("`{}` is declared twice", name.text),
-                );
+                let error = self.error(name.span, "duplicate", format!("`{}` is declared twice", name.text));
                 Err(Box::new(error.remedy("rename one of them")))
             }
         }
     }
 
-    fn declare(
-        &mut self,
-        id: InstanceId,
-        component: &'a Component,
-        outer: &[Modification<'a>],
-    ) -> Lowered<()> {
+    fn declare(&mut self, id: InstanceId, component: &'a Component, outer: &[Modification<'a>]) -> Lowered<()> {
         let (base, from_type, _) = self.resolve_base(id, &component.type_name)?;
         let Some(base) = base else { return Ok(()) };
         self.check_new(id, component)?;
@@ -351,18 +319,12 @@ impl<'a> Flattener<'a> {
         };
         self.check_new(id, component)?;
         if matches!(class.kind, ClassKind::Function | ClassKind::Package) {
-            let message = format!(
-                "`{}` is a {:?}, not a type of components",
-                class.name.text, class.kind
-            )
-            .to_lowercase();
+            let message =
+                format!("`{}` is a {:?}, not a type of components", class.name.text, class.kind).to_lowercase();
             return Err(self.error(component.type_name.span, "undefined-type", message));
         }
         if let Some(binding) = &component.binding {
-            return Err(self.unsupported(
-                binding.span,
-                "a binding for a whole component is outside the subset",
-            ));
+            return Err(self.unsupported(binding.span, "a binding for a whole component is outside the subset"));
         }
         let shape = self.shape_of(id, &component.dimensions, None)?;
         let mut modifications: Vec<Modification<'a>> = component
@@ -388,14 +350,7 @@ impl<'a> Flattener<'a> {
         let mut ids = Vec::new();
         for subscripts in subscripts_of(&shape) {
             let full = format!("{prefix}{}{subscripts}.", component.name.text);
-            ids.push(self.instantiate(
-                class,
-                full,
-                modifications.clone(),
-                Some(id),
-                depth,
-                component.span,
-            )?);
+            ids.push(self.instantiate(class, full, modifications.clone(), Some(id), depth, component.span)?);
         }
         let name = component.name.text.clone();
         self.instances[id.0].order.push(name.clone());
@@ -421,23 +376,14 @@ impl<'a> Flattener<'a> {
                         .ok()
                         .filter(|size| *size <= super::MAX_SCALARS)
                         .ok_or_else(|| {
-                            self.error(
-                                expr.span,
-                                "bad-size",
-                                format!("an array cannot have {value} elements"),
-                            )
+                            self.error(expr.span, "bad-size", format!("an array cannot have {value} elements"))
                         })?
                 }
                 Dimension::Any => {
-                    let sized =
-                        binding.and_then(|(expr, _)| literal_shape(expr).get(position).copied());
+                    let sized = binding.and_then(|(expr, _)| literal_shape(expr).get(position).copied());
                     let span = binding.map_or(Span::default(), |(expr, _)| expr.span);
                     sized.ok_or_else(|| {
-                        self.error(
-                            span,
-                            "bad-size",
-                            "the size `:` needs a binding written as an array",
-                        )
+                        self.error(span, "bad-size", "the size `:` needs a binding written as an array")
                     })?
                 }
             };
@@ -501,9 +447,7 @@ impl<'a> Flattener<'a> {
         }
         let kind = if constant || parameter {
             Kind::Parameter
-        } else if component.causality == Causality::Input
-            && is_interface(component.causality, depth)
-        {
+        } else if component.causality == Causality::Input && is_interface(component.causality, depth) {
             Kind::Input
         } else {
             Kind::Unknown
@@ -512,8 +456,7 @@ impl<'a> Flattener<'a> {
         let unit = match units::parse(&unit_text) {
             Ok(unit) => unit,
             Err(message) => {
-                let span =
-                    attribute(&declared, "unit").map_or(component.span, |(expr, _)| expr.span);
+                let span = attribute(&declared, "unit").map_or(component.span, |(expr, _)| expr.span);
                 let error = self.error(span, "bad-unit", message);
                 return Err(Box::new(error.remedy(
                     "write units like \"W/(m2.K)\", \"degC\", \"%\", \"1/s\"; \"1\" means none",
@@ -526,8 +469,7 @@ impl<'a> Flattener<'a> {
             self.variables.push(Variable {
                 name: format!("{prefix}{name}{subscripts}"),
                 kind,
-                output: component.causality == Causality::Output
-                    && is_interface(component.causality, depth),
+                output: component.causality == Causality::Output && is_interface(component.causality, depth),
                 protected: component.protected,
                 unit_text: unit_text.clone(),
                 unit: unit.clone(),
@@ -563,11 +505,7 @@ impl<'a> Flattener<'a> {
                 },
                 _,
             )) => Ok(Some(text.clone())),
-            Some((expr, _)) => Err(self.error(
-                expr.span,
-                "bad-attribute",
-                format!("`{name}` must be a string"),
-            )),
+            Some((expr, _)) => Err(self.error(expr.span, "bad-attribute", format!("`{name}` must be a string"))),
         }
     }
 
@@ -575,9 +513,7 @@ impl<'a> Flattener<'a> {
     fn attributes_of_all(&mut self) -> Lowered<()> {
         for index in 0..self.instances.len() {
             for name in self.instances[index].order.clone() {
-                let Some(Member::Variable(declared)) =
-                    self.instances[index].members.get(&name).cloned()
-                else {
+                let Some(Member::Variable(declared)) = self.instances[index].members.get(&name).cloned() else {
                     continue;
                 };
                 if let Err(error) = self.attributes(&declared) {
@@ -612,7 +548,9 @@ impl<'a> Flattener<'a> {
                 );
                 return Err(match crate::nearest(&name.text, KNOWN.into_iter()) {
                     Some(near) => Box::new(error.remedy(format!("did you mean `{near}`?"))),
-                    None => Box::new(error.remedy("attributes are unit, start, fixed, min, max, nominal, quantity, displayUnit")),
+                    None => Box::new(
+                        error.remedy("attributes are unit, start, fixed, min, max, nominal, quantity, displayUnit"),
+                    ),
                 });
             }
             if name.text == "stateSelect" {
@@ -652,11 +590,7 @@ impl<'a> Flattener<'a> {
                 // Bounds that depend on parameters are taken at the parameters' defaults.
                 let number = self.default_value(value);
                 if is_nominal && !number.is_none_or(|number| number.is_finite() && number != 0.0) {
-                    return Err(self.error(
-                        expr.span,
-                        "bad-attribute",
-                        "`nominal` must be a number other than zero",
-                    ));
+                    return Err(self.error(expr.span, "bad-attribute", "`nominal` must be a number other than zero"));
                 }
                 let variable = &mut self.variables[range.start + offset];
                 match name {
@@ -669,16 +603,9 @@ impl<'a> Flattener<'a> {
         self.parameter_values(declared, range)
     }
 
-    fn parameter_values(
-        &mut self,
-        declared: &Declared<'a>,
-        range: std::ops::Range<usize>,
-    ) -> Lowered<()> {
+    fn parameter_values(&mut self, declared: &Declared<'a>, range: std::ops::Range<usize>) -> Lowered<()> {
         let component = declared.component;
-        let is_value = matches!(
-            component.variability,
-            Variability::Parameter | Variability::Constant
-        );
+        let is_value = matches!(component.variability, Variability::Parameter | Variability::Constant);
         if !is_value {
             return Ok(());
         }
@@ -687,9 +614,7 @@ impl<'a> Flattener<'a> {
             .get(range.start)
             .map_or(Unit::Any, |variable| variable.unit.clone());
         let values: Vec<Id> = match declared.binding {
-            Some((expr, written_in)) => {
-                self.attribute_values(expr, written_in, &declared.shape, Some(&unit))?
-            }
+            Some((expr, written_in)) => self.attribute_values(expr, written_in, &declared.shape, Some(&unit))?,
             None => range
                 .clone()
                 .map(|index| self.variables[index].start)
@@ -784,18 +709,14 @@ fn evaluate_default(
 
 /// The last modification of an attribute that has a value.
 fn attribute<'a>(declared: &Declared<'a>, name: &str) -> Option<(&'a Expr, InstanceId)> {
-    declared
-        .modifications
-        .iter()
-        .rev()
-        .find_map(|modification| {
-            let value = modification
-                .modifier
-                .value
-                .as_ref()
-                .filter(|_| modification.modifier.name.text == name);
-            value.map(|value| (value, modification.written_in))
-        })
+    declared.modifications.iter().rev().find_map(|modification| {
+        let value = modification
+            .modifier
+            .value
+            .as_ref()
+            .filter(|_| modification.modifier.name.text == name);
+        value.map(|value| (value, modification.written_in))
+    })
 }
 
 /// `[1,2]`, `[1,3]`… for every element of a shape, the last subscript fastest; one empty text for a scalar.
@@ -805,11 +726,7 @@ pub fn subscripts_of(shape: &[usize]) -> Vec<String> {
     }
     let mut all = vec![String::new()];
     for size in shape {
-        let extend = |prefix: &String| {
-            (1..=*size)
-                .map(|index| format!("{prefix},{index}"))
-                .collect::<Vec<_>>()
-        };
+        let extend = |prefix: &String| (1..=*size).map(|index| format!("{prefix},{index}")).collect::<Vec<_>>();
         all = all.iter().flat_map(extend).collect();
     }
     all.into_iter()

@@ -142,25 +142,16 @@ pub fn flatten(
             initial_equations: flattener.initial_equations,
         });
     }
-    flattener
-        .errors
-        .sort_by_key(|error| (error.line, error.column));
+    flattener.errors.sort_by_key(|error| (error.line, error.column));
     flattener.errors.dedup();
     flattener.errors.truncate(50);
     Err(flattener.errors)
 }
 
-fn choose<'a>(
-    source: &str,
-    file: &str,
-    classes: &'a [Class],
-    wanted: Option<&str>,
-) -> Lowered<&'a Class> {
+fn choose<'a>(source: &str, file: &str, classes: &'a [Class], wanted: Option<&str>) -> Lowered<&'a Class> {
     let runnable: Vec<&Class> = classes
         .iter()
-        .filter(|class| {
-            matches!(class.kind, ClassKind::Model | ClassKind::Block) && class.alias.is_none()
-        })
+        .filter(|class| matches!(class.kind, ClassKind::Model | ClassKind::Block) && class.alias.is_none())
         .collect();
     let names = || {
         runnable
@@ -174,19 +165,12 @@ fn choose<'a>(
         return found.copied().ok_or_else(|| {
             let message = format!("the file holds no model `{wanted}`");
             Box::new(
-                Diagnostic::at(source, file, 0..0, "no-such-model", message)
-                    .remedy(format!("it holds: {}", names())),
+                Diagnostic::at(source, file, 0..0, "no-such-model", message).remedy(format!("it holds: {}", names())),
             )
         });
     }
     runnable.last().copied().ok_or_else(|| {
-        let error = Diagnostic::at(
-            source,
-            file,
-            0..0,
-            "no-model",
-            "the file holds no model or block",
-        );
+        let error = Diagnostic::at(source, file, 0..0, "no-model", "the file holds no model or block");
         Box::new(error.remedy("write `model Name … end Name;`"))
     })
 }
@@ -202,13 +186,9 @@ impl<'a> Flattener<'a> {
             .cloned()
             .collect();
         if let Some(name) = unknown.iter().min() {
-            let message =
-                format!("`{name}` is set from outside and the model has no such parameter");
+            let message = format!("`{name}` is set from outside and the model has no such parameter");
             let error = self.error(class.name.span, "no-such-parameter", message);
-            let near = crate::nearest(
-                name,
-                self.variables.iter().map(|variable| variable.name.as_str()),
-            );
+            let near = crate::nearest(name, self.variables.iter().map(|variable| variable.name.as_str()));
             return Err(match near {
                 Some(near) => Box::new(error.remedy(format!("did you mean `{near}`?"))),
                 None => error,
@@ -221,13 +201,7 @@ impl<'a> Flattener<'a> {
     }
 
     pub fn error(&self, span: Span, code: &str, message: impl Into<String>) -> Box<Diagnostic> {
-        Box::new(Diagnostic::at(
-            self.source,
-            self.file,
-            span.range(),
-            code,
-            message,
-        ))
+        Box::new(Diagnostic::at(self.source, self.file, span.range(), code, message))
     }
 
     pub fn unsupported(&self, span: Span, message: impl Into<String>) -> Box<Diagnostic> {
@@ -241,9 +215,7 @@ impl<'a> Flattener<'a> {
         if scalars <= MAX_SCALARS && self.graph.len() <= MAX_NODES {
             return Ok(());
         }
-        let message = format!(
-            "the model unfolds into more than {MAX_SCALARS} variables or {MAX_NODES} expressions"
-        );
+        let message = format!("the model unfolds into more than {MAX_SCALARS} variables or {MAX_NODES} expressions");
         Err(self.error(span, "too-large", message))
     }
 

@@ -19,9 +19,7 @@ const MAX_DEPTH: u32 = 100;
 impl<'a> Flattener<'a> {
     pub fn structural_integer(&mut self, expr: &'a Expr, id: InstanceId) -> Lowered<i64> {
         match self.structural(expr, id)? {
-            Fixed::Number(value) if libm::trunc(value) == value && value.abs() < 1e15 => {
-                Ok(value as i64)
-            }
+            Fixed::Number(value) if libm::trunc(value) == value && value.abs() < 1e15 => Ok(value as i64),
             other => Err(self.error(
                 expr.span,
                 "not-an-integer",
@@ -44,11 +42,7 @@ impl<'a> Flattener<'a> {
     /// The numbers of a range expression.
     pub fn structural_range(&mut self, expr: &'a Expr, id: InstanceId) -> Lowered<Vec<f64>> {
         let Fixed::Array(items) = self.structural(expr, id)? else {
-            return Err(self.error(
-                expr.span,
-                "not-a-range",
-                "a range such as `1:n` is needed here",
-            ));
+            return Err(self.error(expr.span, "not-a-range", "a range such as `1:n` is needed here"));
         };
         items
             .into_iter()
@@ -66,11 +60,7 @@ impl<'a> Flattener<'a> {
     /// Evaluates `expr`, written in the names of instance `id`.
     pub fn structural(&mut self, expr: &'a Expr, id: InstanceId) -> Lowered<Fixed> {
         if self.structural_depth > MAX_DEPTH {
-            return Err(self.error(
-                expr.span,
-                "too-deep",
-                "this depends on itself or nests too deep",
-            ));
+            return Err(self.error(expr.span, "too-deep", "this depends on itself or nests too deep"));
         }
         self.structural_depth += 1;
         let result = self.structural_inner(expr, id);
@@ -99,10 +89,7 @@ impl<'a> Flattener<'a> {
                 let right = self.structural(right, id)?;
                 self.structural_binary(*op, left, right, expr)
             }
-            ExprKind::If {
-                branches,
-                otherwise,
-            } => {
+            ExprKind::If { branches, otherwise } => {
                 for (condition, value) in branches {
                     if self.structural_truth(condition, id)? {
                         return self.structural(value, id);
@@ -118,9 +105,7 @@ impl<'a> Flattener<'a> {
             )),
             ExprKind::Range { from, step, to } => {
                 let from_value = self.structural_number(from, id)?;
-                let step_value = step
-                    .as_ref()
-                    .map_or(Ok(1.0), |step| self.structural_number(step, id))?;
+                let step_value = step.as_ref().map_or(Ok(1.0), |step| self.structural_number(step, id))?;
                 let to_value = self.structural_number(to, id)?;
                 let count = libm::floor((to_value - from_value) / step_value + 1e-12) + 1.0;
                 if step_value == 0.0 || count.is_nan() || count > super::MAX_SCALARS as f64 {
@@ -134,23 +119,16 @@ impl<'a> Flattener<'a> {
                 ))
             }
             ExprKind::Call {
-                function,
-                arguments,
-                ..
+                function, arguments, ..
             } => self.structural_call(&function.text, arguments, expr, id),
-            ExprKind::Comprehension { .. }
-            | ExprKind::Matrix(_)
-            | ExprKind::All
-            | ExprKind::End => Err(self.not_structural(expr)),
+            ExprKind::Comprehension { .. } | ExprKind::Matrix(_) | ExprKind::All | ExprKind::End => {
+                Err(self.not_structural(expr))
+            }
         }
     }
 
     fn not_structural(&self, expr: &Expr) -> Box<crate::Diagnostic> {
-        let error = self.error(
-            expr.span,
-            "not-structural",
-            "this must be known when compiling",
-        );
+        let error = self.error(expr.span, "not-structural", "this must be known when compiling");
         Box::new(error.remedy("use numbers, constants and Integer or Boolean parameters"))
     }
 
@@ -165,19 +143,9 @@ impl<'a> Flattener<'a> {
         }
     }
 
-    fn structural_reference(
-        &mut self,
-        parts: &'a [Part],
-        expr: &'a Expr,
-        id: InstanceId,
-    ) -> Lowered<Fixed> {
+    fn structural_reference(&mut self, parts: &'a [Part], expr: &'a Expr, id: InstanceId) -> Lowered<Fixed> {
         if let [part] = parts {
-            if let Some((_, value)) = self
-                .loops
-                .iter()
-                .rev()
-                .find(|(name, _)| *name == part.name.text)
-            {
+            if let Some((_, value)) = self.loops.iter().rev().find(|(name, _)| *name == part.name.text) {
                 return Ok(Fixed::Number(*value));
             }
         }
@@ -190,11 +158,7 @@ impl<'a> Flattener<'a> {
                     items[index as usize - 1].clone()
                 }
                 _ => {
-                    return Err(self.error(
-                        subscript.span,
-                        "bad-subscript",
-                        format!("there is no element {index}"),
-                    ));
+                    return Err(self.error(subscript.span, "bad-subscript", format!("there is no element {index}")));
                 }
             };
         }
@@ -202,12 +166,7 @@ impl<'a> Flattener<'a> {
     }
 
     /// The declaration that a dotted name means, seen from instance `id`.
-    fn find_declared(
-        &mut self,
-        parts: &'a [Part],
-        id: InstanceId,
-        expr: &Expr,
-    ) -> Lowered<(Declared<'a>, InstanceId)> {
+    fn find_declared(&mut self, parts: &'a [Part], id: InstanceId, expr: &Expr) -> Lowered<(Declared<'a>, InstanceId)> {
         let mut here = id;
         for (position, part) in parts.iter().enumerate() {
             let last = position + 1 == parts.len();
@@ -223,20 +182,11 @@ impl<'a> Flattener<'a> {
     }
 
     /// The value of a structural variable: an outer setting, its binding, or its start.
-    pub fn structural_declared(
-        &mut self,
-        declared: &Declared<'a>,
-        owner: InstanceId,
-        expr: &Expr,
-    ) -> Lowered<Fixed> {
+    pub fn structural_declared(&mut self, declared: &Declared<'a>, owner: InstanceId, expr: &Expr) -> Lowered<Fixed> {
         let component = declared.component;
         let name = format!("{}{}", self.instances[owner.0].prefix, component.name.text);
-        let fixed_value = matches!(
-            component.variability,
-            Variability::Parameter | Variability::Constant
-        );
-        let real_parameter =
-            declared.base == BaseType::Real && component.variability == Variability::Parameter;
+        let fixed_value = matches!(component.variability, Variability::Parameter | Variability::Constant);
+        let real_parameter = declared.base == BaseType::Real && component.variability == Variability::Parameter;
         if !fixed_value || real_parameter {
             let message = format!("`{name}` cannot decide the structure of the model");
             let error = self.error(expr.span, "not-structural", message);
@@ -253,11 +203,7 @@ impl<'a> Flattener<'a> {
             });
         }
         let Some((binding, written_in)) = declared.binding else {
-            let error = self.error(
-                component.name.span,
-                "no-value",
-                format!("`{name}` has no value"),
-            );
+            let error = self.error(component.name.span, "no-value", format!("`{name}` has no value"));
             return Err(Box::new(
                 error.remedy(format!("give it one: `{} = …`", component.name.text)),
             ));
@@ -285,13 +231,7 @@ impl<'a> Flattener<'a> {
         Err(self.error(binding.span, "type", message))
     }
 
-    fn structural_call(
-        &mut self,
-        name: &str,
-        arguments: &'a [Expr],
-        expr: &'a Expr,
-        id: InstanceId,
-    ) -> Lowered<Fixed> {
+    fn structural_call(&mut self, name: &str, arguments: &'a [Expr], expr: &'a Expr, id: InstanceId) -> Lowered<Fixed> {
         if name == "size" {
             return self.structural_size(arguments, expr, id);
         }
@@ -324,12 +264,7 @@ impl<'a> Flattener<'a> {
         Ok(Fixed::Number(value))
     }
 
-    fn structural_size(
-        &mut self,
-        arguments: &'a [Expr],
-        expr: &'a Expr,
-        id: InstanceId,
-    ) -> Lowered<Fixed> {
+    fn structural_size(&mut self, arguments: &'a [Expr], expr: &'a Expr, id: InstanceId) -> Lowered<Fixed> {
         let (
             Some(Expr {
                 kind: ExprKind::Reference(parts),
@@ -338,11 +273,7 @@ impl<'a> Flattener<'a> {
             true,
         ) = (arguments.first(), arguments.len() == 2)
         else {
-            return Err(self.error(
-                expr.span,
-                "type",
-                "`size` takes an array and a dimension: `size(x, 1)`",
-            ));
+            return Err(self.error(expr.span, "type", "`size` takes an array and a dimension: `size(x, 1)`"));
         };
         let dimension = self.structural_integer(&arguments[1], id)?;
         let (declared, owner) = self.find_declared(parts, id, expr)?;
@@ -350,23 +281,12 @@ impl<'a> Flattener<'a> {
         let size = usize::try_from(dimension - 1)
             .ok()
             .and_then(|dimension| shape.get(dimension).copied());
-        let size = size.ok_or_else(|| {
-            self.error(
-                expr.span,
-                "bad-subscript",
-                format!("there is no dimension {dimension}"),
-            )
-        })?;
+        let size =
+            size.ok_or_else(|| self.error(expr.span, "bad-subscript", format!("there is no dimension {dimension}")))?;
         Ok(Fixed::Number(size as f64))
     }
 
-    fn structural_binary(
-        &mut self,
-        op: BinaryOp,
-        left: Fixed,
-        right: Fixed,
-        expr: &Expr,
-    ) -> Lowered<Fixed> {
+    fn structural_binary(&mut self, op: BinaryOp, left: Fixed, right: Fixed, expr: &Expr) -> Lowered<Fixed> {
         let math = self.graph.math();
         let value = match (op, &left, &right) {
             (BinaryOp::Add, Fixed::Number(x), Fixed::Number(y)) => Fixed::Number(x + y),

@@ -57,12 +57,7 @@ fn invoke(program: &Program, index: usize, arguments: &[Value], budget: &mut u32
     }
 }
 
-fn run(
-    program: &Program,
-    body: &[Stmt],
-    locals: &mut Vec<Value>,
-    budget: &mut u32,
-) -> Option<Flow> {
+fn run(program: &Program, body: &[Stmt], locals: &mut Vec<Value>, budget: &mut u32) -> Option<Flow> {
     for statement in body {
         *budget = budget.checked_sub(1)?;
         match statement {
@@ -81,11 +76,7 @@ fn run(
                     other => return Some(other),
                 }
             }
-            Stmt::While {
-                condition,
-                body,
-                step,
-            } => {
+            Stmt::While { condition, body, step } => {
                 while evaluate(program, condition, locals, budget)? != Value::I32(0) {
                     match run(program, body, locals, budget)? {
                         Flow::Break => break,
@@ -100,9 +91,7 @@ fn run(
             Stmt::Continue => return Some(Flow::Continue),
             Stmt::Return(None) => return Some(Flow::Return(None)),
             Stmt::Return(Some(value)) => {
-                return Some(Flow::Return(Some(evaluate(
-                    program, value, locals, budget,
-                )?)));
+                return Some(Flow::Return(Some(evaluate(program, value, locals, budget)?)));
             }
             Stmt::Store(..) | Stmt::Do(_) => return None,
         }
@@ -110,12 +99,7 @@ fn run(
     Some(Flow::Next)
 }
 
-fn evaluate(
-    program: &Program,
-    expr: &Expr,
-    locals: &mut Vec<Value>,
-    budget: &mut u32,
-) -> Option<Value> {
+fn evaluate(program: &Program, expr: &Expr, locals: &mut Vec<Value>, budget: &mut u32) -> Option<Value> {
     Some(match expr {
         Expr::F64(value) => Value::F64(*value),
         Expr::I64(value) => Value::I64(*value),

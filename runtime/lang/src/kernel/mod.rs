@@ -220,13 +220,9 @@ impl Expr {
 impl Unary {
     fn result(self, operand: Ty) -> Option<Ty> {
         match self {
-            Unary::Neg
-            | Unary::Abs
-            | Unary::Sqrt
-            | Unary::Floor
-            | Unary::Ceil
-            | Unary::Trunc
-            | Unary::Nearest => (operand == Ty::F64).then_some(Ty::F64),
+            Unary::Neg | Unary::Abs | Unary::Sqrt | Unary::Floor | Unary::Ceil | Unary::Trunc | Unary::Nearest => {
+                (operand == Ty::F64).then_some(Ty::F64)
+            }
             Unary::Bits | Unary::ToI64 => (operand == Ty::F64).then_some(Ty::I64),
             Unary::FromBits | Unary::FromI64 => (operand == Ty::I64).then_some(Ty::F64),
             Unary::Wrap => (operand == Ty::I64).then_some(Ty::I32),
@@ -246,10 +242,6 @@ impl Binary {
     }
 
     fn result(self, operands: Ty) -> Ty {
-        if self.is_comparison() {
-            Ty::I32
-        } else {
-            operands
-        }
+        if self.is_comparison() { Ty::I32 } else { operands }
     }
 }

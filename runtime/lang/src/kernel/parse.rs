@@ -19,11 +19,7 @@ use std::collections::HashMap;
 use super::{Binary, Expr, Function, Program, Stmt, Ty, Unary};
 
 /// Reads `text` and defines its functions in `program`. `constants` are the names the text may use beside its own.
-pub fn parse(
-    program: &mut Program,
-    text: &str,
-    constants: &HashMap<String, Expr>,
-) -> Result<(), String> {
+pub fn parse(program: &mut Program, text: &str, constants: &HashMap<String, Expr>) -> Result<(), String> {
     let tokens = tokenize(text)?;
     declare_all(program, &tokens)?;
     let mut parser = Parser {
@@ -62,9 +58,8 @@ enum Token {
 }
 
 const SYMBOLS: [&str; 36] = [
-    ">>>", "->", "..", "<<", ">>", "<=", ">=", "==", "!=", "&&", "||", "+=", "-=", "*=", "(", ")",
-    "{", "}", "[", "]", ",", ";", ":", "=", "+", "-", "*", "/", "%", "<", ">", "!", "&", "|", "^",
-    "@",
+    ">>>", "->", "..", "<<", ">>", "<=", ">=", "==", "!=", "&&", "||", "+=", "-=", "*=", "(", ")", "{", "}", "[", "]",
+    ",", ";", ":", "=", "+", "-", "*", "/", "%", "<", ">", "!", "&", "|", "^", "@",
 ];
 
 fn tokenize(text: &str) -> Result<Vec<(Token, u32)>, String> {
@@ -82,8 +77,7 @@ fn tokenize(text: &str) -> Result<Vec<(Token, u32)>, String> {
                 literal(rest).ok_or_else(|| format!("line {number}: bad number at `{rest}`"))?
             } else {
                 let symbol = SYMBOLS.iter().find(|symbol| rest.starts_with(**symbol));
-                let symbol =
-                    symbol.ok_or_else(|| format!("line {number}: unknown character `{first}`"))?;
+                let symbol = symbol.ok_or_else(|| format!("line {number}: unknown character `{first}`"))?;
                 (Token::Symbol(symbol), symbol.len())
             };
             tokens.push((token, number));
@@ -95,9 +89,7 @@ fn tokenize(text: &str) -> Result<Vec<(Token, u32)>, String> {
 
 fn literal(rest: &str) -> Option<(Token, usize)> {
     if let Some(hex) = rest.strip_prefix("0x") {
-        let digits = hex
-            .find(|c: char| !c.is_ascii_hexdigit())
-            .unwrap_or(hex.len());
+        let digits = hex.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(hex.len());
         let value = u64::from_str_radix(&hex[..digits], 16).ok()?;
         let long = hex[digits..].starts_with('L');
         let token = if long {
@@ -191,10 +183,7 @@ impl Parser<'_> {
             .tokens
             .get(self.at.min(self.tokens.len().saturating_sub(1)))
             .map_or(0, |(_, line)| *line);
-        Err(format!(
-            "kernel line {line}: {message}, at {:?}",
-            self.peek()
-        ))
+        Err(format!("kernel line {line}: {message}, at {:?}", self.peek()))
     }
 
     fn is(&self, text: &str) -> bool {
@@ -323,11 +312,7 @@ impl Parser<'_> {
             let count = self.expression()?;
             self.at = start;
             let few = matches!(count, Expr::I32(count) if count <= FEW);
-            return if few {
-                self.unrolled(body)
-            } else {
-                self.counted(body)
-            };
+            return if few { self.unrolled(body) } else { self.counted(body) };
         }
         if self.eat("break") {
             body.push(Stmt::Break);
@@ -338,11 +323,7 @@ impl Parser<'_> {
             return self.expect(";");
         }
         if self.eat("return") {
-            let value = if self.is(";") {
-                None
-            } else {
-                Some(self.expression()?)
-            };
+            let value = if self.is(";") { None } else { Some(self.expression()?) };
             body.push(Stmt::Return(value));
             return self.expect(";");
         }
@@ -403,15 +384,13 @@ impl Parser<'_> {
         let start = self.at;
         if from >= to {
             // Read over, with the name bound so that the text is understood.
-            self.scopes
-                .push(HashMap::from([(name.clone(), Expr::I32(0))]));
+            self.scopes.push(HashMap::from([(name.clone(), Expr::I32(0))]));
             self.block()?;
             self.scopes.pop();
         }
         for value in from..to {
             self.at = start;
-            self.scopes
-                .push(HashMap::from([(name.clone(), Expr::I32(value))]));
+            self.scopes.push(HashMap::from([(name.clone(), Expr::I32(value))]));
             body.extend(self.block()?);
             self.scopes.pop();
         }
@@ -420,9 +399,7 @@ impl Parser<'_> {
 
     fn assignment(&mut self, body: &mut Vec<Stmt>) -> Result<(), String> {
         let target = self.expression()?;
-        let operator = ["=", "+=", "-=", "*="]
-            .into_iter()
-            .find(|symbol| self.eat(symbol));
+        let operator = ["=", "+=", "-=", "*="].into_iter().find(|symbol| self.eat(symbol));
         let Some(operator) = operator else {
             body.push(Stmt::Do(target));
             return self.expect(";");
@@ -464,11 +441,7 @@ impl Parser<'_> {
             &[("|", Binary::Or)],
             &[("^", Binary::Xor)],
             &[("&", Binary::And)],
-            &[
-                (">>>", Binary::ShrU),
-                ("<<", Binary::Shl),
-                (">>", Binary::ShrS),
-            ],
+            &[(">>>", Binary::ShrU), ("<<", Binary::Shl), (">>", Binary::ShrS)],
             &[("+", Binary::Add), ("-", Binary::Sub)],
         ];
         if level == LEVELS.len() {
@@ -666,11 +639,6 @@ fn fold(op: Binary, a: i32, b: i32) -> Option<i32> {
         Binary::And => a & b,
         Binary::Or => a | b,
         Binary::Xor => a ^ b,
-        Binary::Min
-        | Binary::Max
-        | Binary::CopySign
-        | Binary::Shl
-        | Binary::ShrS
-        | Binary::ShrU => return None,
+        Binary::Min | Binary::Max | Binary::CopySign | Binary::Shl | Binary::ShrS | Binary::ShrU => return None,
     })
 }

@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use wasm_encoder::{
-    BlockType, CodeSection, CustomSection, ExportKind, ExportSection, Function as Code,
-    FunctionSection, Ieee64, InstructionSink, MemArg, MemorySection, MemoryType, Module, NameMap,
-    NameSection, TypeSection, ValType,
+    BlockType, CodeSection, CustomSection, ExportKind, ExportSection, Function as Code, FunctionSection, Ieee64,
+    InstructionSink, MemArg, MemorySection, MemoryType, Module, NameMap, NameSection, TypeSection, ValType,
 };
 
 use super::{Binary, Expr, Function, Program, Stmt, Ty, Unary};
@@ -88,9 +87,7 @@ fn reachable(program: &Program, roots: impl Iterator<Item = usize>) -> Result<Ve
 fn calls_of(body: &[Stmt], out: &mut Vec<usize>) {
     for statement in body {
         match statement {
-            Stmt::Set(_, value) | Stmt::Do(value) | Stmt::Return(Some(value)) => {
-                calls_in(value, out)
-            }
+            Stmt::Set(_, value) | Stmt::Do(value) | Stmt::Return(Some(value)) => calls_in(value, out),
             Stmt::Store(_, address, _, value) => {
                 calls_in(address, out);
                 calls_in(value, out);
@@ -100,11 +97,7 @@ fn calls_of(body: &[Stmt], out: &mut Vec<usize>) {
                 calls_of(first, out);
                 calls_of(second, out);
             }
-            Stmt::While {
-                condition,
-                body,
-                step,
-            } => {
+            Stmt::While { condition, body, step } => {
                 calls_in(condition, out);
                 calls_of(body, out);
                 calls_of(step, out);
@@ -124,9 +117,7 @@ fn calls_in(expr: &Expr, out: &mut Vec<usize>) {
         Expr::Select(_, parts) => parts.iter().for_each(|part| calls_in(part, out)),
         Expr::Call(index, _, arguments) => {
             out.push(*index);
-            arguments
-                .iter()
-                .for_each(|argument| calls_in(argument, out));
+            arguments.iter().for_each(|argument| calls_in(argument, out));
         }
         Expr::F64(_) | Expr::I64(_) | Expr::I32(_) | Expr::Local(..) => {}
     }
@@ -198,11 +189,7 @@ impl Printer<'_> {
                 self.depth -= 1;
                 self.sink.end();
             }
-            Stmt::While {
-                condition,
-                body,
-                step,
-            } => self.repeat(condition, body, step),
+            Stmt::While { condition, body, step } => self.repeat(condition, body, step),
             Stmt::Break => {
                 if let Some((exit, _)) = self.loops.last() {
                     self.sink.br(self.depth - exit);
@@ -336,13 +323,9 @@ impl Printer<'_> {
             Binary::Gt => self.sink.f64_gt(),
             Binary::Ge => self.sink.f64_ge(),
             // Not in the form for f64; the parser and the graph never make them.
-            Binary::Rem
-            | Binary::And
-            | Binary::Or
-            | Binary::Xor
-            | Binary::Shl
-            | Binary::ShrS
-            | Binary::ShrU => self.sink.unreachable(),
+            Binary::Rem | Binary::And | Binary::Or | Binary::Xor | Binary::Shl | Binary::ShrS | Binary::ShrU => {
+                self.sink.unreachable()
+            }
         };
     }
 

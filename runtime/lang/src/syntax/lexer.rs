@@ -29,19 +29,15 @@ impl Token {
 }
 
 const SYMBOLS: [&str; 29] = [
-    ":=", "<=", ">=", "==", "<>", ".+", ".-", ".*", "./", ".^", "(", ")", "{", "}", "[", "]", ",",
-    ";", ":", "=", "+", "-", "*", "/", "^", "<", ">", ".", "'",
+    ":=", "<=", ">=", "==", "<>", ".+", ".-", ".*", "./", ".^", "(", ")", "{", "}", "[", "]", ",", ";", ":", "=", "+",
+    "-", "*", "/", "^", "<", ">", ".", "'",
 ];
 
 /// The tokens of `source`, the last one [`Token::End`].
 pub fn tokenize(source: &str, file: &str) -> Result<Vec<(Token, Span)>, Diagnostic> {
     if source.len() > MAX_SOURCE {
-        let message = format!(
-            "the file has {} bytes and at most {MAX_SOURCE} are read",
-            source.len()
-        );
-        return Err(Diagnostic::at(source, file, 0..0, "too-large", message)
-            .remedy("split it into several models"));
+        let message = format!("the file has {} bytes and at most {MAX_SOURCE} are read", source.len());
+        return Err(Diagnostic::at(source, file, 0..0, "too-large", message).remedy("split it into several models"));
     }
     let mut tokens = Vec::new();
     let mut at = usize::from(source.starts_with('\u{feff}')) * 3;
@@ -68,12 +64,7 @@ pub fn tokenize(source: &str, file: &str) -> Result<Vec<(Token, Span)>, Diagnost
     Ok(tokens)
 }
 
-fn next(
-    source: &str,
-    file: &str,
-    at: usize,
-    rest: &str,
-) -> Result<(Option<Token>, usize), Diagnostic> {
+fn next(source: &str, file: &str, at: usize, rest: &str) -> Result<(Option<Token>, usize), Diagnostic> {
     let blank = rest.len() - rest.trim_start().len();
     if blank > 0 {
         return Ok((None, blank));
@@ -83,13 +74,7 @@ fn next(
     }
     if rest.starts_with("/*") {
         let Some(end) = rest.find("*/") else {
-            let error = Diagnostic::at(
-                source,
-                file,
-                at..at + 2,
-                "unclosed-comment",
-                "this comment has no end",
-            );
+            let error = Diagnostic::at(source, file, at..at + 2, "unclosed-comment", "this comment has no end");
             return Err(error.remedy("close it with `*/`"));
         };
         return Ok((None, end + 2));
@@ -104,9 +89,7 @@ fn next(
             .unwrap_or(rest.len());
         return Ok((Some(Token::Name(rest[..length].to_string())), length));
     }
-    if bytes[0].is_ascii_digit()
-        || (bytes[0] == b'.' && bytes.get(1).is_some_and(u8::is_ascii_digit))
-    {
+    if bytes[0].is_ascii_digit() || (bytes[0] == b'.' && bytes.get(1).is_some_and(u8::is_ascii_digit)) {
         return number(source, file, at, rest);
     }
     if bytes[0] == b'\'' {
@@ -129,16 +112,10 @@ fn next(
         "unknown-character",
         message,
     );
-    Err(error
-        .remedy("names and operators are ASCII; other letters may stand in strings and comments"))
+    Err(error.remedy("names and operators are ASCII; other letters may stand in strings and comments"))
 }
 
-fn string(
-    source: &str,
-    file: &str,
-    at: usize,
-    rest: &str,
-) -> Result<(Option<Token>, usize), Diagnostic> {
+fn string(source: &str, file: &str, at: usize, rest: &str) -> Result<(Option<Token>, usize), Diagnostic> {
     let mut text = String::new();
     let mut escaped = false;
     for (index, character) in rest.char_indices().skip(1) {
@@ -156,41 +133,22 @@ fn string(
             other => text.push(other),
         }
     }
-    Err(Diagnostic::at(
-        source,
-        file,
-        at..at + 1,
-        "unclosed-string",
-        "this string has no end",
+    Err(
+        Diagnostic::at(source, file, at..at + 1, "unclosed-string", "this string has no end")
+            .remedy("close it with `\"`"),
     )
-    .remedy("close it with `\"`"))
 }
 
-fn number(
-    source: &str,
-    file: &str,
-    at: usize,
-    rest: &str,
-) -> Result<(Option<Token>, usize), Diagnostic> {
+fn number(source: &str, file: &str, at: usize, rest: &str) -> Result<(Option<Token>, usize), Diagnostic> {
     let bytes = rest.as_bytes();
-    let digits = |from: usize| {
-        bytes[from..]
-            .iter()
-            .take_while(|byte| byte.is_ascii_digit())
-            .count()
-    };
+    let digits = |from: usize| bytes[from..].iter().take_while(|byte| byte.is_ascii_digit()).count();
     let mut end = digits(0);
     // `1.*x` is `1 .* x`, `1.` is a number.
-    let operator_follows = bytes
-        .get(end + 1)
-        .is_some_and(|byte| b"+-*/^".contains(byte));
+    let operator_follows = bytes.get(end + 1).is_some_and(|byte| b"+-*/^".contains(byte));
     if bytes.get(end) == Some(&b'.') && !operator_follows {
         end += 1 + digits(end + 1);
     }
-    if bytes
-        .get(end)
-        .is_some_and(|byte| byte.eq_ignore_ascii_case(&b'e'))
-    {
+    if bytes.get(end).is_some_and(|byte| byte.eq_ignore_ascii_case(&b'e')) {
         let sign = usize::from(bytes.get(end + 1).is_some_and(|byte| b"+-".contains(byte)));
         let exponent = digits((end + 1 + sign).min(bytes.len()));
         if exponent > 0 {

@@ -60,10 +60,7 @@ pub struct Class {
 #[derive(Debug, Clone)]
 pub enum Element {
     Component(Box<Component>),
-    Extends {
-        base: Ident,
-        modifiers: Vec<Modifier>,
-    },
+    Extends { base: Ident, modifiers: Vec<Modifier> },
     Class(Box<Class>),
 }
 

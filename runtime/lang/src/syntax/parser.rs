@@ -3,8 +3,8 @@
 
 use super::lexer::{Token, tokenize};
 use super::{
-    BinaryOp, Causality, Class, ClassKind, Component, Dimension, Element, Equation, Expr, ExprKind,
-    Ident, Modifier, Part, Span, Statement, UnaryOp, Variability,
+    BinaryOp, Causality, Class, ClassKind, Component, Dimension, Element, Equation, Expr, ExprKind, Ident, Modifier,
+    Part, Span, Statement, UnaryOp, Variability,
 };
 use crate::diagnostic::Diagnostic;
 
@@ -122,9 +122,7 @@ impl Parser<'_> {
     }
 
     fn peek_at(&self, ahead: usize) -> &Token {
-        self.tokens
-            .get(self.at + ahead)
-            .map_or(&Token::End, |(token, _)| token)
+        self.tokens.get(self.at + ahead).map_or(&Token::End, |(token, _)| token)
     }
 
     fn span(&self) -> Span {
@@ -178,10 +176,7 @@ impl Parser<'_> {
         if self.eat(text) {
             return Ok(());
         }
-        let message = format!(
-            "expected `{text}` {place}, found {}",
-            self.peek().describe()
-        );
+        let message = format!("expected `{text}` {place}, found {}", self.peek().describe());
         // A missing `;` is best shown where the line before stops.
         let span = if text == ";" {
             Span {
@@ -191,18 +186,13 @@ impl Parser<'_> {
         } else {
             self.span()
         };
-        Err(self
-            .error(span, "syntax", message)
-            .remedy(format!("put `{text}` here")))
+        Err(self.error(span, "syntax", message).remedy(format!("put `{text}` here")))
     }
 
     fn deeper<T>(&mut self, inner: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
         if self.nesting >= MAX_NESTING {
             return Err(self
-                .error_here(
-                    "too-deep",
-                    format!("this nests deeper than {MAX_NESTING} levels"),
-                )
+                .error_here("too-deep", format!("this nests deeper than {MAX_NESTING} levels"))
                 .remedy("name an inner part by a variable of its own"));
         }
         self.nesting += 1;
@@ -215,9 +205,7 @@ impl Parser<'_> {
         match self.peek() {
             Token::Name(name) if KEYWORDS.contains(&name.as_str()) => {
                 let message = format!("expected {what}, found the keyword `{name}`");
-                Err(self
-                    .error_here("syntax", message)
-                    .remedy("a keyword cannot be a name"))
+                Err(self.error_here("syntax", message).remedy("a keyword cannot be a name"))
             }
             Token::Name(name) => {
                 let ident = Ident {
@@ -227,10 +215,7 @@ impl Parser<'_> {
                 self.at += 1;
                 Ok(ident)
             }
-            other => Err(self.error_here(
-                "syntax",
-                format!("expected {what}, found {}", other.describe()),
-            )),
+            other => Err(self.error_here("syntax", format!("expected {what}, found {}", other.describe()))),
         }
     }
 
@@ -492,10 +477,7 @@ impl Parser<'_> {
                 None
             };
             if self.is("if") {
-                return Err(self.error_here(
-                    "unsupported",
-                    "conditional components are outside the subset",
-                ));
+                return Err(self.error_here("unsupported", "conditional components are outside the subset"));
             }
             let description = self.description()?;
             let span = start.to(self.last_span());
@@ -560,21 +542,13 @@ impl Parser<'_> {
                 names.push(self.ident("a name after `.`")?);
             }
             let nested = self.modification()?;
-            let value = if self.eat("=") {
-                Some(self.expr()?)
-            } else {
-                None
-            };
+            let value = if self.eat("=") { Some(self.expr()?) } else { None };
             if let Token::Text(_) = self.peek() {
                 self.at += 1;
             }
             let mut names = names.into_iter().rev();
             if let Some(name) = names.next() {
-                let innermost = Modifier {
-                    name,
-                    value,
-                    nested,
-                };
+                let innermost = Modifier { name, value, nested };
                 let whole = names.fold(innermost, |inner, name| Modifier {
                     name,
                     value: None,
@@ -670,17 +644,14 @@ impl Parser<'_> {
             self.equations(&mut body)?;
             self.close("for")?;
             let span = start.to(self.last_span());
-            let nested = indices
-                .into_iter()
-                .rev()
-                .fold(body, |body, (index, range)| {
-                    vec![Equation::For {
-                        index,
-                        range,
-                        body,
-                        span,
-                    }]
-                });
+            let nested = indices.into_iter().rev().fold(body, |body, (index, range)| {
+                vec![Equation::For {
+                    index,
+                    range,
+                    body,
+                    span,
+                }]
+            });
             return nested
                 .into_iter()
                 .next()
@@ -713,14 +684,10 @@ impl Parser<'_> {
         }
         let mut error = self.error_here(
             "syntax",
-            format!(
-                "expected `=` in an equation, found {}",
-                self.peek().describe()
-            ),
+            format!("expected `=` in an equation, found {}", self.peek().describe()),
         );
         if self.is(":=") {
-            error = error
-                .remedy("an equation is written with `=`; `:=` assigns in a function's algorithm");
+            error = error.remedy("an equation is written with `=`; `:=` assigns in a function's algorithm");
         } else if self.is("==") {
             error = error.remedy("an equation is written with `=`; `==` compares");
         }
@@ -736,11 +703,7 @@ impl Parser<'_> {
         let mut indices = Vec::new();
         loop {
             let index = self.ident("an index")?;
-            let range = if self.eat("in") {
-                Some(self.expr()?)
-            } else {
-                None
-            };
+            let range = if self.eat("in") { Some(self.expr()?) } else { None };
             indices.push((index, range));
             if !self.eat(",") {
                 return Ok(indices);
@@ -790,17 +753,14 @@ impl Parser<'_> {
             self.statements(&mut body)?;
             self.close("for")?;
             let span = start.to(self.last_span());
-            let nested = indices
-                .into_iter()
-                .rev()
-                .fold(body, |body, (index, range)| {
-                    vec![Statement::For {
-                        index,
-                        range,
-                        body,
-                        span,
-                    }]
-                });
+            let nested = indices.into_iter().rev().fold(body, |body, (index, range)| {
+                vec![Statement::For {
+                    index,
+                    range,
+                    body,
+                    span,
+                }]
+            });
             return nested
                 .into_iter()
                 .next()
@@ -808,7 +768,11 @@ impl Parser<'_> {
         }
         if self.eat("while") {
             return Err(self
-                .error(start, "unsupported", "`while` loops are outside the subset: their length is not known when compiling")
+                .error(
+                    start,
+                    "unsupported",
+                    "`while` loops are outside the subset: their length is not known when compiling",
+                )
                 .remedy("use `for` with a range of parameters"));
         }
         if self.eat("return") {
@@ -832,10 +796,7 @@ impl Parser<'_> {
         if matches!(target.kind, ExprKind::Call { .. }) {
             return Ok(Statement::Call { call: target });
         }
-        let error = self.error_here(
-            "syntax",
-            format!("expected `:=`, found {}", self.peek().describe()),
-        );
+        let error = self.error_here("syntax", format!("expected `:=`, found {}", self.peek().describe()));
         Err(error.remedy("a statement assigns with `:=`"))
     }
 
@@ -859,10 +820,7 @@ impl Parser<'_> {
             let otherwise = Box::new(self.expr()?);
             let span = start.to(otherwise.span);
             return Ok(Expr {
-                kind: ExprKind::If {
-                    branches,
-                    otherwise,
-                },
+                kind: ExprKind::If { branches, otherwise },
                 span,
             });
         }
@@ -925,10 +883,7 @@ impl Parser<'_> {
             }
             links += 1;
             if links > MAX_CHAIN {
-                let error = self.error_here(
-                    "too-deep",
-                    format!("this chain has more than {MAX_CHAIN} operators"),
-                );
+                let error = self.error_here("too-deep", format!("this chain has more than {MAX_CHAIN} operators"));
                 return Err(error.remedy("name parts of it, or use `sum({…})`"));
             }
             self.at += 1;
@@ -939,8 +894,7 @@ impl Parser<'_> {
                     .remedy("join two comparisons with `and`"));
             }
             if precedence == 6 && self.operator().is_some_and(|(_, next)| next == 6) {
-                let error =
-                    self.error_here("syntax", "`^` cannot be chained: `a ^ b ^ c` is ambiguous");
+                let error = self.error_here("syntax", "`^` cannot be chained: `a ^ b ^ c` is ambiguous");
                 return Err(error.remedy("use parentheses"));
             }
             let span = left.span.to(right.span);
@@ -993,10 +947,7 @@ impl Parser<'_> {
                 self.at += 1;
                 let inner = self.expr()?;
                 if self.is(",") {
-                    return Err(self.error_here(
-                        "unsupported",
-                        "tuples of several results are outside the subset",
-                    ));
+                    return Err(self.error_here("unsupported", "tuples of several results are outside the subset"));
                 }
                 self.expect(")", "to close this parenthesis")?;
                 return Ok(Expr {
@@ -1014,9 +965,7 @@ impl Parser<'_> {
                 self.at += 1;
                 ExprKind::End
             }
-            Token::Name(name)
-                if ["der", "initial", "assert"].contains(&name.as_str()) && self.is_at(1, "(") =>
-            {
+            Token::Name(name) if ["der", "initial", "assert"].contains(&name.as_str()) && self.is_at(1, "(") => {
                 self.at += 1;
                 return self.call(Ident {
                     text: name,
@@ -1044,10 +993,7 @@ impl Parser<'_> {
                 let mut indices = self.for_indices()?;
                 self.expect("}", "after the range")?;
                 let (Some((index, Some(range))), true) = (indices.pop(), indices.is_empty()) else {
-                    return Err(self.error_here(
-                        "unsupported",
-                        "an array constructor takes one index with its range",
-                    ));
+                    return Err(self.error_here("unsupported", "an array constructor takes one index with its range"));
                 };
                 let body = Box::new(items.swap_remove(0));
                 return Ok(ExprKind::Comprehension {
@@ -1153,12 +1099,8 @@ impl Parser<'_> {
                 arguments.push(self.expr()?);
                 if arguments.len() == 1 && self.eat("for") {
                     let mut indices = self.for_indices()?;
-                    let (Some((index, Some(range))), true) = (indices.pop(), indices.is_empty())
-                    else {
-                        return Err(self.error_here(
-                            "unsupported",
-                            "a reduction takes one index with its range",
-                        ));
+                    let (Some((index, Some(range))), true) = (indices.pop(), indices.is_empty()) else {
+                        return Err(self.error_here("unsupported", "a reduction takes one index with its range"));
                     };
                     let body = arguments.swap_remove(0);
                     let span = body.span.to(range.span);

@@ -55,12 +55,8 @@ impl Machine {
         let module = Module::new(engine, &compiled.wasm).expect("a valid module");
         let mut store = Store::new(engine, ());
         let instance = Instance::new(&mut store, &module, &[]).expect("a module without imports");
-        let memory = instance
-            .get_memory(&mut store, abi::MEMORY)
-            .expect("the memory");
-        let solve = instance
-            .get_typed_func(&mut store, abi::SOLVE)
-            .expect("solve");
+        let memory = instance.get_memory(&mut store, abi::MEMORY).expect("the memory");
+        let solve = instance.get_typed_func(&mut store, abi::SOLVE).expect("solve");
         Machine {
             compiled,
             store,
@@ -75,17 +71,9 @@ impl Machine {
         let wanted = layout.pages(CTX);
         let present = self.memory.size(&self.store);
         if wanted > present {
-            self.memory
-                .grow(&mut self.store, wanted - present)
-                .expect("memory");
+            self.memory.grow(&mut self.store, wanted - present).expect("memory");
         }
-        abi::write_plan(
-            self.memory.data_mut(&mut self.store),
-            CTX,
-            &self.compiled.meta,
-            plan,
-        )
-        .expect("a good plan")
+        abi::write_plan(self.memory.data_mut(&mut self.store), CTX, &self.compiled.meta, plan).expect("a good plan")
     }
 
     pub fn run(&mut self, plan: &Plan) -> (Status, Rows) {
@@ -94,10 +82,7 @@ impl Machine {
         let data = self.memory.data(&self.store);
         let status = abi::read_status(data, CTX, &self.compiled.meta);
         assert_eq!(abi::Code::from_raw(code), status.code);
-        (
-            status,
-            abi::read_outputs(data, CTX, &self.compiled.meta, &layout),
-        )
+        (status, abi::read_outputs(data, CTX, &self.compiled.meta, &layout))
     }
 
     pub fn call(&mut self) {
@@ -106,12 +91,7 @@ impl Machine {
 
     pub fn good(&mut self, plan: &Plan) -> Rows {
         let (status, rows) = self.run(plan);
-        assert_eq!(
-            status.code,
-            abi::Code::Ok,
-            "{:?}",
-            status.describe(&self.compiled.meta)
-        );
+        assert_eq!(status.code, abi::Code::Ok, "{:?}", status.describe(&self.compiled.meta));
         rows
     }
 
@@ -120,13 +100,8 @@ impl Machine {
     }
 
     pub fn restore(&mut self, bytes: &[u8]) {
-        abi::restore(
-            self.memory.data_mut(&mut self.store),
-            CTX,
-            &self.compiled.meta,
-            bytes,
-        )
-        .expect("a snapshot of this model");
+        abi::restore(self.memory.data_mut(&mut self.store), CTX, &self.compiled.meta, bytes)
+            .expect("a snapshot of this model");
     }
 }
 
