@@ -1,5 +1,5 @@
 model Bicycle "a car as a bicycle: the dynamic single-track model"
-  // Rajamani, Vehicle Dynamics and Control (2nd ed.), sections 2.3 and 2.5, with his example's car, without the
+  // Rajamani, Vehicle Dynamics and Control (2nd ed.), section 2.3, with his example car, without the
   // linearisation of the frame: both wheels of an axle are one, a tyre pushes sideways in proportion to its slip angle.
   // Valid while the car drives forward, and while tyres slip little: they never saturate here.
   parameter Real mass(unit = "kg", min = 1) = 1573 "of the car";

@@ -129,22 +129,22 @@ macro_rules! fixture {
 
 #[test]
 fn lotka_volterra_meets_34_digits() {
-    holds(model!("lotka_volterra"), fixture!("lotka_volterra"), 1e-12, 1e-13, 1e-9);
+    holds(model!("lotka_volterra"), fixture!("lotka_volterra"), 1e-12, 1e-13, 1e-11);
 }
 
 #[test]
 fn van_der_pol_meets_34_digits() {
-    holds(model!("van_der_pol"), fixture!("van_der_pol"), 1e-12, 1e-13, 1e-8);
+    holds(model!("van_der_pol"), fixture!("van_der_pol"), 1e-12, 1e-13, 1e-11);
 }
 
 #[test]
 fn the_stirred_tank_meets_34_digits_through_its_ignition() {
-    holds(model!("cstr"), fixture!("cstr"), 1e-12, 1e-12, 1e-9);
+    holds(model!("cstr"), fixture!("cstr"), 1e-12, 1e-12, 1e-10);
 }
 
 #[test]
 fn the_bicycle_meets_34_digits() {
-    holds(model!("bicycle"), fixture!("bicycle"), 1e-12, 1e-13, 1e-9);
+    holds(model!("bicycle"), fixture!("bicycle"), 1e-12, 1e-13, 1e-10);
 }
 
 /// With a method for problems that are not stiff as far as it gets, three of eleven decades.
@@ -163,14 +163,14 @@ fn robertson_meets_34_digits_at_its_start() {
             let column = machine.compiled.meta.column(name).expect("a column");
             let error = (rows.row(1)[column] / values[index] - 1.0).abs();
             println!("{name} at {}: {error:.1e}", all[0].times[index]);
-            assert!(error < 1e-8, "{name} at {}: {error:e}", all[0].times[index]);
+            assert!(error < 1e-9, "{name} at {}: {error:e}", all[0].times[index]);
         }
     }
 }
 
 /// On the same mesh of 20 volumes a particle, discharges at 1 C and C/2 and a charge at 1 C.
 #[test]
-fn the_single_particle_model_agrees_with_pybamm_within_a_tenth_of_a_millivolt() {
+fn the_single_particle_model_agrees_with_pybamm_within_ten_microvolts() {
     let mut machine = Machine::new(model!("spm"));
     for (index, case) in cases(fixture!("spm")).iter().enumerate() {
         let errors = case.errors(&mut machine, 1e-8, 1e-10);
@@ -178,6 +178,6 @@ fn the_single_particle_model_agrees_with_pybamm_within_a_tenth_of_a_millivolt() 
         let relative = errors.iter().find(|(name, _)| name == "v").expect("voltages").1;
         let volts = relative * Case::scale(voltage);
         println!("case {index}: {volts:.1e} V of {errors:?}");
-        assert!(volts < 1e-4, "case {index}: {volts:e} V");
+        assert!(volts < 1e-5, "case {index}: {volts:e} V");
     }
 }
