@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::{Machine, until};
-use orrery_lang::abi::{Initialise, InputMode, InputTable, Plan};
+use common::{CTX, Machine, until};
+use orrery_lang::abi::{self, Initialise, InputMode, InputTable, Plan, Seeds};
 use serde_json::Value;
 
 /// One run of a fixture: what was set, and the values that another program found.
@@ -12,6 +12,15 @@ struct Case {
     inputs: Vec<(String, f64)>,
     times: Vec<f64>,
     series: Vec<(String, Vec<f64>)>,
+    events: Vec<f64>,
+    gradients: Vec<Slope>,
+}
+
+/// The gradient of one variable at one time.
+struct Slope {
+    of: String,
+    at: f64,
+    by: Vec<(String, f64)>,
 }
 
 fn cases(fixture: &str) -> Vec<Case> {
@@ -21,28 +30,40 @@ fn cases(fixture: &str) -> Vec<Case> {
 }
 
 fn case(case: &Value) -> Case {
-    let pairs = |field: &str| -> Vec<(String, f64)> {
-        let object = case[field].as_object();
-        let entries = object.into_iter().flatten();
-        entries
-            .map(|(name, value)| (name.clone(), value.as_f64().expect("a number")))
-            .collect()
-    };
+    let list = |field: &str| case[field].as_array().into_iter().flatten();
     let series = case["series"].as_object().expect("series");
     Case {
-        set: pairs("set"),
-        inputs: pairs("inputs"),
+        set: pairs(&case["set"]),
+        inputs: pairs(&case["inputs"]),
         times: numbers(&case["times"]),
         series: series
             .iter()
             .map(|(name, values)| (name.clone(), numbers(values)))
             .collect(),
+        events: list("events").map(number).collect(),
+        gradients: list("gradients")
+            .map(|slope| Slope {
+                of: slope["of"].as_str().expect("a variable").to_string(),
+                at: number(&slope["at"]),
+                by: pairs(&slope["gradient"]),
+            })
+            .collect(),
     }
+}
+
+/// The names and numbers of an object; none where there is no object.
+fn pairs(object: &Value) -> Vec<(String, f64)> {
+    let entries = object.as_object().into_iter().flatten();
+    entries.map(|(name, value)| (name.clone(), number(value))).collect()
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().expect("a number")
 }
 
 fn numbers(list: &Value) -> Vec<f64> {
     let list = list.as_array().expect("a list");
-    list.iter().map(|value| value.as_f64().expect("a number")).collect()
+    list.iter().map(number).collect()
 }
 
 impl Case {
@@ -102,6 +123,85 @@ impl Case {
         });
         each.collect()
     }
+
+    /// The largest difference of a time of an event from the reference, in seconds.
+    fn event_error(&self, machine: &mut Machine, rtol: f64, atol: f64) -> f64 {
+        let plan = Plan {
+            rtol,
+            atol,
+            event_rows: 2 * self.events.len() as u32,
+            ..until(*self.times.last().expect("times"), 1)
+        };
+        let rows = machine.good(&self.plan(machine, plan));
+        // Between the first row and the last one, two rows for each event.
+        let inner = &rows.times[1..rows.times.len() - 1];
+        assert_eq!(inner.len(), 2 * self.events.len(), "events at {inner:?}");
+        let pairs = inner.chunks(2).zip(&self.events);
+        pairs
+            .map(|(pair, expected)| (pair[0] - expected).abs())
+            .fold(0.0, f64::max)
+    }
+
+    /// The gradient that the module finds by its reverse pass, for every name of the reference.
+    fn slopes(&self, machine: &mut Machine, slope: &Slope, rtol: f64, atol: f64) -> Vec<f64> {
+        let plan = Plan {
+            rtol,
+            atol,
+            tape_bytes: 1 << 24,
+            ..until(slope.at, 1)
+        };
+        let plan = self.plan(machine, plan);
+        let meta = machine.compiled.meta.clone();
+        let layout = abi::Layout::for_plan(&meta, &plan);
+        let rows = machine.good(&plan);
+        let mut seeds = vec![0.0; rows.values.len()];
+        seeds[rows.columns + meta.column(&slope.of).expect("a column")] = 1.0;
+        let seeds = Seeds {
+            rows: seeds,
+            last: Vec::new(),
+        };
+        abi::write_seeds(machine.memory.data_mut(&mut machine.store), CTX, &meta, &layout, &seeds).expect("seeds");
+        machine.call();
+        let data = machine.memory.data(&machine.store);
+        let status = abi::read_status(data, CTX, &meta);
+        assert_eq!(status.code, abi::Code::Ok, "{:?}", status.describe(&meta));
+        let gradient = abi::read_gradient(data, CTX, &meta, &plan, &layout);
+        let index = |name: &str| meta.parameter(name).unwrap_or_else(|| panic!("no parameter {name}"));
+        slope
+            .by
+            .iter()
+            .map(|(name, _)| gradient.parameters[index(name)])
+            .collect()
+    }
+}
+
+/// Every gradient of every case within `bound` of the reference, relative to the entry or to `floor` if that is more.
+fn gradients_hold(model: &str, fixture: &str, rtol: f64, atol: f64, bound: f64, floor: f64) {
+    let mut machine = Machine::new(model);
+    for (index, case) in cases(fixture).iter().enumerate() {
+        for slope in &case.gradients {
+            let found = case.slopes(&mut machine, slope, rtol, atol);
+            for (value, (name, expected)) in found.iter().zip(&slope.by) {
+                let error = (value - expected).abs() / expected.abs().max(floor);
+                println!("case {index}, d {}/d {name}: {error:.1e}", slope.of);
+                assert!(
+                    error <= bound,
+                    "case {index}, d {}/d {name}: {value} and not {expected}",
+                    slope.of
+                );
+            }
+        }
+    }
+}
+
+/// Every event of every case within `bound` seconds of the reference.
+fn events_hold(model: &str, fixture: &str, rtol: f64, atol: f64, bound: f64) {
+    let mut machine = Machine::new(model);
+    for (index, case) in cases(fixture).iter().enumerate() {
+        let error = case.event_error(&mut machine, rtol, atol);
+        println!("case {index}, events: {error:.1e} s");
+        assert!(error <= bound, "case {index}: {error:e} s");
+    }
 }
 
 /// Every series of every case within `bound` of the reference.
@@ -129,7 +229,13 @@ macro_rules! fixture {
 
 #[test]
 fn lotka_volterra_meets_34_digits() {
-    holds(model!("lotka_volterra"), fixture!("lotka_volterra"), 1e-12, 1e-13, 1e-11);
+    holds(
+        model!("lotka_volterra"),
+        fixture!("lotka_volterra"),
+        1e-12,
+        1e-13,
+        1e-11,
+    );
 }
 
 #[test]
@@ -180,4 +286,62 @@ fn the_single_particle_model_agrees_with_pybamm_within_ten_microvolts() {
         println!("case {index}: {volts:.1e} V of {errors:?}");
         assert!(volts < 1e-5, "case {index}: {volts:e} V");
     }
+}
+
+#[test]
+fn the_ball_bounces_as_its_closed_form_with_and_without_drag() {
+    let (model, fixture) = (model!("bouncing_ball"), fixture!("bouncing_ball"));
+    holds(model, fixture, 1e-12, 1e-13, 1e-10);
+    events_hold(model, fixture, 1e-12, 1e-13, 1e-11);
+}
+
+#[test]
+fn the_ball_has_the_gradients_of_its_closed_form() {
+    gradients_hold(
+        model!("bouncing_ball"),
+        fixture!("bouncing_ball"),
+        1e-12,
+        1e-13,
+        1e-9,
+        1e-3,
+    );
+}
+
+#[test]
+fn the_battery_meets_34_digits_through_both_switches() {
+    let (model, fixture) = (model!("battery_2rc"), fixture!("battery_2rc"));
+    holds(model, fixture, 1e-12, 1e-13, 1e-9);
+    events_hold(model, fixture, 1e-12, 1e-13, 1e-7);
+}
+
+#[test]
+fn the_battery_has_exact_gradients_through_both_switches() {
+    gradients_hold(model!("battery_2rc"), fixture!("battery_2rc"), 1e-12, 1e-13, 1e-8, 1e-9);
+}
+
+#[test]
+fn doses_add_up_as_batemans_function_says() {
+    let (model, fixture) = (model!("pk1"), fixture!("pk1"));
+    holds(model, fixture, 1e-12, 1e-13, 1e-10);
+    events_hold(model, fixture, 1e-12, 1e-13, 1e-9);
+}
+
+#[test]
+fn doses_have_the_gradients_of_batemans_function() {
+    gradients_hold(model!("pk1"), fixture!("pk1"), 1e-12, 1e-13, 1e-9, 1e-6);
+}
+
+#[test]
+fn gradients_of_smooth_models_meet_34_digits() {
+    gradients_hold(
+        model!("lotka_volterra"),
+        fixture!("lotka_volterra"),
+        1e-12,
+        1e-13,
+        1e-9,
+        1e-3,
+    );
+    gradients_hold(model!("van_der_pol"), fixture!("van_der_pol"), 1e-12, 1e-13, 1e-9, 1e-3);
+    gradients_hold(model!("cstr"), fixture!("cstr"), 1e-12, 1e-12, 1e-9, 1e-9);
+    gradients_hold(model!("bicycle"), fixture!("bicycle"), 1e-12, 1e-13, 1e-9, 1e-9);
 }
