@@ -26,8 +26,14 @@ impl<'a> Flattener<'a> {
                         self.errors.push(*error);
                     }
                 }
+                for statements in &class.algorithms {
+                    if let Err(error) = self.model_algorithm(statements, id) {
+                        self.errors.push(*error);
+                    }
+                }
             }
         }
+        self.finish_connections();
         Ok(())
     }
 
@@ -103,6 +109,9 @@ impl<'a> Flattener<'a> {
     pub fn equation(&mut self, equation: &'a Equation, id: InstanceId, initial: bool) -> Lowered<()> {
         self.check_size(equation.span())?;
         match equation {
+            Equation::Equal { left, right, span } if matches!(left.kind, ExprKind::Tuple(_)) => {
+                self.several(left, right, *span, id, initial)
+            }
             Equation::Equal { left, right, span } => self.equality(left, right, *span, id, initial),
             Equation::For {
                 index,
@@ -125,23 +134,7 @@ impl<'a> Flattener<'a> {
                 branches,
                 otherwise,
                 span,
-            } => {
-                for (condition, body) in branches {
-                    let Some(super::structural::Fixed::Truth(holds)) = self.try_structural(condition, id) else {
-                        let error = self.error(
-                            condition.span,
-                            "unsupported",
-                            "the condition of an if-equation must be known when compiling",
-                        );
-                        return Err(error.into_remedy("use an if-expression: `y = noEvent(if … then … else …)`"));
-                    };
-                    if holds {
-                        return body.iter().try_for_each(|inner| self.equation(inner, id, initial));
-                    }
-                }
-                let _ = span;
-                otherwise.iter().try_for_each(|inner| self.equation(inner, id, initial))
-            }
+            } => self.if_equation(branches, otherwise, *span, id, initial),
             Equation::When { span, .. } => {
                 let start = Span {
                     start: span.start,
@@ -149,12 +142,21 @@ impl<'a> Flattener<'a> {
                 };
                 Err(self.unsupported(start, "`when` needs events, which are not built yet"))
             }
-            Equation::Connect { span, .. } => Err(self.unsupported(*span, "`connect` is not built yet")),
+            Equation::Connect { left, right, span } => {
+                if initial || !self.conditions.is_empty() {
+                    let error = self.error(*span, "type", "what is connected cannot depend on time");
+                    return Err(error.into_remedy("connect outside, or let a parameter decide"));
+                }
+                self.connect(left, right, *span, id)
+            }
             Equation::Call { call } => {
                 let name = match &call.kind {
                     ExprKind::Call { function, .. } => function.text.as_str(),
                     _ => "",
                 };
+                if name == "assert" {
+                    return self.assertion(call, id);
+                }
                 let reason = REFUSED
                     .iter()
                     .find(|(refused, _)| *refused == name)
