@@ -87,8 +87,12 @@ impl<'a> Flattener<'a> {
                 arguments,
                 named,
             } => {
+                if let Some(result) = self.function_call(function, arguments, named, expr, id) {
+                    return result;
+                }
                 if let Some((name, _)) = named.first() {
-                    return Err(self.unsupported(name.span, "arguments by name are outside the subset"));
+                    let message = format!("`{}` takes no arguments by name", function.text);
+                    return Err(self.unsupported(name.span, message));
                 }
                 self.call(function, arguments, expr, id)
             }
@@ -120,6 +124,14 @@ impl<'a> Flattener<'a> {
                     truth: false,
                     number: None,
                 })
+            }
+            ExprKind::Tuple(_) => {
+                let error = self.error(
+                    expr.span,
+                    "syntax",
+                    "several results are only taken on the left of an equation",
+                );
+                Err(error.into_remedy("write `(a, b) = f(x);`"))
             }
             ExprKind::All | ExprKind::End => {
                 Err(self.error(expr.span, "syntax", "this only has a meaning as a subscript"))
@@ -169,19 +181,16 @@ impl<'a> Flattener<'a> {
                     ..Value::scalar(item, Unit::Any)
                 });
             }
-            if let Some(value) = self
-                .locals
-                .iter()
-                .rev()
-                .find(|(name, _)| *name == part.name.text)
-                .map(|(_, value)| value.clone())
-            {
-                return self.subscripted(value, &part.subscripts, id);
+            if let Some(value) = self.local(part, id) {
+                return value;
             }
             if part.name.text == "time" {
                 let item = self.graph.leaf(Leaf::Time);
                 return Ok(Value::scalar(item, Unit::Known(Measure::time())));
             }
+        }
+        if let Some(value) = self.constant(parts, expr, id) {
+            return value;
         }
         self.member(parts, expr, id, id)
     }
@@ -222,7 +231,7 @@ impl<'a> Flattener<'a> {
     }
 
     /// The elements of a declared variable that `subscripts` (written in the names of `id`) choose.
-    fn declared_value(
+    pub fn declared_value(
         &mut self,
         declared: &Declared<'a>,
         owner: InstanceId,
@@ -314,7 +323,7 @@ impl<'a> Flattener<'a> {
     }
 
     /// The shape that subscripts leave, and the flat indices they choose.
-    fn select_indices(
+    pub fn select_indices(
         &mut self,
         shape: &[usize],
         subscripts: &'a [Expr],
@@ -415,7 +424,7 @@ impl<'a> Flattener<'a> {
         }
     }
 
-    fn subscripted(&mut self, value: Value, subscripts: &'a [Expr], id: InstanceId) -> Lowered<Value> {
+    pub fn subscripted(&mut self, value: Value, subscripts: &'a [Expr], id: InstanceId) -> Lowered<Value> {
         let Some(first) = subscripts.first() else {
             return Ok(value);
         };

@@ -28,8 +28,12 @@ pub struct Instance<'a> {
     pub members: BTreeMap<String, Member<'a>>,
     /// Members in the order of declaration.
     pub order: Vec<String>,
-    /// The instance whose class text surrounds this one's, for looking up classes.
-    pub parent: Option<InstanceId>,
+    /// The classes whose text the names in this instance come from: its class and what that inherits from.
+    pub classes: Vec<&'a Class>,
+    /// The instances whose class text surrounds that of `classes`, for looking up classes and constants.
+    pub scopes: Vec<InstanceId>,
+    /// The model itself, or a connector of it.
+    pub interface: bool,
 }
 
 /// A modification with the instance in whose names its value is written.
@@ -55,6 +59,10 @@ pub struct Declared<'a> {
     pub modifications: Vec<Modification<'a>>,
     pub binding: Option<(&'a Expr, InstanceId)>,
     pub owner: InstanceId,
+    /// Its own, or that of its type.
+    pub causality: Causality,
+    /// Its type is a connector: `connector RealInput = input Real`.
+    pub connector: bool,
     /// Set when the flat variables exist.
     pub shape: Vec<usize>,
     pub first: Option<u32>,
@@ -70,7 +78,30 @@ pub enum BaseType {
     String,
 }
 
-fn builtin(name: &str) -> Option<BaseType> {
+/// What the name of a type stands for.
+pub struct Resolved<'a> {
+    pub base: Option<BaseType>,
+    /// Those of abbreviations on the way, outermost last.
+    pub modifications: Vec<Modification<'a>>,
+    pub class: Option<&'a Class>,
+    /// Where `class` is written.
+    pub scope: Option<InstanceId>,
+    pub causality: Causality,
+    pub connector: bool,
+}
+
+/// An instance to be.
+struct Plan<'a> {
+    class: &'a Class,
+    prefix: String,
+    modifications: Vec<Modification<'a>>,
+    scope: Option<InstanceId>,
+    depth: usize,
+    interface: bool,
+    span: Span,
+}
+
+pub fn builtin(name: &str) -> Option<BaseType> {
     match name {
         "Real" => Some(BaseType::Real),
         "Integer" => Some(BaseType::Integer),
@@ -81,26 +112,18 @@ fn builtin(name: &str) -> Option<BaseType> {
 }
 
 impl<'a> Flattener<'a> {
-    pub fn instantiate_root(&mut self, class: &'a Class) -> Lowered<InstanceId> {
-        self.instantiate(class, String::new(), Vec::new(), None, 0, class.name.span)
+    /// The place of the model itself, the first of all instances.
+    pub fn reserve_root(&mut self, class: &'a Class) -> InstanceId {
+        self.reserve(class, String::new(), 0, true)
     }
 
-    fn instantiate(
-        &mut self,
-        class: &'a Class,
-        prefix: String,
-        modifications: Vec<Modification<'a>>,
-        parent: Option<InstanceId>,
-        depth: usize,
-        span: Span,
-    ) -> Lowered<InstanceId> {
-        if depth > MAX_DEPTH || self.instances.len() > super::MAX_SCALARS {
-            let message = format!(
-                "`{}` nests deeper than {MAX_DEPTH} levels: does it contain itself?",
-                class.name.text
-            );
-            return Err(self.error(span, "too-deep", message));
-        }
+    pub fn instantiate_root(&mut self, id: InstanceId, scope: Option<InstanceId>) -> Lowered<()> {
+        let class = self.instances[id.0].class;
+        self.instances[id.0].scopes.extend(scope);
+        self.inherit(id, class, Vec::new(), 0)
+    }
+
+    pub fn reserve(&mut self, class: &'a Class, prefix: String, depth: usize, interface: bool) -> InstanceId {
         let id = InstanceId(self.instances.len());
         self.instances.push(Instance {
             class,
@@ -109,9 +132,25 @@ impl<'a> Flattener<'a> {
             depth,
             members: BTreeMap::new(),
             order: Vec::new(),
-            parent,
+            classes: Vec::new(),
+            scopes: Vec::new(),
+            interface,
         });
-        self.inherit(id, class, modifications, 0)?;
+        id
+    }
+
+    fn instantiate(&mut self, plan: Plan<'a>) -> Lowered<InstanceId> {
+        let class = plan.class;
+        if plan.depth > MAX_DEPTH || self.instances.len() > super::MAX_SCALARS {
+            let message = format!(
+                "`{}` nests deeper than {MAX_DEPTH} levels: does it contain itself?",
+                class.name.text
+            );
+            return Err(self.error(plan.span, "too-deep", message));
+        }
+        let id = self.reserve(class, plan.prefix, plan.depth, plan.interface);
+        self.instances[id.0].scopes.extend(plan.scope);
+        self.inherit(id, class, plan.modifications, 0)?;
         Ok(id)
     }
 
@@ -130,9 +169,13 @@ impl<'a> Flattener<'a> {
                 format!("`{}` inherits from itself", class.name.text),
             ));
         }
+        self.instances[id.0].classes.push(class);
         for element in &class.elements {
             if let Element::Extends { base, modifiers } = element {
-                let base_class = self.find_class(id, base)?;
+                let found = self.find_class(id, base)?;
+                let base_class = found.class;
+                let scope = self.scope_of(&found).filter(|scope| *scope != id);
+                self.instances[id.0].scopes.extend(scope);
                 if base_class.alias.is_some() || builtin(&base.text).is_some() {
                     return Err(self.unsupported(base.span, "extending a built-in type is outside the subset"));
                 }
@@ -179,79 +222,6 @@ impl<'a> Flattener<'a> {
         Ok(())
     }
 
-    /// The class called `name` as seen from instance `id`.
-    pub fn find_class(&self, id: InstanceId, name: &Ident) -> Lowered<&'a Class> {
-        let mut parts = name.text.split('.');
-        let first = parts.next().unwrap_or("");
-        let mut found = None;
-        let mut at = Some(id);
-        while let (None, Some(here)) = (found, at) {
-            let instance = &self.instances[here.0];
-            let local = std::iter::once(&instance.class).chain(&instance.lineage);
-            found = local
-                .flat_map(|class| &class.elements)
-                .find_map(|element| match element {
-                    Element::Class(class) if class.name.text == first => Some(&**class),
-                    _ => None,
-                });
-            at = instance.parent;
-        }
-        let mut class = found.or_else(|| self.classes.iter().find(|class| class.name.text == first));
-        for part in parts {
-            class = class.and_then(|class| {
-                class.elements.iter().find_map(|element| match element {
-                    Element::Class(inner) if inner.name.text == part => Some(&**inner),
-                    _ => None,
-                })
-            });
-        }
-        class.ok_or_else(|| {
-            let error = self.error(name.span, "undefined-type", format!("there is no type `{}`", name.text));
-            let known = ["Real", "Integer", "Boolean"]
-                .into_iter()
-                .chain(self.classes.iter().map(|class| class.name.text.as_str()));
-            if name.text.starts_with("Modelica.") {
-                return Box::new(error.remedy("the Modelica Standard Library is not read: write `Real x(unit=\"…\")`"));
-            }
-            match crate::nearest(&name.text, known) {
-                Some(near) => Box::new(error.remedy(format!("did you mean `{near}`?"))),
-                None => Box::new(error.remedy("types are Real, Integer, Boolean and the classes of this file")),
-            }
-        })
-    }
-
-    /// Follows `type` abbreviations down to a built-in type.
-    fn resolve_base(
-        &self,
-        id: InstanceId,
-        name: &Ident,
-    ) -> Lowered<(Option<BaseType>, Vec<Modification<'a>>, Option<&'a Class>)> {
-        if let Some(base) = builtin(&name.text) {
-            return Ok((Some(base), Vec::new(), None));
-        }
-        let mut class = self.find_class(id, name)?;
-        let mut modifications = Vec::new();
-        for _ in 0..MAX_DEPTH {
-            let Some((base, modifiers)) = &class.alias else {
-                return Ok((None, modifications, Some(class)));
-            };
-            let more = modifiers.iter().map(|modifier| Modification {
-                modifier,
-                written_in: id,
-            });
-            modifications = more.chain(modifications).collect();
-            if let Some(base) = builtin(&base.text) {
-                return Ok((Some(base), modifications, None));
-            }
-            class = self.find_class(id, base)?;
-        }
-        Err(self.error(
-            name.span,
-            "too-deep",
-            format!("the type `{}` abbreviates itself", name.text),
-        ))
-    }
-
     fn check_new(&self, id: InstanceId, component: &Component) -> Lowered<()> {
         let name = &component.name;
         if name.text == "time" {
@@ -267,10 +237,19 @@ impl<'a> Flattener<'a> {
     }
 
     fn declare(&mut self, id: InstanceId, component: &'a Component, outer: &[Modification<'a>]) -> Lowered<()> {
-        let (base, from_type, _) = self.resolve_base(id, &component.type_name)?;
-        let Some(base) = base else { return Ok(()) };
+        let resolved = self.resolve_base(id, &component.type_name)?;
+        let Some(base) = resolved.base else { return Ok(()) };
         self.check_new(id, component)?;
-        let mut modifications = from_type;
+        if component.flow && self.instances[id.0].class.kind != ClassKind::Connector {
+            let message = format!("`{}` is a flow variable outside a connector", component.name.text);
+            let error = self.error(component.span, "type", message);
+            return Err(Box::new(error.remedy("flow variables are declared in a `connector`")));
+        }
+        let causality = match component.causality {
+            Causality::Local => resolved.causality,
+            own => own,
+        };
+        let mut modifications = resolved.modifications;
         modifications.extend(component.modifiers.iter().map(|modifier| Modification {
             modifier,
             written_in: id,
@@ -295,6 +274,8 @@ impl<'a> Flattener<'a> {
             modifications,
             binding,
             owner: id,
+            causality,
+            connector: resolved.connector,
             shape: Vec::new(),
             first: None,
             fixed: None,
@@ -313,11 +294,16 @@ impl<'a> Flattener<'a> {
         component: &'a Component,
         outer: &[Modification<'a>],
     ) -> Lowered<()> {
-        let (base, _, class) = self.resolve_base(id, &component.type_name)?;
-        let (None, Some(class)) = (base, class) else {
+        let resolved = self.resolve_base(id, &component.type_name)?;
+        let (None, Some(class)) = (resolved.base, resolved.class) else {
             return Ok(());
         };
         self.check_new(id, component)?;
+        if class.partial {
+            let message = format!("`{}` is partial: it has no instances", class.name.text);
+            let error = self.error(component.type_name.span, "type", message);
+            return Err(Box::new(error.remedy("use a class that extends it")));
+        }
         if matches!(class.kind, ClassKind::Function | ClassKind::Package) {
             let message =
                 format!("`{}` is a {:?}, not a type of components", class.name.text, class.kind).to_lowercase();
@@ -327,14 +313,11 @@ impl<'a> Flattener<'a> {
             return Err(self.unsupported(binding.span, "a binding for a whole component is outside the subset"));
         }
         let shape = self.shape_of(id, &component.dimensions, None)?;
-        let mut modifications: Vec<Modification<'a>> = component
-            .modifiers
-            .iter()
-            .map(|modifier| Modification {
-                modifier,
-                written_in: id,
-            })
-            .collect();
+        let own = component.modifiers.iter().map(|modifier| Modification {
+            modifier,
+            written_in: id,
+        });
+        let mut modifications: Vec<Modification<'a>> = resolved.modifications.into_iter().chain(own).collect();
         for modification in outer
             .iter()
             .filter(|modification| modification.modifier.name.text == component.name.text)
@@ -346,11 +329,20 @@ impl<'a> Flattener<'a> {
             }));
         }
         let depth = self.instances[id.0].depth + 1;
+        let interface = self.instances[id.0].interface && class.kind == ClassKind::Connector;
         let prefix = self.instances[id.0].prefix.clone();
         let mut ids = Vec::new();
         for subscripts in subscripts_of(&shape) {
             let full = format!("{prefix}{}{subscripts}.", component.name.text);
-            ids.push(self.instantiate(class, full, modifications.clone(), Some(id), depth, component.span)?);
+            ids.push(self.instantiate(Plan {
+                class,
+                prefix: full,
+                modifications: modifications.clone(),
+                scope: resolved.scope,
+                depth,
+                interface,
+                span: component.span,
+            })?);
         }
         let name = component.name.text.clone();
         self.instances[id.0].order.push(name.clone());
@@ -429,7 +421,7 @@ impl<'a> Flattener<'a> {
     fn create(&mut self, id: InstanceId, name: &str, mut declared: Declared<'a>) -> Lowered<()> {
         let component = declared.component;
         declared.shape = self.shape_of(id, &component.dimensions, declared.binding)?;
-        let depth = self.instances[id.0].depth;
+        let interface = self.instances[id.0].interface;
         let in_function = self.instances[id.0].class.kind == ClassKind::Function;
         let constant = component.variability == Variability::Constant;
         let parameter = component.variability == Variability::Parameter;
@@ -447,7 +439,7 @@ impl<'a> Flattener<'a> {
         let changes = declared.base != BaseType::Real && !in_function;
         let kind = if constant || parameter {
             Kind::Parameter
-        } else if component.causality == Causality::Input && is_interface(component.causality, depth) {
+        } else if declared.causality == Causality::Input && is_interface(declared.causality, interface) {
             Kind::Input
         } else {
             Kind::Unknown
@@ -469,7 +461,7 @@ impl<'a> Flattener<'a> {
             self.variables.push(Variable {
                 name: format!("{prefix}{name}{subscripts}"),
                 kind,
-                output: component.causality == Causality::Output && is_interface(component.causality, depth),
+                output: declared.causality == Causality::Output && is_interface(declared.causality, interface),
                 protected: component.protected,
                 unit_text: unit_text.clone(),
                 unit: unit.clone(),
