@@ -106,19 +106,27 @@ fn corpus() -> Vec<(String, String)> {
     found
 }
 
-/// A text with other spaces, line breaks and comments between its tokens: wherever a space stands outside strings.
+/// A text with other spaces, line breaks and comments between its tokens: wherever a space stands outside strings and
+/// comments.
 fn respaced(source: &str, choices: &[u8]) -> String {
     let mut out = String::new();
     let mut choices = choices.iter().cycle();
-    let (mut string, mut comment) = (false, false);
+    let (mut string, mut line, mut block) = (false, false, false);
+    let mut last = ' ';
     for character in source.chars() {
-        match character {
-            '"' if !comment => string = !string,
-            '/' if !string && out.ends_with('/') => comment = true,
-            '\n' => comment = false,
+        match (last, character) {
+            (_, '"') if !line && !block => string = !string,
+            ('/', '/') if !string && !block => line = true,
+            ('/', '*') if !string && !line => block = true,
+            ('*', '/') if block => block = false,
+            (_, '\n') => line = false,
             _ => {}
         }
-        if string || comment || !character.is_whitespace() {
+        last = character;
+        if character == '\n' && !block {
+            out.push('\n');
+        }
+        if string || line || block || !character.is_whitespace() {
             out.push(character);
             continue;
         }
@@ -132,9 +140,6 @@ fn respaced(source: &str, choices: &[u8]) -> String {
             6 => "\t/* two\nlines */\n",
             _ => " ",
         });
-        if character == '\n' {
-            out.push('\n');
-        }
     }
     out
 }

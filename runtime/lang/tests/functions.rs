@@ -139,7 +139,7 @@ fn units_are_checked_through_calls() {
                   model M\n Real a(unit = \"m2\") = f(1);\nend M;";
     let text = message(inside);
     assert!(
-        text.contains("4:7") && text.contains("note: 7:26: `f` is called here"),
+        text.contains("4:7") && text.contains("note: 7:24: `f` is called here"),
         "{text}"
     );
 }

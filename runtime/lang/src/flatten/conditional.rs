@@ -9,7 +9,6 @@ use super::structural::Fixed;
 use super::{FlatEquation, Flattener, Kind, Lowered};
 use crate::graph::Leaf;
 use crate::syntax::{Equation, Expr, ExprKind, Span, Statement, Variability};
-use crate::units::Unit;
 
 type Branch = (Expr, Vec<Equation>);
 
@@ -151,7 +150,7 @@ impl<'a> Flattener<'a> {
             if variable.truth != result.truth || variable.shape != result.shape {
                 return Err(self.error(place.span, "type", "this and the result have different types or sizes"));
             }
-            let (variable, result) = (self.numbers(variable), self.numbers(result));
+            let (variable, result) = (self.as_numbers(variable), self.as_numbers(result));
             for (left, right) in variable.items.into_iter().zip(result.items) {
                 let equation = FlatEquation { left, right, span };
                 if initial {
@@ -192,7 +191,7 @@ impl<'a> Flattener<'a> {
             }
             let mut content = self.empty(&declared.shape);
             // A continuous variable that is read first has its start value (11.1.2).
-            if !self.is_discrete_variable(first) {
+            if !variable.discrete {
                 let zero = self.graph.constant(0.0);
                 for (offset, (item, missing)) in content.items.iter_mut().zip(&mut content.missing).enumerate() {
                     *item = Some(self.variables[first as usize + offset].start.unwrap_or(zero));
@@ -203,7 +202,7 @@ impl<'a> Flattener<'a> {
             locals.push(Local {
                 name,
                 shape: declared.shape.clone(),
-                truth: self.is_boolean(first),
+                truth: variable.boolean,
                 integer: declared.base == super::instance::BaseType::Integer,
                 unit: variable.unit,
                 read_only: false,
@@ -222,25 +221,13 @@ impl<'a> Flattener<'a> {
         result?;
         for (local, (first, span)) in frame.locals.iter().zip(places) {
             let value = self.local_value(local, &[], span, id)?;
-            let value = self.numbers(value);
+            let value = self.as_numbers(value);
             for (offset, right) in value.items.into_iter().enumerate() {
                 let left = self.graph.leaf(Leaf::Variable(first + offset as u32));
                 self.equations.push(FlatEquation { left, right, span });
             }
         }
         Ok(())
-    }
-
-    fn numbers(&mut self, value: super::expression::Value) -> super::expression::Value {
-        value
-    }
-
-    pub fn is_boolean(&self, _variable: u32) -> bool {
-        false
-    }
-
-    fn is_discrete_variable(&self, _variable: u32) -> bool {
-        false
     }
 }
 

@@ -291,7 +291,7 @@ impl<'a> Flattener<'a> {
             let Some(other) = right_all.iter().find(|other| other.name == one.name) else {
                 continue;
             };
-            let boolean = |primitive: &Primitive| self.is_boolean(primitive.variable);
+            let boolean = |primitive: &Primitive| self.variables[primitive.variable as usize].boolean;
             if one.flow != other.flow {
                 let message = format!("`{}` is a flow variable on one side and not on the other", one.name);
                 return Err(fail(message));

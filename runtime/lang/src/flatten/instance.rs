@@ -6,7 +6,7 @@ use super::structural::Fixed;
 use super::{Flattener, Kind, Lowered, Variable, is_interface};
 use crate::graph::{Id, Leaf};
 use crate::syntax::{
-    Causality, Class, ClassKind, Component, Dimension, Element, Expr, ExprKind, Ident, Modifier, Span, Variability,
+    Causality, Class, ClassKind, Component, Dimension, Element, Expr, ExprKind, Modifier, Span, Variability,
 };
 use crate::units::{self, Unit};
 
