@@ -89,6 +89,9 @@ fn recursion_ends_when_compiling() {
     let power = "function power input Real x; input Integer n; output Real y; algorithm \
                  if n == 0 then y := 1; else y := x*power(x, n - 1); end if; end power;";
     assert_eq!(value(power, "r = power(2*time, 5);"), 32.0);
+    let short = "function power input Real x; input Integer n; output Real y; algorithm \
+                 y := if n == 0 then 1 else x*power(x, n - 1); end power;";
+    assert_eq!(value(short, "r = power(2*time, 5);"), 32.0);
     let endless =
         "function f input Real x; output Real y; algorithm y := f(x) + 1; end f; model M Real r = f(1); end M;";
     assert!(message(endless).contains("calls nest deeper"));

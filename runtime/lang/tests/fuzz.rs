@@ -170,6 +170,15 @@ fn texts_that_unfold_without_end_are_stopped() {
         format!("model M Real x = {}1; end M;", "-".repeat(3000)),
         format!("model M {} end M;", "equation if true then ".repeat(3000)),
         format!("model M Real x = {}1; end M;", "1 + ".repeat(100_000)),
+        format!(
+            "model M Real x; equation if time > 0 then x = 0; {} else x = 2; end if; end M;",
+            "elseif time > 1 then x = 1;".repeat(3000)
+        ),
+        format!(
+            "model M Real x; equation if time > 0 then x = 0; {} else x = 2; end if; end M;",
+            "elseif time > 1 then x = 1;".repeat(190)
+        ),
+        format!("model M Real x = {} 1; end M;", "if time > 1 then 2 else ".repeat(90)),
         format!("model M Real x[{}]; end M;", "1, ".repeat(3000)),
     ] {
         survives(&source);

@@ -5,6 +5,7 @@
 //! [`equation`] lowers equations.
 
 mod algorithm;
+mod attribute;
 mod builtin;
 mod conditional;
 mod connect;
@@ -13,6 +14,7 @@ mod event;
 mod expression;
 mod function;
 mod instance;
+mod operator;
 mod scope;
 mod structural;
 

@@ -43,6 +43,7 @@ impl Parser<'_> {
                 let mut body = Vec::new();
                 self.equations(&mut body)?;
                 branches.push((condition, body));
+                self.check_branches(branches.len())?;
                 if !self.eat("elseif") {
                     break;
                 }
@@ -65,6 +66,7 @@ impl Parser<'_> {
                 let mut body = Vec::new();
                 self.equations(&mut body)?;
                 branches.push((condition, body));
+                self.check_branches(branches.len())?;
                 if !self.eat("elsewhen") {
                     break;
                 }
@@ -170,6 +172,7 @@ impl Parser<'_> {
                 let mut body = Vec::new();
                 self.statements(&mut body)?;
                 branches.push((condition, body));
+                self.check_branches(branches.len())?;
                 if !self.eat("elseif") {
                     break;
                 }

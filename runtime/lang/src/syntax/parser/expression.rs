@@ -17,6 +17,7 @@ impl Parser<'_> {
                 let condition = self.expr()?;
                 self.expect("then", "after the condition")?;
                 branches.push((condition, self.expr()?));
+                self.check_branches(branches.len())?;
                 if !self.eat("elseif") {
                     break;
                 }

@@ -79,6 +79,9 @@ const KEYWORDS: [&str; 60] = [
 /// How many operators one chain such as `a + b + c + …` may have.
 const MAX_CHAIN: u32 = 2000;
 
+/// How many branches one `if` or `when` may have.
+const MAX_BRANCHES: usize = 200;
+
 /// The classes of a file, in their order.
 pub fn parse(source: &str, file: &str) -> Result<Vec<Class>, Diagnostic> {
     let tokens = tokenize(source, file)?;
@@ -200,6 +203,16 @@ impl Parser<'_> {
         let result = inner(self);
         self.nesting -= 1;
         result
+    }
+
+    fn check_branches(&self, count: usize) -> Parsed<()> {
+        if count <= MAX_BRANCHES {
+            return Ok(());
+        }
+        let message = format!("this has more than {MAX_BRANCHES} branches");
+        Err(self
+            .error_here("too-deep", message)
+            .remedy("split it, or choose by an index"))
     }
 
     fn ident(&mut self, what: &str) -> Parsed<Ident> {
