@@ -94,6 +94,9 @@ pub fn emit(system: &System, mut program: Program) -> Result<Emitted, String> {
         .map(states_at(emitter.places.memory))
         .collect();
     emitter.function("memory_starts", &system.memory_starts, &destinations);
+    let asserted = emitter.constant("ASSERTED");
+    let destinations: Vec<(Expr, u32)> = (0..system.assertions.len() as u32).map(states_at(asserted)).collect();
+    emitter.function("assertions", &hoisted.assertions, &destinations);
     emitter.products(&products, &rates);
     emitter.nominals();
     emitter.column_equation();
@@ -130,6 +133,8 @@ struct Hoisted {
     guards: Vec<Id>,
     /// States and memory after an event.
     update: Vec<Id>,
+    /// The truths of assertions as numbers.
+    assertions: Vec<Id>,
     /// Values over parameters alone, computed once a plan.
     slots: Vec<Id>,
 }
@@ -143,12 +148,18 @@ fn hoist(graph: &mut Graph, system: &System) -> Hoisted {
         .map(|(_, truth)| graph.select(*truth, one, zero))
         .collect();
     let guards: Vec<Id> = system.guards.iter().map(|(root, _)| *root).chain(truths).collect();
+    let assertions: Vec<Id> = system
+        .assertions
+        .iter()
+        .map(|truth| graph.select(*truth, one, zero))
+        .collect();
     let roots: Vec<Id> = system
         .derivatives
         .iter()
         .copied()
         .chain(system.columns.iter().map(|(_, id)| *id))
         .chain(guards.iter().copied())
+        .chain(assertions.iter().copied())
         .chain(system.update.iter().copied())
         .collect();
     let parameters: std::collections::HashSet<u32> = system.parameters.iter().copied().collect();
@@ -198,6 +209,7 @@ fn hoist(graph: &mut Graph, system: &System) -> Hoisted {
     Hoisted {
         derivatives: system.derivatives.iter().map(|id| map[id]).collect(),
         columns: system.columns.iter().map(|(_, id)| map[id]).collect(),
+        assertions: assertions.iter().map(|id| map[id]).collect(),
         guards: guards.iter().map(|id| map[id]).collect(),
         update: system.update.iter().map(|id| map[id]).collect(),
         slots,
@@ -242,6 +254,7 @@ fn place(system: &System, slots: u32) -> Places {
     next("GUARDS_LOW", 16 * guards);
     next("UPDATE", 8 * (n + words));
     next("UPDATE_GUARDS", 16 * guards);
+    next("ASSERTED", 8 * system.assertions.len() as u32);
     next("EVENT_ROWS_USED", 8);
     next("X_EVENT", 8 * n);
     let columns = system.columns.len() as u32;
@@ -285,7 +298,11 @@ fn place(system: &System, slots: u32) -> Places {
         ("NI", inputs),
         ("NC", system.columns.len() as u32),
         ("NG", guards),
-        ("NE", (system.equations.len() - system.guards.len()) as u32),
+        (
+            "NE",
+            (system.equations.len() - system.guards.len() - system.assertions.len()) as u32,
+        ),
+        ("NA", system.assertions.len() as u32),
         ("NM", words),
         ("NP", np),
         ("NS", hoisted),
@@ -375,6 +392,7 @@ impl Emitter<'_> {
             "guards",
             "update",
             "memory_starts",
+            "assertions",
             "rhs_vjp",
             "outputs_vjp",
             "guards_vjp",

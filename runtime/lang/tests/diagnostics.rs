@@ -108,8 +108,8 @@ fn what_belongs_to_events_is_refused_elsewhere() {
         ("x = floor(time);", "`floor`"),
         ("x = mod(time, 2);", "`mod`"),
         ("x = delay(x, 1);", "`delay`"),
-        ("reinit(x, 1);", "`reinit`"),
-        ("when noEvent(time > 1) then x = 1; end when;", "changes at events"),
+        ("reinit(x, 1);", "`reinit("),
+        ("when noEvent(time > 1) then x = 1; end when;", "change at events"),
         ("x = if time == 1 then 1 else 0;", "`==`"),
     ] {
         let text = first(&format!("model R\n  Real x;\nequation\n  {body}\nend R;"));
@@ -229,7 +229,7 @@ fn what_is_outside_is_refused_by_name() {
             "model M Real x; algorithm when time > 1 then x := 1; end when; end M;",
             "`when` in an algorithm",
         ),
-        ("model M Real x", "no `end`"),
+        ("model M Real x;", "no `end`"),
         ("", "no model"),
     ] {
         let text = render(&errors(source));

@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{errors, final_values, render};
+use common::{Machine, errors, final_values, render, until};
+use orrery_lang::abi::Code;
 
 fn value(declarations: &str, body: &str) -> f64 {
     let source = format!("{declarations}\nmodel M output Real r; equation {body} end M;");
@@ -235,4 +236,19 @@ fn annotations_are_read_over() {
                   model M annotation(Documentation(info = \"<html>\")); output Real r \"r\" annotation(Placement()); \
                   equation r = f(3*time) annotation(x = 1); annotation(experiment(StopTime = 1)); end M;";
     assert_eq!(final_values(source, 1.0)["r"], 9.0);
+}
+
+#[test]
+fn an_assertion_stops_the_run_where_it_fails() {
+    let source = "function root\n  input Real x;\n  output Real y;\nalgorithm\n  if x > -10 then\n    assert(x > 0, \"nothing left\");\n  end if;\n  y := sqrt(abs(x));\nend root;\n\
+                  model M\n  output Real x(start = 1, fixed = true);\n  output Real y = root(x);\nequation\n  der(x) = -1;\nend M;";
+    let mut machine = Machine::new(source);
+    machine.good(&until(0.9, 3));
+    for rows in [1, 20] {
+        let (status, _) = machine.run(&until(3.0, rows));
+        assert_eq!(status.code, Code::Assertion);
+        assert!((1.0..=3.0).contains(&status.time), "{}", status.time);
+        let text = status.describe(&machine.compiled.meta).expect("a failure");
+        assert!(text.contains("test.mo:6:5") && text.contains("nothing left"), "{text}");
+    }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::structural::Fixed;
 use super::{Flattener, Lowered};
 use crate::syntax::{Causality, Class, ClassKind, Component, Dimension, Element, Expr, ExprKind, Modifier, Span};
 
@@ -54,7 +53,6 @@ pub struct Declared<'a> {
     pub base: BaseType,
     pub modifications: Vec<Modification<'a>>,
     pub binding: Option<(&'a Expr, InstanceId)>,
-    pub owner: InstanceId,
     /// Its own, or that of its type.
     pub causality: Causality,
     /// Its type is a connector: `connector RealInput = input Real`.
@@ -62,8 +60,6 @@ pub struct Declared<'a> {
     /// Set when the flat variables exist.
     pub shape: Vec<usize>,
     pub first: Option<u32>,
-    /// For Integer, Boolean, String and constants: the value known when compiling.
-    pub fixed: Option<Vec<Fixed>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -269,12 +265,10 @@ impl<'a> Flattener<'a> {
             base,
             modifications,
             binding,
-            owner: id,
             causality,
             connector: resolved.connector,
             shape: Vec::new(),
             first: None,
-            fixed: None,
         };
         let name = component.name.text.clone();
         self.instances[id.0].order.push(name.clone());

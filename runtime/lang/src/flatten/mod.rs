@@ -216,15 +216,6 @@ pub fn flatten(
     if let Err(error) = flattener.run(&chosen) {
         flattener.errors.push(*error);
     }
-    // Until the run checks them, a text with assertions that could fail is not accepted.
-    if let Some(assertion) = flattener.assertions.first() {
-        let message = format!(
-            "`assert` (\"{}\") is not checked yet while a model runs",
-            assertion.message
-        );
-        let error = flattener.unsupported(assertion.span, message);
-        flattener.errors.push(*error);
-    }
     if flattener.errors.is_empty() {
         return Ok(Flat {
             name: chosen.name,
