@@ -104,7 +104,7 @@ fn loops_are_named() {
 #[test]
 fn what_belongs_to_events_is_refused_elsewhere() {
     for (body, word) in [
-        ("x = pre(x);", "`pre`"),
+        ("x = pre(x);", "`pre(x)`"),
         ("x = floor(time);", "`floor`"),
         ("x = mod(time, 2);", "`mod`"),
         ("x = delay(x, 1);", "`delay`"),
