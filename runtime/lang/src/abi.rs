@@ -17,7 +17,7 @@
 use crate::meta::Meta;
 
 /// Version of this layout; a module and a host must agree on it.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = 2;
 /// The least context address: what lies below belongs to the module (its stack, if it ever needs one).
 pub const CONTEXT_BASE: u32 = 1024;
 /// Bytes in a WebAssembly page.
