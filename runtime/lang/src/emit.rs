@@ -29,6 +29,7 @@ pub struct Places {
     initial: u32,
     seeds: u32,
     bars: reverse::Bars,
+    dots: reverse::Bars,
     constants: HashMap<String, Expr>,
 }
 
@@ -44,6 +45,7 @@ pub fn emit(system: &System, mut program: Program) -> Result<Emitted, String> {
     let hoisted = hoist(&mut graph, system);
     let mut places = place(system, hoisted.slots.len() as u32);
     let products = reverse::products(&mut graph, system, &hoisted, places.bars);
+    let tangents = reverse::tangents(&mut graph, system, &hoisted, places.dots);
     let rates = reverse::guard_rates(&mut graph, system, &hoisted);
     let mut emitter = Emitter {
         graph: &graph,
@@ -98,6 +100,7 @@ pub fn emit(system: &System, mut program: Program) -> Result<Emitted, String> {
     let destinations: Vec<(Expr, u32)> = (0..system.assertions.len() as u32).map(states_at(asserted)).collect();
     emitter.function("assertions", &hoisted.assertions, &destinations);
     emitter.products(&products, &rates);
+    emitter.tangents(&tangents);
     emitter.nominals();
     emitter.column_equation();
     let spill_bytes = 8 * emitter.spilled;
@@ -107,6 +110,7 @@ pub fn emit(system: &System, mut program: Program) -> Result<Emitted, String> {
         include_str!("kernel/solve.kernel"),
         include_str!("kernel/events.kernel"),
         include_str!("kernel/reverse.kernel"),
+        include_str!("kernel/forward.kernel"),
     );
     parse::parse(&mut program, text, &places.constants)?;
     Ok(Emitted { program, places })
@@ -217,6 +221,7 @@ fn hoist(graph: &mut Graph, system: &System) -> Hoisted {
 }
 
 fn place(system: &System, slots: u32) -> Places {
+    let hoisted = slots;
     let n = system.states.len() as u32;
     let inputs = system.inputs.len() as u32;
     let mut constants = HashMap::new();
@@ -258,7 +263,7 @@ fn place(system: &System, slots: u32) -> Places {
     next("EVENT_ROWS_USED", 8);
     next("X_EVENT", 8 * n);
     let columns = system.columns.len() as u32;
-    let seeds = next("SEEDS", 8 * (n + words + 1).max(columns).max(guards).max(slots));
+    let seeds = next("SEEDS", 8 * (n + words + 1).max(columns).max(guards).max(hoisted));
     let np = system.parameters.len() as u32;
     next("TABLEAU", 8 * 56);
     next("WEIGHTS", 8 * 14);
@@ -286,12 +291,18 @@ fn place(system: &System, slots: u32) -> Places {
         time: next("T_BAR", 8),
         inputs: next("U_BAR", 8 * inputs),
         parameters: next("P_BAR", 8 * np),
-        slots: next("SLOT_BAR", 8 * slots),
+        slots: next("SLOT_BAR", 8 * hoisted),
+    };
+    let dots = reverse::Bars {
+        states: next("X_DOT", 8 * (n + words)),
+        time: next("T_DOT", 8),
+        inputs: next("U_DOT", 8 * inputs),
+        parameters: next("P_DOT", 8 * np),
+        slots: next("SLOT_DOT", 8 * hoisted),
     };
     next("U_SAVED", 8 * inputs);
-    next("P_SAVED", 8 * (np + slots));
-    let hoisted = slots;
-    let slots = next("SLOTS", 8 * slots);
+    next("P_SAVED", 8 * (np + hoisted));
+    let slots = next("SLOTS", 8 * hoisted);
     let spill = next("SPILL", 0);
     for (name, value) in [
         ("N", n),
@@ -360,6 +371,7 @@ fn place(system: &System, slots: u32) -> Places {
         initial,
         seeds,
         bars,
+        dots,
         constants,
     }
 }
@@ -400,6 +412,12 @@ impl Emitter<'_> {
             "starts_vjp",
             "slots_vjp",
             "guard_rates",
+            "rhs_jvp",
+            "outputs_jvp",
+            "guards_jvp",
+            "update_jvp",
+            "starts_jvp",
+            "slots_jvp",
         ] {
             self.program.declare(name, &shape, None);
         }

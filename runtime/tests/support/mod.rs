@@ -181,7 +181,7 @@ pub fn layout() -> Layout {
         ..Var::default()
     };
     let meta = Meta {
-        abi: 1,
+        abi: orrery_lang::abi::ABI,
         compiler: "test".into(),
         model: "Plate".into(),
         description: String::new(),
