@@ -11,6 +11,7 @@ impl<'a> Flattener<'a> {
     /// Lowers the bindings and equations of every instance.
     pub fn lower_all(&mut self, root: InstanceId) -> Lowered<()> {
         debug_assert_eq!(root.0, 0);
+        self.find_assigned()?;
         for index in 0..self.instances.len() {
             let id = InstanceId(index);
             self.bindings(id)?;
@@ -72,9 +73,10 @@ impl<'a> Flattener<'a> {
         }
         let unit = variable.unit.clone();
         let value = self.expression(expr, written_in)?;
-        if value.truth {
-            return Err(self.error(expr.span, "type", "a Boolean cannot be the value of a Real"));
+        if value.truth != self.variables[first as usize].boolean {
+            return Err(self.error(expr.span, "type", "a Boolean and a number cannot be equal"));
         }
+        let value = self.as_numbers(value);
         self.check_fits(&value.unit, &unit, expr.span, "the declared unit")?;
         if value.shape != shape && !value.shape.is_empty() {
             return Err(self.error(
@@ -142,12 +144,11 @@ impl<'a> Flattener<'a> {
                 let _ = span;
                 otherwise.iter().try_for_each(|inner| self.equation(inner, id, initial))
             }
-            Equation::When { span, .. } => {
-                let start = Span {
-                    start: span.start,
-                    end: span.start + 4,
-                };
-                Err(self.unsupported(start, "`when` needs events, which are not built yet"))
+            Equation::When { branches, span } => {
+                if initial {
+                    return Err(self.unsupported(*span, "a `when` cannot be an initial equation"));
+                }
+                self.when_equation(branches, id)
             }
             Equation::Connect { span, .. } => Err(self.unsupported(*span, "`connect` is not built yet")),
             Equation::Call { call } => {
@@ -183,9 +184,10 @@ impl<'a> Flattener<'a> {
             start: gap.start + offset,
             end: gap.start + offset + 1,
         };
-        if left_value.truth || right_value.truth {
-            return Err(self.unsupported(span, "equations between Booleans need events, which are not built yet"));
+        if left_value.truth != right_value.truth {
+            return Err(self.error(place, "type", "a Boolean and a number cannot be equal"));
         }
+        let (left_value, right_value) = (self.as_numbers(left_value), self.as_numbers(right_value));
         self.same_unit(&left_value.unit, &right_value.unit, place, "the sides are in")?;
         if left_value.shape != right_value.shape {
             let message = format!(

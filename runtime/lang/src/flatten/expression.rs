@@ -45,7 +45,10 @@ impl<'a> Flattener<'a> {
                     variable.name.clone()
                 }
                 Leaf::Time => "time".to_string(),
-                Leaf::Derivative(_) | Leaf::Slot(_) => "a derivative".to_string(),
+                Leaf::Pre(index) => format!("pre({})", self.variables[index as usize].name),
+                Leaf::Condition(_) => "a relation".to_string(),
+                Leaf::Initial => "initial()".to_string(),
+                Leaf::Derivative(_) | Leaf::Slot(_) | Leaf::Seed(_) | Leaf::Word(_) => "a derivative".to_string(),
             };
             let error = self.error(
                 expr.span,
@@ -227,7 +230,7 @@ impl<'a> Flattener<'a> {
         subscripts: &'a [Expr],
         id: InstanceId,
     ) -> Lowered<Value> {
-        if declared.base != BaseType::Real {
+        if declared.base != BaseType::Real && declared.first.is_none() {
             let fixed = self.structural_declared(declared, owner, expr)?;
             let value = self.fixed_value(&fixed, expr.span)?;
             return self.subscripted(value, subscripts, id);
@@ -245,10 +248,20 @@ impl<'a> Flattener<'a> {
             .get(first as usize)
             .map_or(Unit::Any, |variable| variable.unit.clone());
         let (shape, chosen) = self.select_indices(&declared.shape, subscripts, id, expr.span)?;
-        let items = chosen
+        let items: Vec<Id> = chosen
             .into_iter()
             .map(|offset| self.graph.leaf(Leaf::Variable(first + offset as u32)))
             .collect();
+        if declared.base == BaseType::Boolean {
+            let items = items.into_iter().map(|item| self.truth_of(item)).collect();
+            return Ok(Value {
+                shape,
+                truth: true,
+                items,
+                unit: Unit::Any,
+                number: None,
+            });
+        }
         let number = match (declared.component.variability, &unit, declared.binding) {
             // A constant without a unit is as good as the number it names.
             (
@@ -596,14 +609,12 @@ impl<'a> Flattener<'a> {
         }
         self.same_unit(&left.unit, &right.unit, place, &format!("`{}` between", op.symbol()))?;
         let (x, y) = (left.items[0], right.items[0]);
-        if !self.without_events && !self.is_parametric(&[x, y]) {
-            let message = format!(
-                "the relation `{}` changes while the model runs, which makes an event",
-                op.symbol()
-            );
-            let error = self.error(place, "needs-events", message);
+        let makes_events = !self.without_events && !self.is_discrete(&[x, y]);
+        if makes_events && matches!(op, BinaryOp::Equal | BinaryOp::NotEqual) {
+            let message = format!("`{}` compares Reals that change with time", op.symbol());
+            let error = self.error(place, "unsupported", message);
             return Err(Box::new(error.remedy(
-                "wrap the whole expression in `noEvent(…)` where a smooth switch is meant",
+                "Modelica does not define it: compare with `<` or `>=`, or compare Integers",
             )));
         }
         let item = match op {
@@ -614,17 +625,14 @@ impl<'a> Flattener<'a> {
             BinaryOp::Equal => self.graph.relation(Relation::Equal, x, y),
             _ => self.graph.relation(Relation::NotEqual, x, y),
         };
+        let item = if makes_events {
+            self.guarded(x, y, item, place)
+        } else {
+            item
+        };
         Ok(Value {
             truth: true,
             ..Value::scalar(item, Unit::Any)
-        })
-    }
-
-    /// Whether nodes depend on parameters only.
-    pub fn is_parametric(&self, items: &[Id]) -> bool {
-        self.graph.leaves(items).into_iter().all(|leaf| match leaf {
-            Leaf::Variable(index) => matches!(self.variables[index as usize].kind, Kind::Parameter | Kind::Dependent),
-            Leaf::Time | Leaf::Derivative(_) | Leaf::Slot(_) => false,
         })
     }
 

@@ -434,17 +434,17 @@ impl<'a> Flattener<'a> {
         let constant = component.variability == Variability::Constant;
         let parameter = component.variability == Variability::Parameter;
         if declared.base != BaseType::Real && !in_function {
-            if !constant && !parameter {
-                let message = format!(
-                    "`{name}` is a {:?} that changes with time, which needs events",
-                    declared.base
-                );
+            if constant || parameter {
+                // Structural: read with structural evaluation where it is used.
+                self.store(id, name, declared);
+                return Ok(());
+            }
+            if declared.base == BaseType::String {
+                let message = format!("`{name}` is a String that changes with time");
                 return Err(self.unsupported(component.span, message));
             }
-            // Structural: read with structural evaluation where it is used.
-            self.store(id, name, declared);
-            return Ok(());
         }
+        let changes = declared.base != BaseType::Real && !in_function;
         let kind = if constant || parameter {
             Kind::Parameter
         } else if component.causality == Causality::Input && is_interface(component.causality, depth) {
@@ -480,6 +480,8 @@ impl<'a> Flattener<'a> {
                 max: None,
                 nominal: None,
                 value: None,
+                discrete: changes || component.variability == Variability::Discrete,
+                boolean: declared.base == BaseType::Boolean,
                 span: component.name.span,
             });
             self.check_size(component.span)?;
@@ -658,6 +660,7 @@ impl<'a> Flattener<'a> {
         unit: Option<&Unit>,
     ) -> Lowered<Vec<Id>> {
         let value = self.parameter_expression(expr, written_in)?;
+        let value = self.as_numbers(value);
         if let Some(unit) = unit {
             self.check_fits(&value.unit, unit, expr.span, "the declared unit")?;
         }

@@ -6,6 +6,7 @@
 
 mod builtin;
 mod equation;
+mod event;
 mod expression;
 mod instance;
 mod structural;
@@ -32,6 +33,8 @@ pub enum Kind {
     Input,
     /// Changes with time and is determined by equations.
     Unknown,
+    /// Assigned in when-clauses: keeps its value between events.
+    Discrete,
 }
 
 /// One scalar variable.
@@ -52,7 +55,42 @@ pub struct Variable {
     pub nominal: Option<f64>,
     /// Value of a parameter.
     pub value: Option<Id>,
+    /// Boolean or Integer: changes at events only. Booleans are kept as 0 and 1.
+    pub discrete: bool,
+    pub boolean: bool,
     pub span: Span,
+}
+
+/// A relation that makes events: `Leaf::Condition` of its number stands for its value between events.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    /// Changes sign where the relation changes.
+    pub root: Id,
+    pub relation: Id,
+    pub span: Span,
+}
+
+/// One branch of a when-clause: what happens at the instant when `fires` holds.
+#[derive(Debug, Clone)]
+pub struct Action {
+    pub fires: Id,
+    /// The variable that gets a value; a continuous state where it is reinitialised.
+    pub variable: u32,
+    pub value: Id,
+    pub reinit: bool,
+    /// Equal for the branches of one when-clause, whose first one that fires counts.
+    pub clause: u32,
+    pub span: Span,
+}
+
+/// What happens at events.
+#[derive(Debug, Clone, Default)]
+pub struct Hybrid {
+    pub guards: Vec<Guard>,
+    pub actions: Vec<Action>,
+    /// Discrete-time variables whose value before the event is read.
+    pub remembered: std::collections::BTreeSet<u32>,
+    pub clauses: u32,
 }
 
 /// One scalar equation `left = right`.
@@ -72,6 +110,7 @@ pub struct Flat {
     pub variables: Vec<Variable>,
     pub equations: Vec<FlatEquation>,
     pub initial_equations: Vec<FlatEquation>,
+    pub hybrid: Hybrid,
 }
 
 /// What all parts of flattening share.
@@ -95,6 +134,9 @@ pub struct Flattener<'a> {
     pub ends: Vec<f64>,
     /// Inside `noEvent` or `smooth`.
     pub without_events: bool,
+    /// In the body of a when-clause: relations there are evaluated at the event.
+    pub in_when: bool,
+    pub hybrid: Hybrid,
     pub errors: Vec<Diagnostic>,
 }
 
@@ -127,6 +169,8 @@ pub fn flatten(
         locals: Vec::new(),
         ends: Vec::new(),
         without_events: false,
+        in_when: false,
+        hybrid: Hybrid::default(),
         errors: Vec::new(),
     };
     if let Err(error) = flattener.run(class) {
@@ -140,6 +184,7 @@ pub fn flatten(
             variables: flattener.variables,
             equations: flattener.equations,
             initial_equations: flattener.initial_equations,
+            hybrid: flattener.hybrid,
         });
     }
     flattener.errors.sort_by_key(|error| (error.line, error.column));
