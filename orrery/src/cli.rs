@@ -295,6 +295,8 @@ pub enum Model {
     },
     /// Solve a model and print its variables over time.
     Run(ModelRun),
+    /// Differentiate an expression at the end of a run, exactly and through events.
+    Gradient(ModelGradient),
     /// Compile a model to a WebAssembly module that any host can load.
     Build {
         /// The file.
@@ -385,6 +387,33 @@ pub struct ModelRun {
     /// How to print: csv or json.
     #[arg(short = 'o', long = "output", value_name = "FORMAT", default_value = "csv")]
     pub output: ModelFormat,
+}
+
+/// `orrery model gradient`.
+#[derive(Debug, Args)]
+pub struct ModelGradient {
+    /// What to solve.
+    #[command(flatten)]
+    pub solve: ModelSolve,
+    /// What to differentiate: an expression over the variables at the end.
+    #[arg(long, value_name = "EXPR", allow_hyphen_values = true)]
+    pub of: String,
+    /// By what: parameters, inputs and `start(x)`, with commas between them.
+    #[arg(long, value_name = "NAMES")]
+    pub wrt: String,
+    /// How to differentiate.
+    #[arg(long, value_name = "MODE", default_value = "adjoint")]
+    pub mode: ModelMode,
+    /// How to print: csv or json.
+    #[arg(short = 'o', long = "output", value_name = "FORMAT", default_value = "csv")]
+    pub output: ModelFormat,
+}
+
+/// A way to differentiate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ModelMode {
+    /// Backwards over the steps taken; its cost does not depend on the number of parameters.
+    Adjoint,
 }
 
 /// How to print a solution.

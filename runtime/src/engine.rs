@@ -231,14 +231,33 @@ impl ModelNode {
             });
         }
         let rows = abi::read_outputs(memory, CONTEXT, &self.meta, &layout);
-        if status.code == Code::Ok && rows.times.len() != layout.rows as usize {
+        let due = (layout.rows - plan.event_rows.min(layout.rows)) as usize;
+        if status.code == Code::Ok && rows.times.len() < due {
             return Err(NodeError::Abi(format!(
-                "it wrote {} of {} rows and reported success",
-                rows.times.len(),
-                layout.rows
+                "it wrote {} of {due} rows and reported success",
+                rows.times.len()
             )));
         }
         Ok((status, rows))
+    }
+
+    /// The reverse pass of the plan that was solved last, which had a tape.
+    pub(crate) fn reverse(
+        &mut self,
+        plan: &abi::Plan,
+        seeds: &abi::Seeds,
+    ) -> Result<(abi::Status, abi::Gradient), NodeError> {
+        let layout = abi::Layout::for_plan(&self.meta, plan);
+        let memory = self.memory.data_mut(&mut self.store);
+        abi::write_seeds(memory, CONTEXT, &self.meta, &layout, seeds).map_err(|error| NodeError::Numerical {
+            message: error.to_string(),
+        })?;
+        self.solve
+            .call(&mut self.store, CONTEXT as i32)
+            .map_err(|error| guest_error(&error, self.limits))?;
+        let memory = self.memory.data(&self.store);
+        let status = abi::read_status(memory, CONTEXT, &self.meta);
+        Ok((status, abi::read_gradient(memory, CONTEXT, &self.meta, plan, &layout)))
     }
 
     fn grow(&mut self, pages: u64) -> Result<(), NodeError> {

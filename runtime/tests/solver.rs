@@ -4,8 +4,8 @@
 mod hostile;
 
 use orrery_runtime::solver::{
-    InputMode, InputSeries, Limits, Method, Output, Problem, ProblemOptions, Rows, Solution, SolveError, SolveOptions,
-    Values,
+    InputMode, InputSeries, Limits, Loss, Method, Noise, Output, Problem, ProblemOptions, Rows, Series, Solution,
+    SolveError, SolveOptions, Values,
 };
 use orrery_runtime::{Engine, EngineKind};
 use proptest::prelude::*;
@@ -49,6 +49,7 @@ fn on(kind: EngineKind, source: &str, set: &[(&str, f64)], limits: Limits) -> Re
         model: None,
         set: set.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect(),
         limits,
+        ..ProblemOptions::default()
     };
     Problem::compile(&Engine::new(kind).unwrap(), source, "test.mo", &options)
 }
@@ -321,6 +322,147 @@ fn rows_before_a_failure_are_handed_on() {
     assert_eq!(seen[..4], [0.0, 0.25, 0.5, 0.75]);
     let refused = problem(DECAY, &[]).stream(&every(1.0, 0.1), &mut |_| Err(SolveError::Output("full".to_owned())));
     assert_eq!(refused, Err(SolveError::Output("full".to_owned())));
+}
+
+const BALL: &str = "
+model Ball
+  parameter Real g = 9.81; parameter Real e = 0.8; parameter Real h0 = 1;
+  output Real h(start = h0, fixed = true);
+  output Real v(start = 0, fixed = true);
+equation
+  der(h) = v;
+  der(v) = -g;
+  when h <= 0 then
+    reinit(v, -e*pre(v));
+  end when;
+end Ball;
+";
+
+#[test]
+fn events_have_two_rows_each_wherever_rows_are() {
+    let ball = problem(BALL, &[]);
+    let ends = ball
+        .solve(&SolveOptions {
+            output: Output::Ends,
+            ..every(1.0, 1.0)
+        })
+        .unwrap();
+    let bounce = (2.0_f64 / 9.81).sqrt();
+    assert_eq!(
+        (ends.rows.times.len(), ends.statistics.events),
+        (4, 1),
+        "{:?}",
+        ends.rows
+    );
+    assert_eq!(ends.rows.times[1], ends.rows.times[2]);
+    assert!((ends.rows.times[1] - bounce).abs() < 1e-9);
+    assert!((ends.rows.row(2)[1] + 0.8 * ends.rows.row(1)[1]).abs() < 1e-9);
+    // The grid is finer than what is asked for; rows of events are kept.
+    let some = ball.solve(&every(1.0, 0.3)).unwrap();
+    assert_eq!(some.rows.times.len(), 7);
+    // More events than fit at first.
+    let many = ball
+        .solve(&SolveOptions {
+            output: Output::Ends,
+            ..every(4.0, 1.0)
+        })
+        .unwrap();
+    assert!(many.statistics.events > 10);
+    let most = problem(BALL, &[("e", 1.0), ("h0", 1e-3)]);
+    let most = most
+        .solve(&SolveOptions {
+            output: Output::Ends,
+            ..every(20.0, 1.0)
+        })
+        .unwrap();
+    assert!(most.statistics.events > 400);
+    assert_eq!(most.rows.times.len() as u64, 2 + 2 * most.statistics.events);
+}
+
+#[test]
+fn gradients_through_an_event_have_their_closed_form() {
+    let ball = problem(BALL, &[]);
+    let wrt = ball.wrt("g,e,h0,start(h),start(v)", &[]).unwrap();
+    let gradient = ball
+        .gradient(&Loss::Terminal("h".to_owned()), &wrt, &every(0.7, 0.7))
+        .unwrap();
+    // h(t) = e·√(2·g·h0)·s − g·s²/2 with s = t − √(2·h0/g).
+    let h = |g: f64, e: f64, h0: f64| {
+        let s = 0.7 - (2.0 * h0 / g).sqrt();
+        e * (2.0 * g * h0).sqrt() * s - 0.5 * g * s * s
+    };
+    let central = |f: &dyn Fn(f64) -> f64| (f(1e-5) - f(-1e-5)) / 2e-5;
+    let by = |name: &str| gradient.by.iter().find(|(known, _)| known == name).unwrap().1;
+    let near = |found: f64, exact: f64| assert!((found - exact).abs() < 1e-7, "{found} {exact}");
+    near(gradient.value, h(9.81, 0.8, 1.0));
+    near(by("g"), central(&|d| h(9.81 + d, 0.8, 1.0)));
+    near(by("e"), central(&|d| h(9.81, 0.8 + d, 1.0)));
+    near(by("h0"), central(&|d| h(9.81, 0.8, 1.0 + d)));
+    near(by("start(h)"), by("h0"));
+}
+
+#[test]
+fn losses_of_a_run_have_their_gradients() {
+    let series = |of: &str| Series {
+        of: of.to_owned(),
+        times: vec![0.25, 0.5, 1.5],
+        values: vec![1.1, 0.9, 1.4],
+        weights: vec![1.0, 2.0, 0.5],
+    };
+    let noise = |scale| Noise {
+        name: Some("sigma".to_owned()),
+        scale,
+    };
+    let fit = |scale| {
+        Loss::Sum(vec![
+            (1.0, Loss::Gaussian(vec![series("x"), series("x*y - y")], noise(scale))),
+            (0.5, Loss::Path("(x - 1)^2".to_owned())),
+            (2.0, Loss::Terminal("sin(y)".to_owned())),
+        ])
+    };
+    let (expressions, integrals) = fit(1.0).expressions();
+    let compile = |set: &[(&str, f64)]| {
+        let options = ProblemOptions {
+            set: set.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect(),
+            expressions: expressions.clone(),
+            integrals: integrals.clone(),
+            ..ProblemOptions::default()
+        };
+        Problem::compile(&Engine::new(EngineKind::Cranelift).unwrap(), LOTKA, "test.mo", &options).unwrap()
+    };
+    let options = SolveOptions {
+        rtol: 1e-12,
+        atol: 1e-13,
+        ..SolveOptions::until(2.0)
+    };
+    let whole = compile(&[]);
+    let wrt = whole.wrt("a,d,start(y),sigma", &fit(0.3).noise()).unwrap();
+    let gradient = whole.gradient(&fit(0.3), &wrt, &options).unwrap();
+    let value = |set: &[(&str, f64)], scale: f64| compile(set).gradient(&fit(scale), &wrt, &options).unwrap().value;
+    let h = 1e-5;
+    for ((name, found), (key, at)) in
+        gradient
+            .by
+            .iter()
+            .zip([("a", 1.5), ("d", 1.0), ("start(y)", 1.0), ("sigma", 0.3)])
+    {
+        assert_eq!(name, key);
+        let difference = if name == "sigma" {
+            (value(&[], at + h) - value(&[], at - h)) / (2.0 * h)
+        } else {
+            (value(&[(key, at + h)], 0.3) - value(&[(key, at - h)], 0.3)) / (2.0 * h)
+        };
+        assert!(
+            (found - difference).abs() < 1e-6 * (1.0 + found.abs()),
+            "{name}: {found} {difference}"
+        );
+    }
+    let options = ProblemOptions {
+        expressions: vec!["x; end".to_owned()],
+        ..ProblemOptions::default()
+    };
+    let error = Problem::compile(&Engine::new(EngineKind::Cranelift).unwrap(), LOTKA, "test.mo", &options);
+    assert!(matches!(error, Err(SolveError::Value { .. })));
 }
 
 /// What a solve of this module comes to, on both engines.

@@ -121,6 +121,34 @@ fn options_do_what_they_say() {
 }
 
 #[test]
+fn a_gradient_is_that_of_the_expression() {
+    let folder = Folder::with("decay.mo", DECAY);
+    let call = [
+        "gradient",
+        "decay.mo",
+        "--until",
+        "1",
+        "--of",
+        "x^2 + 0*y[1]",
+        "--wrt",
+        "k, start(x)",
+        "--rtol",
+        "1e-10",
+    ];
+    let json: Value =
+        serde_json::from_str(&folder.out(&[&call[..], &["-o", "json", "--set", "k=1"]].concat())).unwrap();
+    let (value, expected) = (json["value"].as_f64().unwrap(), (-2.0_f64).exp());
+    assert!((value - expected).abs() < 1e-8);
+    assert!((json["gradient"]["k"].as_f64().unwrap() + 2.0 * expected).abs() < 1e-8);
+    assert!((json["gradient"]["start(x)"].as_f64().unwrap() - 2.0 * expected).abs() < 1e-8);
+    assert!(folder.out(&call).starts_with("name,value\n,0.018"));
+    let (code, said) = folder.fails(&["gradient", "decay.mo", "--until", "1", "--of", "x*z", "--wrt", "k"]);
+    assert!(code == 1 && said.contains("`z`"), "{said}");
+    let (code, said) = folder.fails(&["gradient", "decay.mo", "--until", "1", "--of", "x", "--wrt", "q"]);
+    assert!(code == 2 && said.contains("no tunable parameter `q`"), "{said}");
+}
+
+#[test]
 fn a_wrong_call_says_what_would_be_right() {
     let folder = Folder::with("decay.mo", DECAY);
     let run = |more: &[&str]| folder.fails(&[&["run", "decay.mo"][..], more].concat());

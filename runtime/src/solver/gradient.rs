@@ -1,11 +1,18 @@
 //! What a gradient is asked for, and how it is put together from what the reverse pass leaves.
 
+use orrery_lang::abi::{self, Code, Initialise, Seeds};
 use serde::ser::SerializeStruct as _;
 use serde::{Serialize, Serializer};
 
 use super::error::SolveError;
-use super::loss::Evaluated;
+use super::loss::{Evaluated, Loss};
+use super::options::{SolveOptions, Values};
 use super::problem::{Problem, start_of};
+use super::run::{MOST_STEPS, Session, check_finite, failure, plan_of};
+use super::schedule::{Output, Schedule};
+
+/// What the tape of a short run fits into; a longer one says how much it needs.
+const FIRST_TAPE: u32 = 1 << 20;
 
 /// Something a loss is differentiated by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +82,106 @@ impl Problem {
             });
         }
         Ok(all)
+    }
+}
+
+impl Problem {
+    /// The loss of a run with the problem's own values, and its derivatives by the discrete adjoint of what was computed.
+    /// The rows are those the loss looks at; `options.output` is not used.
+    ///
+    /// # Errors
+    /// [`SolveError`] says what failed, where in the model and when, and where there is no derivative.
+    pub fn gradient(&self, loss: &Loss, wrt: &[(String, Wrt)], options: &SolveOptions) -> Result<Gradient, SolveError> {
+        self.session()?.gradient(loss, wrt, options, &Values::default())
+    }
+}
+
+impl Session<'_> {
+    /// Like [`Problem::gradient`], with these values on top of the problem's.
+    ///
+    /// # Errors
+    /// [`SolveError`] says what failed, where in the model and when, and where there is no derivative.
+    pub fn gradient(
+        &mut self,
+        loss: &Loss,
+        wrt: &[(String, Wrt)],
+        options: &SolveOptions,
+        values: &Values,
+    ) -> Result<Gradient, SolveError> {
+        let (evaluated, sensitivities) = self.differentiate(loss, options, values)?;
+        Ok(Gradient::pick(&evaluated, &sensitivities, wrt))
+    }
+
+    /// The loss and its derivatives by everything.
+    ///
+    /// # Errors
+    /// [`SolveError`] says what failed, where in the model and when, and where there is no derivative.
+    pub fn differentiate(
+        &mut self,
+        loss: &Loss,
+        options: &SolveOptions,
+        values: &Values,
+    ) -> Result<(Evaluated, Sensitivities), SolveError> {
+        let problem = self.problem().clone();
+        let (meta, values) = (problem.meta(), problem.base.with(values));
+        let output = Output::At(loss.times());
+        let schedule = Schedule::new(options.from, options.until, &output, abi::row_bytes(meta))?;
+        let [piece] = schedule.pieces.as_slice() else {
+            return Err(SolveError::Module("a run of a loss is one piece".to_owned()));
+        };
+        let mut plan = plan_of(&problem, &schedule, piece, options, &values)?;
+        plan.max_steps = problem.limits.max_steps.min(MOST_STEPS);
+        plan.first_row = true;
+        plan.tape_bytes = FIRST_TAPE;
+        plan.initialise = Some(Initialise {
+            parameters: values.parameters.clone(),
+            states: values.states.clone(),
+        });
+        self.node().arm();
+        let (mut status, mut rows) = self.node().solve(&plan)?;
+        while status.code == Code::TapeFull {
+            // Twice as much at least, so that this ends whatever a module says it needs.
+            let needed = status.tape_needed.max(2 * u64::from(plan.tape_bytes));
+            let limit_mib = problem.limits.memory_mib;
+            plan.tape_bytes = u32::try_from(needed).map_err(|_| SolveError::Memory { limit_mib })?;
+            (status, rows) = self.node().solve(&plan)?;
+        }
+        if let Some(message) = failure(&problem, &status) {
+            return Err(SolveError::Numerical(message));
+        }
+        check_finite(&problem, &rows)?;
+        let evaluated = loss.evaluate(&rows, &|of, integral| {
+            if integral {
+                problem.integral(of)
+            } else {
+                problem.column(of)
+            }
+        })?;
+        let seeds = Seeds {
+            rows: evaluated.rows.values.clone(),
+            last: Vec::new(),
+        };
+        let (status, gradient) = self.node().reverse(&plan, &seeds)?;
+        if let Some(message) = failure(&problem, &status) {
+            return Err(SolveError::Numerical(message));
+        }
+        let mut starts = gradient.states;
+        starts.truncate(meta.states.len());
+        let numbers = gradient
+            .parameters
+            .iter()
+            .chain(&starts)
+            .chain(gradient.inputs.iter().flatten());
+        if !numbers.copied().all(f64::is_finite) {
+            let message = format!("{}: the gradient is not a finite number", meta.model);
+            return Err(SolveError::Numerical(message));
+        }
+        let sensitivities = Sensitivities {
+            parameters: gradient.parameters,
+            starts,
+            inputs: gradient.inputs,
+        };
+        Ok((evaluated, sensitivities))
     }
 }
 

@@ -4,15 +4,19 @@
 //! the module carries them on to parameters, starts and inputs.
 
 use orrery_lang::abi::Rows;
+use serde::Deserialize;
 
 use super::error::SolveError;
 
 /// A number made of rows.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Loss {
-    /// The value of a variable at the end.
+    /// The value of a variable or an expression at the end.
     Terminal(String),
+    /// The integral of an expression over the run.
+    Path(String),
     /// Σ w·(model − value)² over the series.
     LeastSquares(Vec<Series>),
     /// −log of the likelihood of the series with independent normal errors of variance scale²/w.
@@ -31,7 +35,8 @@ pub enum Loss {
 }
 
 /// A variable's measured values.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Series {
     /// The variable.
     pub of: String,
@@ -40,13 +45,16 @@ pub struct Series {
     /// One value for each time.
     pub values: Vec<f64>,
     /// One weight for each time, not negative; empty for 1 everywhere. A gap is a weight of 0.
+    #[serde(default)]
     pub weights: Vec<f64>,
 }
 
 /// The scale of measurement errors.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Noise {
     /// What it is called in a gradient, if it is unknown.
+    #[serde(default)]
     pub name: Option<String>,
     /// Its value, positive, in the unit of the variables.
     pub scale: f64,
@@ -87,7 +95,7 @@ impl Loss {
 
     fn all_series(&self) -> Vec<&Series> {
         match self {
-            Self::Terminal(_) => Vec::new(),
+            Self::Terminal(_) | Self::Path(_) => Vec::new(),
             Self::LeastSquares(series) | Self::Gaussian(series, _) | Self::StudentT { series, .. } => {
                 series.iter().collect()
             }
@@ -95,15 +103,48 @@ impl Loss {
         }
     }
 
-    /// The loss of these rows. `column` finds the column of a variable's name.
+    /// What a problem must be compiled with: the expressions read at rows, and those integrated.
+    pub fn expressions(&self) -> (Vec<String>, Vec<String>) {
+        match self {
+            Self::Terminal(of) => (vec![of.clone()], Vec::new()),
+            Self::Path(of) => (Vec::new(), vec![of.clone()]),
+            Self::LeastSquares(series) | Self::Gaussian(series, _) | Self::StudentT { series, .. } => {
+                (series.iter().map(|series| series.of.clone()).collect(), Vec::new())
+            }
+            Self::Sum(parts) => {
+                let mut all = (Vec::new(), Vec::new());
+                for (_, loss) in parts {
+                    let (expressions, integrals) = loss.expressions();
+                    all.0.extend(expressions);
+                    all.1.extend(integrals);
+                }
+                all
+            }
+        }
+    }
+
+    /// The names of the unknown scales, in the order of [`Evaluated::noise`].
+    pub fn noise(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        match self {
+            Self::Gaussian(_, noise) | Self::StudentT { noise, .. } => names.extend(noise.name.clone()),
+            Self::Sum(parts) => {
+                for name in parts.iter().flat_map(|(_, loss)| loss.noise()) {
+                    if !names.contains(&name) {
+                        names.push(name);
+                    }
+                }
+            }
+            Self::Terminal(_) | Self::Path(_) | Self::LeastSquares(_) => {}
+        }
+        names
+    }
+
+    /// The loss of these rows. `column` finds the column of an expression, and of one's integral.
     ///
     /// # Errors
     /// [`SolveError`] names a series that makes no sense, a variable that is not there, and a time without a row.
-    pub fn evaluate(
-        &self,
-        rows: &Rows,
-        column: &dyn Fn(&str) -> Result<usize, SolveError>,
-    ) -> Result<Evaluated, SolveError> {
+    pub fn evaluate(&self, rows: &Rows, column: Columns<'_>) -> Result<Evaluated, SolveError> {
         let mut sum = Evaluated {
             value: 0.0,
             rows: Cotangents {
@@ -116,16 +157,11 @@ impl Loss {
         Ok(sum)
     }
 
-    fn add(
-        &self,
-        factor: f64,
-        rows: &Rows,
-        column: &dyn Fn(&str) -> Result<usize, SolveError>,
-        sum: &mut Evaluated,
-    ) -> Result<(), SolveError> {
+    fn add(&self, factor: f64, rows: &Rows, column: Columns<'_>, sum: &mut Evaluated) -> Result<(), SolveError> {
         match self {
-            Self::Terminal(name) => {
-                let (row, column) = (rows.times.len().saturating_sub(1), column(name)?);
+            Self::Terminal(of) | Self::Path(of) => {
+                let integral = matches!(self, Self::Path(_));
+                let (row, column) = (rows.times.len().saturating_sub(1), column(of, integral)?);
                 let value = rows.row(row).get(column).copied().ok_or_else(no_rows)?;
                 sum.value += factor * value;
                 sum.rows.add(row, column, factor);
@@ -205,6 +241,8 @@ fn student(residual: f64, weight: f64, scale: f64, degrees: f64, norm: f64) -> T
     }
 }
 
+/// The column of an expression (`false`) or of its integral (`true`).
+type Columns<'a> = &'a dyn Fn(&str, bool) -> Result<usize, SolveError>;
 type Law<'a> = &'a dyn Fn(f64, f64) -> Term;
 
 impl Noise {
@@ -225,7 +263,7 @@ impl Noise {
         series: &[Series],
         factor: f64,
         rows: &Rows,
-        column: &dyn Fn(&str) -> Result<usize, SolveError>,
+        column: Columns<'_>,
         law: Law<'_>,
         sum: &mut Evaluated,
     ) -> Result<(), SolveError> {
@@ -250,12 +288,12 @@ impl Series {
         &self,
         factor: f64,
         rows: &Rows,
-        column: &dyn Fn(&str) -> Result<usize, SolveError>,
+        column: Columns<'_>,
         law: Law<'_>,
         sum: &mut Evaluated,
     ) -> Result<f64, SolveError> {
         self.check()?;
-        let column = column(&self.of)?;
+        let column = column(&self.of, false)?;
         let mut by_scale = 0.0;
         for (at, (time, value)) in self.times.iter().zip(&self.values).enumerate() {
             let weight = self.weights.get(at).copied().unwrap_or(1.0);
@@ -322,7 +360,7 @@ mod tests {
 
     use super::*;
 
-    fn column(name: &str) -> Result<usize, SolveError> {
+    fn column(name: &str, _: bool) -> Result<usize, SolveError> {
         match name {
             "x" => Ok(0),
             "y" => Ok(1),

@@ -18,6 +18,10 @@ pub struct ProblemOptions {
     pub set: Vec<(String, f64)>,
     /// What a run may cost.
     pub limits: Limits,
+    /// Expressions over the model's variables, for losses that read them.
+    pub expressions: Vec<String>,
+    /// Expressions whose integrals over time are states of their own, for path costs.
+    pub integrals: Vec<String>,
 }
 
 /// A model that can be solved.
@@ -27,6 +31,7 @@ pub struct Problem {
     pub(super) model: Model,
     pub(super) base: Values,
     pub(super) limits: Limits,
+    extras: Vec<Extra>,
 }
 
 impl Problem {
@@ -38,8 +43,19 @@ impl Problem {
     /// # Errors
     /// [`SolveError`] with every diagnostic of the compiler, or the name or value that is wrong.
     pub fn compile(engine: &Engine, text: &str, file: &str, options: &ProblemOptions) -> Result<Self, SolveError> {
-        let (compiled, modified) = compile(text, file, options)?;
-        let problem = Self::load(engine, compiled, options.limits)?;
+        let (mut compiled, mut modified) = compile(text, file, options)?;
+        let extras = extras(&compiled.meta, options)?;
+        if !extras.is_empty() {
+            let mut options = options.clone();
+            let name = format!("{}Extended", compiled.meta.model.replace('.', "_"));
+            let text = format!("{text}\n{}", extension(&name, &compiled.meta.model, &extras));
+            options.model = Some(name);
+            (compiled, modified) = compile(&text, file, &options)?;
+        }
+        let problem = Self {
+            extras,
+            ..Self::load(engine, compiled, options.limits)?
+        };
         let own: Vec<(String, f64)> = options
             .set
             .iter()
@@ -70,6 +86,7 @@ impl Problem {
             model,
             base: Values::default(),
             limits,
+            extras: Vec::new(),
         })
     }
 
@@ -117,10 +134,99 @@ impl Problem {
         })
     }
 
-    /// The value of a column's name in a row.
+    /// The column of a variable, or of an expression that the problem was compiled with.
     pub(super) fn column(&self, name: &str) -> Result<usize, SolveError> {
+        self.extra_or(name, false)
+    }
+
+    /// The column of an integral that the problem was compiled with.
+    pub(super) fn integral(&self, expression: &str) -> Result<usize, SolveError> {
+        self.extra_or(expression, true)
+    }
+
+    fn extra_or(&self, name: &str, integral: bool) -> Result<usize, SolveError> {
+        let extra = self
+            .extras
+            .iter()
+            .find(|extra| extra.integral == integral && extra.expression == name.trim());
+        let name = extra.map_or(name.trim(), |extra| extra.name.as_str());
         self.index("variable", name, &self.meta().columns)
     }
+}
+
+/// A variable that is added to the model for a loss.
+#[derive(Clone)]
+struct Extra {
+    name: String,
+    expression: String,
+    integral: bool,
+}
+
+/// What the model has no variable for.
+fn extras(meta: &Meta, options: &ProblemOptions) -> Result<Vec<Extra>, SolveError> {
+    let kinds = [(&options.expressions, false), (&options.integrals, true)];
+    let all = kinds
+        .iter()
+        .flat_map(|(list, integral)| list.iter().map(|text| (text.trim(), *integral)));
+    let mut extras: Vec<Extra> = Vec::new();
+    for (expression, integral) in all {
+        let known = extras
+            .iter()
+            .any(|extra| extra.expression == expression && extra.integral == integral);
+        if known || (!integral && meta.column(expression).is_some()) {
+            continue;
+        }
+        if expression.is_empty()
+            || expression.contains([';', '"', '\n'])
+            || expression.contains("/*")
+            || expression.contains("//")
+        {
+            return Err(SolveError::Value {
+                what: "expression".to_owned(),
+                value: format!("`{expression}`"),
+                remedy: "write one expression over the model's variables, such as x^2 + y".to_owned(),
+            });
+        }
+        extras.push(Extra {
+            name: format!(
+                "orrery_{}_{}",
+                if integral { "integral" } else { "of" },
+                extras.len() + 1
+            ),
+            expression: expression.to_owned(),
+            integral,
+        });
+    }
+    Ok(extras)
+}
+
+/// A model that is the given one with variables added.
+fn extension(name: &str, model: &str, extras: &[Extra]) -> String {
+    let mut text = format!("model {name}\n  extends {model};\n");
+    for extra in extras {
+        let start = if extra.integral {
+            "(start = 0, fixed = true)"
+        } else {
+            ""
+        };
+        text.push_str(&format!("  Real {}{start};\n", extra.name));
+    }
+    text.push_str("equation\n");
+    for Extra {
+        name,
+        expression,
+        integral,
+    } in extras
+    {
+        let left = if *integral {
+            format!("der({name})")
+        } else {
+            name.clone()
+        };
+        text.push_str(&format!("  {left} = {expression};\n"));
+    }
+    text.push_str(&format!("end {name};\n"));
+    text
 }
 
 /// `x` of `start(x)`.

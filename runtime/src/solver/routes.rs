@@ -14,6 +14,8 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 
 use super::error::SolveError;
+use super::gradient::Gradient;
+use super::loss::Loss;
 use super::options::{InputSeries, Limits, Method, SolveOptions};
 use super::problem::{Problem, ProblemOptions};
 use super::run::Solution;
@@ -48,7 +50,9 @@ pub(crate) fn routes(kind: EngineKind) -> Router {
         permits: Arc::new(Semaphore::new(AT_ONCE)),
     };
     Router::new()
-        .route("/models/solve", post(solve).layer(DefaultBodyLimit::max(MAX_BODY)))
+        .route("/models/solve", post(solve))
+        .route("/models/gradient", post(gradient))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(Arc::new(solver))
 }
 
@@ -73,16 +77,31 @@ pub(crate) fn openapi() -> serde_json::Value {
             "properties": { "mode": { "type": "string", "enum": ["hold", "linear"] },
                 "times": { "type": "array", "items": number }, "values": { "type": "array", "items": number } } } },
     } });
-    json!({ "/models/solve": { "post": {
-        "tags": ["runtime"],
-        "summary": "Compile a model and solve it, within 10 s and 2,000,000 numbers",
-        "requestBody": { "required": true, "content": { "application/json": { "schema": request } } },
-        "responses": {
-            "200": { "description": "time, series and statistics", "content": { "application/json": {} } },
-            "400": answer("the body is not what this route takes"),
-            "422": answer("the model is refused, with its diagnostics, or fails, with its equation and time"),
-            "503": answer("other models are being solved; try again"),
-        } } } })
+    let mut differentiable = request.clone();
+    differentiable["required"] = json!(["source", "until", "loss", "wrt"]);
+    differentiable["properties"]["loss"] = json!({ "type": "object", "description":
+        "one of terminal, path (an expression), least_squares (series), gaussian ([series, noise]), student_t, sum; a \
+         series is {of, times, values, weights}, noise {name, scale}" });
+    differentiable["properties"]["wrt"] = json!({ "type": "array", "items": { "type": "string" },
+        "description": "parameters, inputs (by their knots), start(x), names of unknown noise" });
+    let path = |summary: &str, schema: &serde_json::Value, good: &str| {
+        json!({ "post": {
+            "tags": ["runtime"],
+            "summary": summary,
+            "requestBody": { "required": true, "content": { "application/json": { "schema": schema } } },
+            "responses": {
+                "200": { "description": good, "content": { "application/json": {} } },
+                "400": answer("the body is not what this route takes"),
+                "422": answer("the model is refused, with its diagnostics, or fails, with its equation and time"),
+                "503": answer("other models are being solved; try again"),
+            } } })
+    };
+    json!({
+        "/models/solve": path("Compile a model and solve it, within 10 s and 2,000,000 numbers", &request,
+            "time, series and statistics"),
+        "/models/gradient": path("A loss of a model's solution and its exact gradient", &differentiable,
+            "value and gradient"),
+    })
 }
 
 #[derive(Deserialize)]
@@ -103,6 +122,10 @@ struct Request {
     atol: Option<f64>,
     #[serde(default)]
     inputs: BTreeMap<String, Knots>,
+    /// For a gradient.
+    loss: Option<Loss>,
+    #[serde(default)]
+    wrt: Vec<String>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -135,19 +158,41 @@ async fn solve(
     Extension(who): Extension<Principal>,
     body: Bytes,
 ) -> Result<Json<Solution>, Refusal> {
+    let request = read(&who, &body)?;
+    apart(&solver, move |solver| solver.solve(request)).await
+}
+
+async fn gradient(
+    State(solver): State<Arc<Solver>>,
+    Extension(who): Extension<Principal>,
+    body: Bytes,
+) -> Result<Json<Gradient>, Refusal> {
+    let request = read(&who, &body)?;
+    apart(&solver, move |solver| solver.gradient(request)).await
+}
+
+fn read(who: &Principal, body: &Bytes) -> Result<Request, Refusal> {
     if !who.is_operator() {
         return Err(Refusal::NotOperator);
     }
-    let request: Request = serde_json::from_slice(&body).map_err(|error| Refusal::Body(error.to_string()))?;
+    serde_json::from_slice(body).map_err(|error| Refusal::Body(error.to_string()))
+}
+
+/// Does the work on a thread that may block, if one is free for it.
+async fn apart<T: Send + 'static>(
+    solver: &Arc<Solver>,
+    work: impl FnOnce(&Solver) -> Result<T, SolveError> + Send + 'static,
+) -> Result<Json<T>, Refusal> {
     let permit = Arc::clone(&solver.permits)
         .try_acquire_owned()
         .map_err(|_| Refusal::Busy)?;
+    let solver = Arc::clone(solver);
     let work = tokio::task::spawn_blocking(move || {
         let _permit = permit;
-        solver.solve(request)
+        work(&solver)
     });
     match work.await {
-        Ok(solved) => Ok(Json(solved?)),
+        Ok(done) => Ok(Json(done?)),
         Err(error) => Err(Refusal::Solve(SolveError::Module(format!(
             "the solve ended early: {error}"
         )))),
@@ -163,13 +208,31 @@ impl Solver {
         Ok(self.engine.get_or_init(|| engine))
     }
 
-    fn solve(&self, request: Request) -> Result<Solution, SolveError> {
+    fn problem(&self, request: &Request) -> Result<Problem, SolveError> {
+        let (expressions, integrals) = request.loss.as_ref().map(Loss::expressions).unwrap_or_default();
         let options = ProblemOptions {
             model: request.model.clone(),
             set: request.set.clone().into_iter().collect(),
             limits: LIMITS,
+            expressions,
+            integrals,
         };
-        let problem = Problem::compile(self.engine()?, &request.source, "model.mo", &options)?;
+        Problem::compile(self.engine()?, &request.source, "model.mo", &options)
+    }
+
+    fn gradient(&self, mut request: Request) -> Result<Gradient, SolveError> {
+        let problem = self.problem(&request)?;
+        let loss = request.loss.take().ok_or_else(|| SolveError::Value {
+            what: "loss".to_owned(),
+            value: "absent".to_owned(),
+            remedy: r#"give one, such as {"terminal": "x"}"#.to_owned(),
+        })?;
+        let wrt = problem.wrt(&request.wrt.join(","), &loss.noise())?;
+        problem.gradient(&loss, &wrt, &request.options()?)
+    }
+
+    fn solve(&self, request: Request) -> Result<Solution, SolveError> {
+        let problem = self.problem(&request)?;
         let options = request.options()?;
         let mut solution = Solution {
             names: problem.names(),
@@ -251,7 +314,12 @@ mod tests {
                          equation der(x) = -k*x; end Decay;";
 
     async fn post_as(who: Principal, body: Value) -> (StatusCode, Value) {
-        let request = HttpRequest::post("/models/solve")
+        let path = if body.get("loss").is_some() {
+            "/models/gradient"
+        } else {
+            "/models/solve"
+        };
+        let request = HttpRequest::post(path)
             .extension(who)
             .body(Body::from(body.to_string()))
             .unwrap();
@@ -272,6 +340,20 @@ mod tests {
         assert_eq!(answer["time"], json!([0.0, 0.5, 1.0]));
         assert!((answer["series"]["x"][2].as_f64().unwrap() - (-1.0_f64).exp()).abs() < 1e-5);
         assert_eq!(answer["statistics"]["method"], "tsit5");
+    }
+
+    #[tokio::test]
+    async fn a_loss_is_differentiated() {
+        let series = json!({ "of": "2*x", "times": [0.5, 1.0], "values": [0.0, 0.0] });
+        let body = json!({ "source": DECAY, "until": 1, "rtol": 1e-10, "atol": 1e-12,
+            "loss": { "least_squares": [series] }, "wrt": ["k", "start(x)"] });
+        let (status, answer) = post(body).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        let (a, b) = ((-2.0_f64).exp(), (-4.0_f64).exp());
+        let near = |answer: &Value, exact: f64| assert!((answer.as_f64().unwrap() - exact).abs() < 1e-7, "{answer}");
+        near(&answer["value"], 4.0 * (a + b));
+        near(&answer["gradient"]["k"], -4.0 * (a + 2.0 * b));
+        near(&answer["gradient"]["start(x)"], 8.0 * (a + b));
     }
 
     #[tokio::test]

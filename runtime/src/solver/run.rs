@@ -9,9 +9,13 @@ use super::options::{SolveOptions, Values};
 use super::problem::Problem;
 use super::schedule::{Piece, Schedule};
 use crate::engine::ModelNode;
+use crate::node::Node as _;
 
+/// Rows of events: what is tried first, and memory for them in one piece.
+const FIRST_EVENT_ROWS: u32 = 64;
+const EVENT_BYTES: u32 = 256 << 20;
 /// The module counts steps in signed words.
-const MOST_STEPS: u32 = i32::MAX as u32;
+pub(super) const MOST_STEPS: u32 = i32::MAX as u32;
 
 /// What a run cost.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -135,7 +139,7 @@ impl Session<'_> {
                     states: values.states.clone(),
                 });
             }
-            let (status, rows) = self.node.solve(&plan)?;
+            let (status, rows) = self.with_event_rows(&mut plan)?;
             count(&mut statistics, &status);
             check_finite(self.problem, &rows)?;
             sink(&piece.select(schedule.base, rows))?;
@@ -144,6 +148,36 @@ impl Session<'_> {
             }
         }
         Ok(statistics)
+    }
+}
+
+impl Session<'_> {
+    /// Solves with room for the rows of events: more of it, from the same state, until all fit.
+    fn with_event_rows(&mut self, plan: &mut Plan) -> Result<(Status, Rows), SolveError> {
+        let most = EVENT_BYTES / abi::row_bytes(self.problem.meta()).max(8);
+        let before = match plan.initialise {
+            Some(_) => None,
+            None => Some(self.node.save()?),
+        };
+        plan.event_rows = FIRST_EVENT_ROWS.min(most);
+        loop {
+            let (status, rows) = self.node.solve(plan)?;
+            if status.code != Code::RowsFull || plan.event_rows == most {
+                return Ok((status, rows));
+            }
+            plan.event_rows = plan.event_rows.saturating_mul(16).min(most);
+            if let Some(before) = &before {
+                self.node.restore(before)?;
+            }
+        }
+    }
+
+    pub(super) fn problem(&self) -> &Problem {
+        self.problem
+    }
+
+    pub(super) fn node(&mut self) -> &mut ModelNode {
+        &mut self.node
     }
 }
 
@@ -207,14 +241,14 @@ fn tables(
     Ok(tables)
 }
 
-fn count(statistics: &mut Statistics, status: &Status) {
+pub(super) fn count(statistics: &mut Statistics, status: &Status) {
     statistics.steps = statistics.steps.saturating_add(status.steps);
     statistics.rejected = statistics.rejected.saturating_add(status.rejected);
     statistics.evaluations = statistics.evaluations.saturating_add(status.evaluations);
     statistics.events = statistics.events.saturating_add(status.events);
 }
 
-fn failure(problem: &Problem, status: &Status) -> Option<String> {
+pub(super) fn failure(problem: &Problem, status: &Status) -> Option<String> {
     if status.code == Code::StepLimit {
         return Some(format!(
             "{}: the limit of {} steps was reached at time {} s: loosen the tolerance, choose another method, or raise \
@@ -228,7 +262,7 @@ fn failure(problem: &Problem, status: &Status) -> Option<String> {
 }
 
 /// Our own modules stop before they write such a row; a foreign one may not.
-fn check_finite(problem: &Problem, rows: &Rows) -> Result<(), SolveError> {
+pub(super) fn check_finite(problem: &Problem, rows: &Rows) -> Result<(), SolveError> {
     let Some(at) = rows.values.iter().position(|value| !value.is_finite()) else {
         return Ok(());
     };

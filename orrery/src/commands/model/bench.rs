@@ -75,7 +75,7 @@ fn measure(
     let engine = engine(kind)?;
 
     let started = now();
-    let whole = problem(&engine, text, arguments)?;
+    let whole = problem(&engine, text, arguments, &[])?;
     let compiled_and_loaded = now() - started;
     // The part of the engine: the module is loaded once more.
     let again = now();

@@ -3,6 +3,7 @@
 mod bench;
 mod build;
 mod check;
+mod gradient;
 mod new;
 mod run;
 
@@ -19,6 +20,7 @@ pub fn model(arguments: &Model) -> Result<(), Failure> {
     match arguments {
         Model::Check { file, json } => check::check(file, *json),
         Model::Run(arguments) => run::run(arguments),
+        Model::Gradient(arguments) => gradient::gradient(arguments),
         Model::Build {
             file,
             output,
@@ -41,7 +43,7 @@ fn engine(kind: EngineKind) -> Result<Engine, Failure> {
     Engine::new(kind).map_err(Failure::from_error)
 }
 
-fn problem(engine: &Engine, text: &str, arguments: &ModelSolve) -> Result<Problem, Failure> {
+fn problem(engine: &Engine, text: &str, arguments: &ModelSolve, of: &[&str]) -> Result<Problem, Failure> {
     let options = ProblemOptions {
         model: arguments.model.clone(),
         set: values(&arguments.set)?,
@@ -49,6 +51,8 @@ fn problem(engine: &Engine, text: &str, arguments: &ModelSolve) -> Result<Proble
             max_steps: arguments.max_steps,
             ..Limits::default()
         },
+        expressions: of.iter().map(|of| (*of).to_owned()).collect(),
+        integrals: Vec::new(),
     };
     let file = arguments.file.display().to_string();
     Problem::compile(engine, text, &file, &options).map_err(|error| failure(&arguments.file, error))

@@ -13,7 +13,7 @@ use crate::error::Failure;
 pub fn run(arguments: &ModelRun) -> Result<(), Failure> {
     let (solve, file) = (&arguments.solve, &arguments.solve.file);
     let options = options(solve)?;
-    let problem = problem(&engine(EngineKind::Cranelift)?, &read(file)?, solve)?;
+    let problem = problem(&engine(EngineKind::Cranelift)?, &read(file)?, solve, &[])?;
     let mut out = BufWriter::new(std::io::stdout().lock());
     match arguments.output {
         ModelFormat::Csv => {
