@@ -127,7 +127,9 @@ export class Live {
       return
     }
     this.attempt = 0
-    this.publish({ state: 'open', lastFrame: receivedAt, retryAt: null })
+    // Every frame moves the watch; only a change of state is news.
+    if (this.current.state === 'open' && this.current.retryAt === null) this.current.lastFrame = receivedAt
+    else this.publish({ state: 'open', lastFrame: receivedAt, retryAt: null })
     if (message.type === 'pong') this.handlers.probe(message.t0_ms, message.t1_ms, receivedAt)
     else {
       if ('cursor' in message && message.cursor) this.cursor = message.cursor

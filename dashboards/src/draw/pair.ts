@@ -19,6 +19,8 @@ export interface Instant {
   cursor: number | null
   aheadMs: number
   columns: number
+  /** How much time one pixel column is; the same number as long as window and width are. */
+  columnMs: number
   eventTimes: number[]
   forecast: Forecast | null
   whatIf: Forecast | null
@@ -42,19 +44,22 @@ export function pairPoints(history: History, row: PairRow, i: Instant): PairPoin
   const data = history.stream(row.measured.stream)
   const twinData = history.stream(splitId(row.pair.output).stream)
   const series = history.channel(row.measured.id)
-  const all = series.points(i.from, i.replay ? i.to : i.playhead, i.columns)
+  const width = i.columnMs
+  const end = i.replay ? i.to : i.playhead
+  const all = series.moving(i.from, end, width)
   const [measured, later] = split(all, i.playhead)
-  const twin = history.channel(row.pair.output).points(i.from, i.replay ? i.to : i.playhead, i.columns)
+  const twin = history.channel(row.pair.output).moving(i.from, end, width)
   const sd = history.channel(row.pair.sd)
-  const residual = history.channel(row.pair.residual).points(i.from, i.playhead, i.columns)
-  const known = holes(all.t, row.measured.periodMs, data.coverage, all.v)
+  const residual = history.channel(row.pair.residual).moving(i.from, i.playhead, width)
+  const half = halfAt(sd, twin.t)
+  const known = holes(all.t, row.measured.periodMs, data.coverage, width, all.v)
   return {
     measured,
     later,
     twin,
-    half: halfAt(sd, twin.t),
+    half,
     residual: split(residual, i.playhead)[0],
-    residualHalf: { t: twin.t, half: halfAt(sd, twin.t) },
+    residualHalf: { t: twin.t, half },
     gaps: known,
     stale: staleTail(series, i, staleAfter(row.measured)),
     data,
@@ -69,8 +74,9 @@ export function staleTail(series: Series, i: Instant, after: number): Hole | nul
 }
 
 function halfAt(sd: Series, times: readonly number[]): number[] {
+  let index = sd.indexAt(times[0] ?? 0)
   return times.map((time) => {
-    const index = sd.indexAt(time)
+    while (index + 1 < sd.length && sd.time(index + 1) <= time) index++
     return index < 0 ? NaN : sd.value(index) * Z95
   })
 }
@@ -110,8 +116,8 @@ export function drawUnder(s: Surface, points: PairPoints, i: Instant): void {
 }
 
 export function drawPair(s: Surface, row: PairRow, points: PairPoints, i: Instant, labelled: boolean): void {
-  const twinBreaks = { periodMs: row.measured.periodMs, coverage: points.twinData.coverage }
-  const breaks = { periodMs: row.measured.periodMs, coverage: points.data.coverage }
+  const twinBreaks = { periodMs: row.measured.periodMs, coverage: points.twinData.coverage, columnMs: i.columnMs }
+  const breaks = { periodMs: row.measured.periodMs, coverage: points.data.coverage, columnMs: i.columnMs }
   marks.band(s, points.twin.t, points.twin.v, points.half, twinBreaks)
   const future = i.replay ? null : futureOf(points, i.forecast?.channels[row.output], i)
   if (future) marks.band(s, future.t, future.v, future.half, null)
@@ -156,7 +162,7 @@ function futureOf(points: PairPoints, curve: { t: number[]; v: number[]; sd: num
 
 function cursorBar(s: Surface, points: PairPoints, i: Instant): void {
   const uncertainty = points.data.uncertaintyMs
-  if (i.cursor === null || uncertainty < (i.to - i.from) / i.columns) return
+  if (i.cursor === null || uncertainty < i.columnMs) return
   const index = points.measured.t.findLastIndex((time) => time <= (i.cursor as number))
   if (index >= 0) marks.timeBar(s, points.measured.t[index] as number, uncertainty, points.measured.v[index] as number)
 }
@@ -258,11 +264,11 @@ function valueNear({ t, v }: Points, time: number, within: number): number | nul
 export function drawResidual(s: Surface, row: PairRow, points: PairPoints, i: Instant): void {
   const zero = (t: readonly number[]) => t.map(() => 0)
   const { residualHalf } = points
-  const twinBreaks = { periodMs: row.measured.periodMs, coverage: points.twinData.coverage }
+  const twinBreaks = { periodMs: row.measured.periodMs, coverage: points.twinData.coverage, columnMs: i.columnMs }
   marks.band(s, residualHalf.t, zero(residualHalf.t), residualHalf.half, twinBreaks)
   const future = i.replay ? null : futureOf(points, i.forecast?.channels[row.output], i)
   if (future) marks.band(s, future.t, zero(future.t), future.half, null)
   marks.line(s, { t: [i.from, i.playhead], v: [0, 0] }, null, { colour: s.colours.twin, width: 1.25 })
   if (i.aheadMs > 0) marks.line(s, { t: [i.playhead, i.to], v: [0, 0] }, null, { colour: s.colours.twin, width: 1.25, dash: [5, 3] })
-  marks.line(s, points.residual, { periodMs: row.measured.periodMs, coverage: points.data.coverage }, { colour: s.colours.ink, width: 1.25 })
+  marks.line(s, points.residual, { periodMs: row.measured.periodMs, coverage: points.data.coverage, columnMs: i.columnMs }, { colour: s.colours.ink, width: 1.25 })
 }

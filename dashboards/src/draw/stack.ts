@@ -76,7 +76,7 @@ class Stack {
   private instant(columns: number): pair.Instant {
     const { from, to, playhead, view, cursor, aheadMs, shownForecast, whatIf } = rig
     // Whole pixels while live: a column then keeps its minimum and maximum as it moves left.
-    const pixel = (to - from) / columns
+    const pixel = (view.windowMs + aheadMs) / columns
     const shift = view.mode === 'live' ? from - Math.floor(from / pixel) * pixel : 0
     return {
       from: from - shift,
@@ -86,6 +86,7 @@ class Stack {
       cursor,
       aheadMs,
       columns,
+      columnMs: pixel,
       eventTimes: [],
       forecast: shownForecast,
       whatIf: view.mode === 'live' ? whatIf : null,
@@ -149,7 +150,7 @@ class Stack {
 
   /** What every plot depends on besides its data: a row whose key stands still is not painted again. */
   private epoch(i: pair.Instant): string {
-    const pixel = (i.to - i.from) / i.columns
+    const pixel = i.columnMs
     const { forecast, whatIf } = i
     return `${Math.round(i.playhead / pixel)} ${i.replay} ${i.cursor} ${i.eventTimes.length} ${this.events.at(-1)?.at} ${forecast?.from_ms} ${whatIf?.from_ms} ${themeVersion()}`
   }
