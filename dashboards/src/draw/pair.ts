@@ -2,7 +2,7 @@
 import type { Forecast } from '../api/types'
 import { holes, type Hole } from '../lib/coverage'
 import { type Label, RANK } from '../lib/labels'
-import { type PairRow, splitId, Z95 } from '../lib/rows'
+import { levels, type PairRow, splitId, Z95 } from '../lib/rows'
 import type { Series } from '../lib/series'
 import { clock, duration } from '../lib/time'
 import type { History, StreamData } from '../state/history'
@@ -121,7 +121,7 @@ export function drawPair(s: Surface, row: PairRow, points: PairPoints, i: Instan
   marks.band(s, points.twin.t, points.twin.v, points.half, twinBreaks)
   const future = i.replay ? null : futureOf(points, i.forecast?.channels[row.output], i)
   if (future) marks.band(s, future.t, future.v, future.half, null)
-  if (row.limit !== null) marks.limitLine(s, row.limit)
+  for (const level of levels(row.limit)) marks.limitLine(s, level)
 
   const [past, recorded] = split(points.twin, i.playhead)
   marks.line(s, past, twinBreaks, { colour: s.colours.twin, width: 2.25 })
@@ -135,7 +135,7 @@ export function drawPair(s: Surface, row: PairRow, points: PairPoints, i: Instan
   if (last >= 0 && !points.stale) marks.dot(s, i.playhead, points.measured.v[last] as number)
   cursorBar(s, points, i)
 
-  const lines = [points.measured, points.twin, ...(row.limit === null ? [] : [marks.flat(s, row.limit)]), ...(future ? [future] : []), ...(i.replay ? [points.later] : []), ...(whatIf ? [whatIf] : [])]
+  const lines = [points.measured, points.twin, ...levels(row.limit).map((level) => marks.flat(s, level)), ...(future ? [future] : []), ...(i.replay ? [points.later] : []), ...(whatIf ? [whatIf] : [])]
   marks.drawLabels(s, pairLabels(s, row, points, i, labelled, future, whatIf), lines, i.playhead)
 }
 
@@ -177,9 +177,8 @@ function pairLabels(s: Surface, row: PairRow, points: PairPoints, i: Instant, la
     // What speaks of the future stands in the future.
     out.push({ ...made, at: rank >= RANK.band ? corners.filter(({ x }) => x > nowX + 3) : corners })
   }
-  if (row.limit !== null) {
-    const y = s.y(row.limit)
-    add(RANK.limit, [`limit ${row.limit}`], colours.ink2, false, (w) => [{ x: s.right - w - 6, y: y - 7 }])
+  for (const level of levels(row.limit)) {
+    add(RANK.limit, [`limit ${level}`], colours.ink2, false, (w) => [{ x: s.right - w - 6, y: s.y(level) - 7 }])
   }
   if (labelled) for (const gap of points.gaps) out.push(...gapLabel(s, points, gap))
   if (points.stale) {

@@ -1,8 +1,7 @@
 /** Rows without a twin: the heaters' steps, and any single signal. */
 import { holes, type Hole } from '../lib/coverage'
 import { type Label, RANK } from '../lib/labels'
-import type { ChannelRef, CommandRow, SignalRow } from '../lib/rows'
-import { shortName } from '../lib/rows'
+import { type ChannelRef, type CommandRow, levels, shortName, type SignalRow } from '../lib/rows'
 import { duration } from '../lib/time'
 import type { Moment } from '../state/events'
 import type { History, StreamData } from '../state/history'
@@ -46,6 +45,11 @@ export function drawSignal(s: Surface, row: SignalRow, p: SignalPoints, i: Insta
     if (index >= 0) marks.timeBar(s, p.points.t[index] as number, p.data.uncertaintyMs, p.points.v[index] as number)
   }
   const labels: Label[] = []
+  for (const level of levels(row.limit)) {
+    marks.limitLine(s, level)
+    const made = marks.label(s, RANK.limit, [`limit ${level}`], s.colours.ink2, false, [])
+    labels.push({ ...made, at: [{ x: s.right - made.w - 6, y: s.y(level) - 7 }] })
+  }
   if (p.stale) {
     const made = marks.label(s, RANK.gap, [`no sample for ${duration(p.stale.to - p.stale.from)}`], s.colours.ink2, false, [])
     const x = s.x(p.stale.from)

@@ -187,8 +187,11 @@ function need(row: PairRow, points: pair.PairPoints, i: pair.Instant): [number, 
   const middle = (low + high) / 2
   const half = Math.max(high - low, least) / 2
   const air = half * 0.2
-  const top = row.limit !== null && row.limit >= high && row.limit - high <= (high - low) * 0.8 ? row.limit + air : middle + half + air
-  return [middle - half - air, Math.max(top, middle + half + air)]
+  const near = (distance: number) => distance >= 0 && distance <= Math.max(high - low, least) * 0.8
+  const { min, max } = row.limit
+  const top = max !== null && near(max - high) ? max + air : -Infinity
+  const bottom = min !== null && near(low - min) ? min - air : Infinity
+  return [Math.min(bottom, middle - half - air), Math.max(top, middle + half + air)]
 }
 
 function residualExtent(points: pair.PairPoints): number {

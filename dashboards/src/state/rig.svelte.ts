@@ -73,7 +73,15 @@ class Rig {
     probe: (sent, server, received) => this.probed(sent, server, received),
   })
 
-  rows: Row[] = $derived(arrange(this.streams, this.graphs, this.control))
+  /** Of control, what rows are made of: readings change each second, rows do not. */
+  private readonly limits = $derived(
+    JSON.stringify({
+      channels: this.control?.channels.map((channel) => ({ ...channel, value: null, age_s: null })) ?? [],
+      interlocks: this.control?.interlocks.map(({ id, text, channels, limit }) => ({ id, text, ok: true, channels, limit })) ?? [],
+      lease: null,
+    }),
+  )
+  rows: Row[] = $derived(arrange(this.streams, this.graphs, JSON.parse(this.limits) as Control))
   /** The forecast of the instant shown: the newest while live, the one of the pause while paused, none in the past. */
   shownForecast = $derived(this.view.mode === 'live' ? this.forecast : this.view.mode === 'paused' ? this.pausedForecast : null)
   playhead = $derived(views.playhead(this.view, this.now))
