@@ -26,6 +26,8 @@ const LEASE: Duration = Duration::from_secs(30 * 60);
 const REVIEW: Duration = Duration::from_secs(30);
 const PREDICT_S: u32 = 90;
 const MOST_REVIEWS: usize = 64;
+/// A week.
+const MOST_HOLD_S: f64 = 604_800.0;
 /// The stream name on which agents acknowledge.
 const ACKS: &str = "acks";
 
@@ -259,6 +261,7 @@ impl Control {
                 device: control.device.clone(),
                 channel: control.channel.clone(),
                 value: control.off,
+                hold_s: None,
             })
             .collect();
         self.issue(changes, who, None, &[]).await
@@ -278,6 +281,16 @@ impl Control {
                     .map(|(_, known)| format!("{}/{}", known.device, known.channel))
                     .collect(),
             })?;
+            if let Some(hold_s) = change
+                .hold_s
+                .filter(|hold_s| !(*hold_s > 0.0 && *hold_s <= MOST_HOLD_S))
+            {
+                return Err(Refusal::Range(format!(
+                    "hold_s of {}/{} is {hold_s}; choose more than 0, up to {MOST_HOLD_S}, or leave it out to hold the \
+                     value until it is changed.",
+                    change.device, change.channel
+                )));
+            }
             if !seen.insert((change.device.clone(), change.channel.clone())) {
                 return Err(Refusal::Twice(format!("{}/{}", change.device, change.channel)));
             }
@@ -286,6 +299,7 @@ impl Control {
                 channel: change.channel.clone(),
                 from: readings.get(&control.readback).map(|reading| reading.value),
                 to: change.value,
+                hold_s: change.hold_s,
             })
         };
         changes.iter().map(reviewed).collect()

@@ -68,6 +68,9 @@ pub enum Refusal {
     /// No look ahead.
     #[error(transparent)]
     Look(#[from] LookError),
+    /// The work ended early: a defect.
+    #[error("The answer was not finished: {0}. Report this with the log.")]
+    Ended(String),
     /// The bus failed.
     #[error("The command is not known to be sent: {0}")]
     Bus(String),
@@ -96,6 +99,7 @@ impl Refusal {
             Self::Look(LookError::NotRunning(_)) => (409, "not-running", "The graph is not running"),
             Self::Look(LookError::UnknownInput { .. }) => (422, "unknown-input", "No such input"),
             Self::Look(LookError::Node(_)) => (422, "model-failed", "The model failed"),
+            Self::Ended(_) => (500, "ended", "The answer was not finished"),
             Self::Bus(_) => (503, "bus", "The bus does not answer"),
             Self::Randomness(_) => (500, "randomness", "No randomness"),
         };
