@@ -81,7 +81,14 @@ export class Live {
   }
 
   private openSocket(): void {
-    const socket = new WebSocket(`${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/api/v1/live`)
+    let socket: WebSocket
+    try {
+      socket = new WebSocket(`${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/api/v1/live`)
+    } catch {
+      // No WebSocket here at all.
+      this.publish({ transport: 'events' })
+      return this.openEvents()
+    }
     this.socket = socket
     let opened = false
     socket.onopen = () => {
