@@ -24,6 +24,8 @@ export interface Handlers {
   probe(sent: number, server: number, received: number): void
 }
 
+/** `readyState` of a WebSocket and of an EventSource that is open. */
+const OPEN = 1
 const SILENCE_MS = 2000
 const PING_MS = 2000
 /** A WebSocket that fails this often before it ever opened is taken to be blocked on the way. */
@@ -121,7 +123,7 @@ export class Live {
   }
 
   private sendSubscription(cursor: string | null): void {
-    if (this.socket?.readyState !== WebSocket.OPEN || this.streams.length === 0) return
+    if (this.socket?.readyState !== OPEN || this.streams.length === 0) return
     this.socket.send(JSON.stringify({ type: 'subscribe', streams: this.streams, cursor }))
   }
 
@@ -145,9 +147,9 @@ export class Live {
   }
 
   private ping(): void {
-    if (this.socket?.readyState === WebSocket.OPEN) {
+    if (this.socket?.readyState === OPEN) {
       this.socket.send(JSON.stringify({ type: 'ping', t0_ms: pageClock() }))
-    } else if (this.events?.readyState === EventSource.OPEN) {
+    } else if (this.events?.readyState === OPEN) {
       void this.probeOverHttp()
     }
   }
