@@ -638,6 +638,21 @@ async fn call(runtime: &Arc<Runtime>, method: &str, path: &str, body: &str) -> (
 }
 
 #[test]
+fn a_model_is_one_digest_wherever_its_file_lies() {
+    let digest = |folder: &Path| {
+        std::fs::create_dir_all(folder).unwrap();
+        std::fs::write(folder.join("plate.mo"), MODEL).unwrap();
+        let compiled = orrery_runtime::compile_file(&folder.join("plate.mo")).unwrap();
+        orrery_protocol::Digest::of(&compiled.wasm)
+    };
+    let temporary = tempfile::tempdir().unwrap();
+    assert_eq!(
+        digest(&temporary.path().join("here")),
+        digest(&temporary.path().join("there/deeper"))
+    );
+}
+
+#[test]
 fn the_shipped_graph_fits_the_shipped_model() {
     let graph = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/graphs/twin.toml");
     orrery_runtime::load(&graph, &Engine::new(EngineKind::Cranelift).unwrap())
