@@ -16,6 +16,7 @@ export interface Instant {
   to: number
   playhead: number
   replay: boolean
+  live: boolean
   cursor: number | null
   aheadMs: number
   columns: number
@@ -132,11 +133,24 @@ export function drawPair(s: Surface, row: PairRow, points: PairPoints, i: Instan
   if (i.replay) marks.line(s, points.later, breaks, { colour: s.colours.ink3, width: 1 })
   marks.line(s, points.measured, breaks, { colour: s.colours.ink, width: 1.25 })
   const last = points.measured.t.length - 1
-  if (last >= 0 && !points.stale) marks.dot(s, i.playhead, points.measured.v[last] as number)
+  if (!i.live && last >= 0 && !points.stale) marks.dot(s, i.playhead, points.measured.v[last] as number)
   cursorBar(s, points, i)
 
   const lines = [points.measured, points.twin, ...levels(row.limit).map((level) => marks.flat(s, level)), ...(future ? [future] : []), ...(i.replay ? [points.later] : []), ...(whatIf ? [whatIf] : [])]
   marks.drawLabels(s, pairLabels(s, row, points, i, labelled, future, whatIf), lines, i.playhead)
+}
+
+/** While live: the samples since the plot was painted, and the dot at now. */
+export function drawTip(s: Surface, series: Series, drawn: Points, breaks: marks.Breaks, i: Instant, dotted: boolean): void {
+  const t = drawn.t.slice(-1)
+  const v = drawn.v.slice(-1)
+  for (let k = series.indexAt(t[0] ?? i.from) + 1; k < series.length && series.time(k) <= i.playhead; k++) {
+    t.push(series.time(k))
+    v.push(series.value(k))
+  }
+  marks.line(s, { t, v }, breaks, { colour: s.colours.ink, width: 1.25 })
+  const last = v.findLast((value) => !Number.isNaN(value))
+  if (dotted && last !== undefined) marks.dot(s, i.playhead, last)
 }
 
 /** The forecast from where the twin stands now. */

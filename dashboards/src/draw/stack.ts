@@ -1,7 +1,8 @@
 /** Paints every plot of the stack for one instant, with shared scales for quantities of one unit. */
-import type { CommandRow, PairRow, Row, SignalRow } from '../lib/rows'
+import { type CommandRow, type PairRow, type Row, type SignalRow, splitId } from '../lib/rows'
 import { HeldScale, HeldSpan, type Range } from '../lib/scale'
 import { moments, type Moment } from '../state/events'
+import { staleAfter } from '../state/readout'
 import { rig, TIMELINE_MS } from '../state/rig.svelte'
 import * as pair from './pair'
 import { Plot } from './plot'
@@ -11,6 +12,7 @@ import * as signal from './signal'
 export const AXIS_WIDTH = 40
 
 type Part = 'main' | 'residual'
+const PARTS: Part[] = ['main', 'residual']
 
 interface Slot {
   host: HTMLElement
@@ -26,6 +28,9 @@ class Stack {
   private stop: (() => void) | null = null
   private lastWindow = 0
   private eventsAt = 0
+  private pairsEpoch = ''
+  /** What was last painted whole. */
+  private pairs = new Map<string, pair.PairPoints>()
   /** Moments of the whole timeline, refreshed once a second. */
   events: Moment[] = []
 
@@ -83,6 +88,7 @@ class Stack {
       to: to - shift,
       playhead,
       replay: view.mode === 'replay',
+      live: view.mode === 'live',
       cursor,
       aheadMs,
       columns,
@@ -103,8 +109,53 @@ class Stack {
 
   private paintPairs(i: pair.Instant): void {
     const rows = rig.rows.filter((row): row is PairRow => row.kind === 'pair')
+    const epoch = `${this.epoch(i)} ${rig.dragging} ${rows.map((row) => this.pairKey(row, i)).join()}`
+    if (epoch !== this.pairsEpoch || !i.live || rows.some((row) => this.outgrown(row))) {
+      this.pairsEpoch = epoch
+      this.paintWholePairs(rows, i)
+    }
+    for (const row of rows) this.paintTips(row, i)
+  }
+
+  /** What of a pair is not a newest sample: a plot is painted again when this changes, or a whole pixel went by. */
+  private pairKey(row: PairRow, i: pair.Instant): string {
+    const { history } = rig
+    const stale = pair.staleTail(history.channel(row.measured.id), i, staleAfter(row.measured))
+    const sizes = PARTS.map((part) => this.slots.get(`${row.id}#${part}`)).map((slot) => `${slot?.width}x${slot?.height}`)
+    return `${row.id} ${history.stream(row.measured.stream).edits} ${history.stream(splitId(row.pair.output).stream).edits} ${second(stale)} ${sizes.join()}`
+  }
+
+  /** Whether the newest sample lies outside what its plot shows. */
+  private outgrown(row: PairRow): boolean {
+    const pairs = { main: row.measured.id, residual: row.pair.residual }
+    return PARTS.some((part) => {
+      const plot = this.slots.get(`${row.id}#${part}`)?.plot
+      const series = rig.history.channel(pairs[part])
+      const value = series.length > 0 ? series.value(series.length - 1) : NaN
+      return plot != null && !Number.isNaN(value) && !plot.holds(value)
+    })
+  }
+
+  private paintTips(row: PairRow, i: pair.Instant): void {
+    const points = this.pairs.get(row.id)
+    for (const part of PARTS) {
+      const plot = this.slots.get(`${row.id}#${part}`)?.plot
+      if (!plot) continue
+      if (!i.live || !points || points.stale) {
+        plot.clearTip()
+        continue
+      }
+      const series = rig.history.channel(part === 'main' ? row.measured.id : row.pair.residual)
+      const drawn = part === 'main' ? points.measured : points.residual
+      const breaks = { periodMs: row.measured.periodMs, coverage: points.data.coverage, columnMs: i.columnMs }
+      plot.paintTip(`${series.length} ${series.lastTime}`, i.playhead, (s) => pair.drawTip(s, series, drawn, breaks, i, part === 'main'))
+    }
+  }
+
+  private paintWholePairs(rows: PairRow[], i: pair.Instant): void {
     const all = rows.map((row) => {
       const points = pair.pairPoints(rig.history, row, i)
+      this.pairs.set(row.id, points)
       return { row, points, need: need(row, points, i) }
     })
     let residualNeed = 0
@@ -144,7 +195,7 @@ class Stack {
     const all = row.channels.map((ref) => signal.signalPoints(rig.history, ref, i))
     const [first] = all
     if (!slot || !first) return
-    const key = `${this.epoch(i)} ${all.map((p) => p.data.version).join()} ${second(first.stale)}`
+    const key = `${this.epoch(i)} ${all.map((p) => `${p.data.edits} ${p.points.v.at(-1)}`).join()} ${second(first.stale)}`
     slot.plot?.paint(key, i.from, i.to, commandRange(row), (s) => signal.drawSignalUnder(s, first, i), (s) => signal.drawCommands(s, row, all, i, this.events))
   }
 

@@ -30,6 +30,8 @@ export class StreamData {
   /** Standard uncertainty of the newest sample's time, ms. */
   uncertaintyMs = 0
   version = 0
+  /** Counts what changed the past; a sample that only came after all others is not among it. */
+  edits = 0
   /** Whether the present connection has delivered samples, and from when on. */
   live = false
   liveSince = -Infinity
@@ -103,6 +105,7 @@ export class History {
     const before = data.lastTime ?? -Infinity
     for (const [name, values] of Object.entries(message.channels)) data.channel(name).append(message.t, values.map(asNumber))
     data.version++
+    if ((message.t[0] ?? Infinity) <= before) data.edits++
     data.uncertaintyMs = message.u_ms.at(-1) ?? data.uncertaintyMs
     data.revision = String(message.revision)
     const first = message.t[0]
@@ -210,5 +213,6 @@ export class History {
     data.gaps = [...outside, ...window.gaps].sort((a, b) => a.from_ms - b.from_ms)
     data.revision = String(window.revision)
     data.version++
+    data.edits++
   }
 }
