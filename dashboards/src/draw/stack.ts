@@ -109,7 +109,8 @@ class Stack {
 
   private paintPairs(i: pair.Instant): void {
     const rows = rig.rows.filter((row): row is PairRow => row.kind === 'pair')
-    const epoch = `${this.epoch(i)} ${rig.dragging} ${rows.map((row) => this.pairKey(row, i)).join()}`
+    const ahead = `${i.forecast?.from_ms} ${i.whatIf?.from_ms}`
+    const epoch = `${this.epoch(i)} ${ahead} ${i.live} ${rig.dragging} ${rows.map((row) => this.pairKey(row, i)).join()}`
     if (epoch !== this.pairsEpoch || !i.live || rows.some((row) => this.outgrown(row))) {
       this.pairsEpoch = epoch
       this.paintWholePairs(rows, i)
@@ -165,7 +166,7 @@ class Stack {
       const alike = all.filter((other) => other.row.unit === row.unit).map((o) => o.need[1] - o.need[0])
       const span = this.span(`pairs ${row.unit}`).update(Math.max(...alike), rig.now)
       const frozen = rig.dragging
-      const key = `${this.epoch(i)} ${points.data.version} ${points.twinData.version} ${second(points.stale)}`
+      const key = `${this.epoch(i)} ${i.forecast?.from_ms} ${i.whatIf?.from_ms} ${i.live} ${points.data.version} ${points.twinData.version} ${second(points.stale)}`
       const main = this.slot(row, 'main')
       if (main) {
         const range = this.scale(`${row.id}#main`).update(low, high, span, main.height, rig.now, frozen)
@@ -202,8 +203,7 @@ class Stack {
   /** What every plot depends on besides its data: a row whose key stands still is not painted again. */
   private epoch(i: pair.Instant): string {
     const pixel = i.columnMs
-    const { forecast, whatIf } = i
-    return `${Math.round(i.playhead / pixel)} ${i.replay} ${i.cursor} ${i.eventTimes.length} ${this.events.at(-1)?.at} ${forecast?.from_ms} ${whatIf?.from_ms} ${themeVersion()}`
+    return `${Math.round(i.playhead / pixel)} ${i.replay} ${i.cursor} ${i.eventTimes.length} ${this.events.at(-1)?.at} ${themeVersion()}`
   }
 
   private slot(row: Row, part: Part): Slot | null {
