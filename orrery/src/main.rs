@@ -1,5 +1,6 @@
 //! The `orrery` binary: parse, load, wire, stop.
 
+mod aligner;
 mod cli;
 mod client;
 mod commands;

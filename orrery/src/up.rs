@@ -19,6 +19,7 @@ use orrery_rig::RigConfig;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
+use crate::aligner;
 use crate::cli::{Serve, Service, Up};
 use crate::config::Config;
 use crate::counted_bus::CountedBus;
@@ -249,10 +250,9 @@ async fn start_services(
             clock: Arc::clone(clock),
             handle: handle.clone(),
         };
-        tasks.rest.spawn(
-            "aligner",
-            orrery_aligner::run(config.aligner.clone(), deps, stop.clone()),
-        );
+        tasks
+            .rest
+            .spawn("aligner", aligner::keep(config.aligner.clone(), deps, stop.clone()));
         let routes = orrery_aligner::routes(handle.clone());
         front.metrics.push(metrics::aligner(routes.clone()));
         front.checks.push(metrics::aligner_check(handle));
@@ -351,7 +351,8 @@ async fn start_gateway(config: &Config, front: Front, shared: &Shared, tasks: &m
         bus: Arc::clone(&shared.bus),
         clock: Arc::clone(&shared.clock),
         services: front.mounts,
-        command_keys: vec![shared.control_key.public()],
+        // The runtime says its own, wherever it runs.
+        command_keys: Vec::new(),
         metrics: front.metrics,
         checks: front.checks,
         build: env!("CARGO_PKG_VERSION").to_owned(),

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use orrery_bus::SharedBus;
-use orrery_protocol::{AlignedBlock, BootId, Clock, MonoNanos, SealKey};
+use orrery_protocol::{AlignedBlock, BootId, Clock, MonoNanos, PublicKey, SealKey};
 
 use crate::graph::{ChannelRef, Condition, ControlChannel};
 use crate::handle::{GraphHandle, lock};
@@ -109,6 +109,11 @@ impl Control {
             bus,
             clock,
         }
+    }
+
+    /// What commands verify with.
+    pub fn public_key(&self) -> PublicKey {
+        self.key.public()
     }
 
     /// Takes up a block of measurements or acknowledgements.

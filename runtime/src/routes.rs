@@ -33,6 +33,7 @@ pub(crate) fn routes(runtime: Arc<Runtime>) -> Router {
         .route("/graphs/{id}/reset", post(reset))
         .route("/graphs/{id}/parameters", post(parameters))
         .route("/control", get(control))
+        .route("/control/keys", get(control_keys))
         .route("/control/lease", post(take_lease).delete(release_lease))
         .route("/control/review", post(review))
         .route("/control/send", post(send))
@@ -56,6 +57,7 @@ pub fn openapi() -> serde_json::Value {
         "/graphs/{id}/reset": path("post", "Start a new run from the measured values at the next tick; revives a graph that failed"),
         "/graphs/{id}/parameters": path("post", "Change tunable parameters at the next tick"),
         "/control": path("get", "What can be set, the interlocks and the lease"),
+        "/control/keys": path("get", "Public keys (Ed25519, hexadecimal) whose commands agents may carry out"),
         "/control/lease": { "post": path("post", "Take or renew control for 30 minutes")["post"], "delete": path("delete", "Release control")["delete"] },
         "/control/review": path("post", "What a change would do, and whether the interlocks allow it; valid for 30 s"),
         "/control/send": path("post", "Send a reviewed change after checking it again"),
@@ -266,6 +268,10 @@ async fn parameters(
 
 async fn control(State(runtime): State<Arc<Runtime>>) -> Result<Json<ControlView>, Refusal> {
     aside(move || runtime.control().view()).await.map(Json)
+}
+
+async fn control_keys(State(runtime): State<Arc<Runtime>>) -> Json<serde_json::Value> {
+    Json(json!({ "keys": [runtime.control().public_key()] }))
 }
 
 async fn take_lease(
