@@ -214,7 +214,7 @@ function pairLabels(s: Surface, row: PairRow, points: PairPoints, i: Instant, la
     const below = s.y(end - half) + 4
     const assumption = [`twin, ${i.forecast.assumption}`, 'twin']
     for (const text of assumption.slice(0, s.right - nowX > 110 ? 1 : 2).slice(-1)) {
-      add(RANK.series, [text], colours.twin, false, (w) => [above, below].map((y) => ({ x: s.right - w - 6, y })))
+      add(RANK.series, [text], colours.twin, false, (w) => [above, below, below + 20, below + 40, below + 60].map((y) => ({ x: s.right - w - 6, y })))
     }
     add(RANK.band, ['95 % band'], colours.twin, false, (w) => [below, above].map((y) => ({ x: s.right - w - 6, y })))
   }
@@ -252,6 +252,9 @@ function seriesLabels(s: Surface, points: PairPoints, nowX: number): Label[] {
     const w = valueNear(twin, time, within)
     if (m !== null) spots.push({ x, m: s.y(m), w: w === null ? NaN : s.y(w) })
   }
+  // A trace of a minute may lie between two spots: its end is one too.
+  const [end, other] = [measured.v.at(-1) ?? NaN, twin.v.at(-1) ?? NaN]
+  if (!Number.isNaN(end)) spots.push({ x: s.x(measured.t.at(-1) as number), m: s.y(end), w: s.y(other) })
   const twinFirst = [...spots].sort((a, b) => Math.abs(b.m - b.w) - Math.abs(a.m - a.w))
   const out: Label[] = []
   const made = marks.label(s, RANK.series, ['measured'], s.colours.ink, true, [])
@@ -264,7 +267,10 @@ function seriesLabels(s: Surface, points: PairPoints, nowX: number): Label[] {
 }
 
 function sides(x: number, y: number, w: number, side: 1 | -1): { x: number; y: number }[] {
-  return [10, 16, 24].map((gap) => ({ x: x - w / 2, y: side > 0 ? y + gap : y - gap - marks.LINE_HEIGHT }))
+  const at = (gap: number) => (side > 0 ? y + gap : y - gap - marks.LINE_HEIGHT)
+  const over = [10, 16, 24].map((gap) => ({ x: x - w / 2, y: at(gap) }))
+  // Beside a line too short or too steep to stand over.
+  return [...over, { x: x - w - 6, y: at(4) }, { x: x + 6, y: at(4) }]
 }
 
 /** The value drawn at `time`; null inside a gap. */
