@@ -246,6 +246,9 @@ pub struct Control {
     /// What to set, such as q1=58; or `off` for the safe value of every channel.
     #[arg(required = true, value_name = "CHANNEL=VALUE|off")]
     pub settings: Vec<String>,
+    /// Let the values hold for so many seconds; then the device goes to its safe values.
+    #[arg(long = "for", value_name = "SECONDS")]
+    pub hold_s: Option<f64>,
 }
 
 /// `orrery run`.
@@ -263,6 +266,9 @@ pub struct Run {
     /// Up to and without this time (RFC 3339).
     #[arg(long, value_name = "TIME")]
     pub to: String,
+    /// Repeat what the graph published then, from the log as it stood, and hold the two against each other.
+    #[arg(long)]
+    pub as_lived: bool,
     /// Print the digest alone.
     #[arg(long)]
     pub digest: bool,

@@ -297,7 +297,7 @@ impl Node for ModelNode {
 
     fn advance(&mut self, plan: &TickPlan) -> Result<Vec<f64>, NodeError> {
         let table = |knots: &Knots| InputTable {
-            mode: InputMode::Hold,
+            mode: if knots.linear { InputMode::Linear } else { InputMode::Hold },
             knots: knots.points.clone(),
         };
         self.run(&abi::Plan {

@@ -75,6 +75,9 @@ pub enum Refusal {
     /// Enough is being solved.
     #[error("Other models are being solved. Try again in a few seconds.")]
     Busy,
+    /// The work ended early: a defect.
+    #[error("The answer was not finished: {0}. Report this with the log.")]
+    Ended(String),
     /// The bus failed.
     #[error("The command is not known to be sent: {0}")]
     Bus(String),
@@ -110,6 +113,7 @@ impl Refusal {
             }
             Self::Solve(_) => (422, "model-failed", "The model failed"),
             Self::Busy => (503, "busy", "Busy"),
+            Self::Ended(_) => (500, "ended", "The answer was not finished"),
             Self::Bus(_) => (503, "bus", "The bus does not answer"),
             Self::Randomness(_) => (500, "randomness", "No randomness"),
         };

@@ -1,4 +1,5 @@
 //! Whatever a module does, the host gets a value back.
+#![allow(clippy::unwrap_used)] // Helpers of tests; a failed unwrap is a failed test.
 
 #[path = "support/hostile.rs"]
 mod hostile;
