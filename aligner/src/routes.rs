@@ -301,7 +301,8 @@ async fn body(
 ) -> Answer<Response> {
     let mut state = Some((renderer, source));
     let first = piece(&mut state, &schema).await?;
-    let rest = stream::unfold(Some((state, schema)), |held| async move {
+    // Fused: what compresses an answer asks once more after its end.
+    let rest = futures_util::StreamExt::fuse(stream::unfold(Some((state, schema)), |held| async move {
         let (mut state, schema) = held?;
         match piece(&mut state, &schema).await {
             Ok(Some(bytes)) => Some((Ok(bytes), Some((state, schema)))),
@@ -312,7 +313,7 @@ async fn body(
                 Some((Err(std::io::Error::other(error.to_string())), None))
             }
         }
-    });
+    }));
     let first = stream::iter(first.map(Ok::<Bytes, Infallible>));
     let all = futures_util::StreamExt::chain(
         futures_util::StreamExt::map(first, |piece| piece.map_err(std::io::Error::other)),

@@ -11,7 +11,7 @@ export function launch() {
 }
 
 /** A page on the demo; `page.complaints` collects errors and requests to any other host. */
-export async function open(browser, url, { size = 'desktop', theme = 'light', scale = 1, motion = 'no-preference' } = {}) {
+export async function open(browser, url, { size = 'desktop', theme = 'light', scale = 1, motion = 'no-preference', prepare = async () => {} } = {}) {
   const context = await browser.newContext({
     viewport: SIZES[size],
     colorScheme: theme,
@@ -21,6 +21,7 @@ export async function open(browser, url, { size = 'desktop', theme = 'light', sc
   })
   const page = await context.newPage()
   page.complaints = []
+  await prepare(page)
   const { host } = new URL(url)
   page.on('pageerror', (error) => page.complaints.push(`error: ${error.message}`))
   page.on('console', (message) => {

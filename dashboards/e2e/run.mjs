@@ -177,6 +177,121 @@ try {
     await until('heaters off', async () => (await text(page, '.channel .reads')) === '0 %' || text(page, '.channel .reads'), 20_000)
   })
 
+  await check('refuses in words what may not be sent', async () => {
+    const heaters = () => text(page, '.heaters')
+    const field = page.getByLabel(/^Q1 set-point in/)
+    await field.fill('95')
+    await field.press('Enter')
+    assert.match(await heaters(), /Not staged\. Q1 takes 0 to 80 %, not 95\./)
+    assert.equal(await field.getAttribute('aria-invalid'), 'true')
+    await axe(page, 'with a refused field')
+    await field.fill('warm')
+    await field.press('Enter')
+    assert.match(await heaters(), /“warm” is no number/)
+    for (const name of ['Q1', 'Q2']) {
+      const each = page.getByLabel(new RegExp(`^${name} set-point in`))
+      await each.fill('80')
+      await each.press('Enter')
+    }
+    await page.getByRole('button', { name: 'Review change' }).click()
+    await until('not allowed, and why', async () => /An interlock would not hold: .*60 °C.*Nothing was sent\./.test(await heaters()) || heaters())
+    assert.ok(await page.getByRole('button', { name: 'Not allowed' }).isDisabled())
+    await axe(page, 'with a refused change')
+    await page.keyboard.press('Escape')
+    await until('discarded', async () => !/would not hold/.test(await heaters()) || heaters())
+  })
+
+  await check('shows what is proved and proves it again', async () => {
+    await page.locator('button.proof').click()
+    const proof = () => text(page, 'section.proved')
+    await until('the log', async () => /Root hash [0-9a-f ]{64,}.*Complete to \d\d:\d\d:\d\d UTC/.test(await proof()) || proof())
+    await page.getByRole('button', { name: 'Verify here' }).click()
+    await until('verified', async () => /\d+ records hashed here give the root of the checkpoint, and its signature holds/.test(await proof()) || proof())
+    assert.match(await proof(), /orrery provenance verify/)
+    assert.ok(await page.getByRole('button', { name: 'Heaters off' }).isVisible(), 'the proof hides Heaters off')
+    await axe(page, 'with the proof')
+    await page.keyboard.press('Escape')
+    assert.equal(await page.locator('section.proved').count(), 0)
+  })
+
+  await check('says of a device what it counted, and of its clock how sure it is', async () => {
+    await page.locator('section[aria-label=Devices] button', { hasText: 'power-meter' }).click()
+    const list = () => text(page, '.more')
+    assert.match(await list(), /Drift [+−][\d.]+ ±[\d.]+ ppm.*Clock read by .*Readings taken \d+.*Envelopes accepted \d+/)
+    await axe(page, 'with a device open')
+    await page.locator('section[aria-label=Devices] button', { hasText: 'power-meter' }).click()
+  })
+
+  await check('tells devices apart that are silent, disconnected, stale or ended', async () => {
+    const states = {
+      'tclab-01': { state: 'silent', agent_counters: { connected: '1', disconnects: '1' } },
+      'power-meter': { state: 'silent' },
+      'chamber-ctl': { state: 'stale' },
+      'room-sensor': { state: 'ended', last_sample: null, clock: null, rate: { observed_hz: null, nominal_hz: 0.2 } },
+    }
+    const prepare = (other) =>
+      other.routeWebSocket(/\/api\/v1\/live/, (socket) => {
+        const upstream = socket.connectToServer()
+        upstream.onMessage((message) => {
+          const parsed = JSON.parse(message)
+          if (parsed.type === 'devices') parsed.devices = parsed.devices.map((device) => ({ ...device, ...states[device.device_id] }))
+          socket.send(JSON.stringify(parsed))
+        })
+      })
+    const other = await open(browser, url, { prepare })
+    try {
+      const devices = () => other.locator('section[aria-label=Devices]').innerText().then((all) => all.replace(/\s+/g, ' '))
+      await until('disconnected', async () => /disconnected no sample for .*, its agent cannot reach it/.test(await devices()) || devices())
+      assert.match(await devices(), /silent no sample for .*, its agent answers/)
+      assert.match(await devices(), /stale no sample for/)
+      assert.match(await devices(), /ended no sample yet/)
+      await axe(other, 'with devices gone')
+      assert.deepEqual(other.complaints, [])
+    } finally {
+      await other.context().close()
+    }
+  })
+
+  await check('falls back to server-sent events', async () => {
+    const prepare = (other) =>
+      other.addInitScript(() => {
+        window.WebSocket = class {
+          constructor() {
+            throw new Error('no WebSocket here')
+          }
+        }
+      })
+    const other = await open(browser, url, { prepare })
+    try {
+      await until('the transport named', async () => /Live, event stream/.test(await text(other, '.state')) || text(other, '.state'))
+      const id = await other.locator('.row.pair [data-row]').first().getAttribute('data-row')
+      const before = await hash(other, id)
+      await until('another picture', async () => (await hash(other, id)) !== before)
+      await until('glass to glass', async () => /\d ms/.test(await text(other, '.glass')) || text(other, '.glass'))
+      await until('devices, forecast and proof', async () => /In 90 s/.test(await text(other, '.row.pair')) && /Proved/.test(await text(other, '.proof')))
+      await other.waitForTimeout(4_000)
+      assert.equal(await other.locator('.page').getAttribute('data-link'), 'open')
+      assert.doesNotMatch(await other.locator('.row.pair .plots').first().getAttribute('aria-label'), /stale/)
+      assert.deepEqual(other.complaints, [])
+    } finally {
+      await other.context().close()
+    }
+  })
+
+  await check('reaches everything by Tab alone', async () => {
+    const missed = await page.evaluate(() => {
+      const able = 'button:not(:disabled), input:not(:disabled), select, a[href], [tabindex="0"]'
+      window.wanted = [...document.querySelectorAll(able)].filter((node) => node.checkVisibility() && node.getBoundingClientRect().width > 0)
+      document.activeElement?.blur()
+      return window.wanted.length
+    })
+    for (let k = 0; k < missed + 3; k++) {
+      await page.keyboard.press('Tab')
+      await page.evaluate(() => (window.wanted = window.wanted.filter((node) => node !== document.activeElement && node.isConnected)))
+    }
+    assert.deepEqual(await page.evaluate(() => window.wanted.map((node) => node.outerHTML.slice(0, 100))), [])
+  })
+
   for (const theme of ['light', 'dark']) {
     for (const size of ['desktop', 'tablet', 'phone']) {
       await check(`is accessible and fits, ${size}, ${theme}`, async () => {
@@ -186,12 +301,22 @@ try {
           await axe(other, `${size} ${theme}`)
           await noSidewaysScroll(other, `${size} ${theme}`)
           if (size === 'phone') {
-            for (const tab of ['Devices', 'Heaters']) {
+            for (const tab of ['Devices', 'Heaters', 'Table']) {
               await other.getByRole('button', { name: tab, exact: true }).click()
               await axe(other, `phone ${tab} ${theme}`)
               await noSidewaysScroll(other, `phone ${tab}`)
             }
+            await until('a table', async () => (await other.locator('section.table tbody tr').count()) > 20)
+            await other.getByLabel('Of').selectOption({ label: 'Supply power' })
+            await until('another table', async () => /Supply/.test(await text(other, 'section.table h2')))
+            await other.getByRole('button', { name: 'Close the table' }).click()
+            assert.ok(await other.locator('.charts').isVisible(), 'back at the charts')
+            await other.locator('button.proof').click()
+            await until('the proof', async () => (await other.locator('section.proved').count()) === 1)
+            await axe(other, `phone proof ${theme}`)
+            await other.locator('button.proof').click()
           }
+          assert.deepEqual(await other.evaluate(() => document.getAnimations().map((move) => move.animationName ?? move.transitionProperty)), [], 'moves in spite of reduced motion')
           assert.deepEqual(other.complaints, [])
         } finally {
           await other.context().close()

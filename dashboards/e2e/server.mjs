@@ -2,7 +2,8 @@
 import { spawn } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
+import { inFront } from './front.mjs'
 
 const START_MS = 90_000
 const STOP_MS = 10_000
@@ -56,11 +57,12 @@ export class Server {
   }
 }
 
-/** The running instance of ORRERY_URL, or one started from ORRERY_BIN. */
+/** The running instance of ORRERY_URL, or one started from ORRERY_BIN; with ORRERY_DIST its page comes from that folder. */
 export async function connect() {
-  const { ORRERY_URL, ORRERY_BIN } = process.env
-  if (ORRERY_URL) return { url: ORRERY_URL, server: null }
+  const { ORRERY_URL, ORRERY_BIN, ORRERY_DIST } = process.env
+  const page = (url) => (ORRERY_DIST ? inFront(url, resolve(ORRERY_DIST)) : url)
+  if (ORRERY_URL) return { url: await page(ORRERY_URL), server: null }
   if (!ORRERY_BIN) throw new Error('Set ORRERY_BIN to the orrery binary, or ORRERY_URL to the URL that a running orrery up printed.')
   const server = new Server(ORRERY_BIN)
-  return { url: await server.start(), server }
+  return { url: await page(await server.start()), server }
 }

@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, header};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use orrery_protocol::{DeviceId, Principal, Problem, PublicKey};
+use orrery_protocol::{DeviceId, Principal, Problem, PublicKey, Role};
 use serde_json::{Map, Value, json};
 use tower::ServiceExt;
 
@@ -52,6 +52,25 @@ impl Inside {
         self.call(Method::GET, principal, path, Body::empty())
             .await
             .map(|(_, answer)| answer)
+    }
+
+    /// The keys whose commands agents may carry out, as the runtime says, in this process or apart.
+    pub async fn command_keys(&self) -> Vec<PublicKey> {
+        let gateway = Principal {
+            name: "gateway".to_owned(),
+            role: Role::Operator,
+        };
+        match self.get(&gateway, "/control/keys").await {
+            Ok(answer) => answer
+                .get("keys")
+                .and_then(|keys| serde_json::from_value(keys.clone()).ok())
+                .unwrap_or_default(),
+            Err(InsideError::NoRoute(_)) => Vec::new(),
+            Err(error) => {
+                tracing::warn!(%error, "an agent is enrolled that will refuse commands: the runtime does not say its key");
+                Vec::new()
+            }
+        }
     }
 
     /// Enrols a device's key with the aligner.

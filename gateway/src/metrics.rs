@@ -11,6 +11,8 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use futures_util::future::{BoxFuture, join_all};
+use tokio::time::timeout;
 
 use crate::app::Shared;
 
@@ -74,8 +76,11 @@ impl Metric {
     }
 }
 
-/// Reports a service's metrics; called at every scrape.
-pub type MetricSource = Box<dyn Fn() -> Vec<Metric> + Send + Sync>;
+/// Reports a service's metrics; asked at every scrape. One that does not answer within a second is left out.
+pub type MetricSource = Box<dyn Fn() -> BoxFuture<'static, Vec<Metric>> + Send + Sync>;
+
+/// How long a scrape waits for the services, all together.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A metric may have so many label sets; what is beyond is left out and counted.
 const MAX_SERIES: usize = 200;
@@ -183,9 +188,8 @@ impl Metrics {
 #[utoipa::path(get, path = "/metrics", tag = "gateway", responses((status = 200, content_type = "text/plain", body = String)))]
 pub async fn metrics(State(app): State<Shared>) -> Response {
     let mut found = own(&app);
-    for source in &app.metric_sources {
-        found.extend(source());
-    }
+    let asked = join_all(app.metric_sources.iter().map(|source| timeout(PATIENCE, source())));
+    found.extend(asked.await.into_iter().flatten().flatten());
     let mut text = render(found);
     app.metrics.render_requests(&mut text);
     (

@@ -1,12 +1,15 @@
 //! The `orrery` binary: parse, load, wire, stop.
 
+mod aligner;
 mod cli;
 mod client;
 mod commands;
 mod config;
+mod counted_bus;
 mod demo;
 mod error;
 mod folder;
+mod metrics;
 mod tasks;
 mod up;
 
@@ -41,7 +44,8 @@ fn main() -> ExitCode {
     }
 }
 
-const DEFAULT_FILTER: &str = "warn,orrery=info,opcua_core=off,opcua_client=off,opcua_crypto=off,opcua_server=off";
+const DEFAULT_FILTER: &str = "warn,orrery=info,opcua_core=off,opcua_client=off,opcua_crypto=off,opcua_server=off,\
+                              rumqttd::server::broker=off";
 
 async fn dispatch(command: &Command) -> Result<(), Failure> {
     match command {
@@ -64,7 +68,8 @@ async fn dispatch(command: &Command) -> Result<(), Failure> {
 }
 
 /// `RUST_LOG`, or our own information and others' warnings. The OPC UA library reports each missing certificate as an
-/// error, also where no security is asked for; connectors report what matters themselves.
+/// error, also where no security is asked for, and the demo's broker reports each connection that only looks whether it
+/// answers; connectors report what matters themselves.
 fn log_to_stderr() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();

@@ -10,19 +10,23 @@ use std::time::Duration;
 use axum::Router;
 use clap::ValueEnum;
 use orrery_bus::{BusUrl, SharedBus};
+use orrery_edge_agent::Status as AgentStatus;
 use orrery_edge_agent::clock::SystemClock;
 use orrery_edge_agent::config::Config as AgentConfig;
-use orrery_gateway::{Bound, Mount};
+use orrery_gateway::{Bound, Check, MetricSource, Mount};
 use orrery_protocol::{Clock, Digest, Record, RecordKind, SealKey, Subject, leap, topics};
 use orrery_rig::RigConfig;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
+use crate::aligner;
 use crate::cli::{Serve, Service, Up};
 use crate::config::Config;
+use crate::counted_bus::CountedBus;
 use crate::demo;
 use crate::error::{Exit, Failure};
 use crate::folder::{Endpoint, Folder, private_dir};
+use crate::metrics;
 use crate::tasks::Tasks;
 
 /// How long the aligner may take to open its store before the agent starts.
@@ -115,13 +119,16 @@ async fn start(
     tasks: &mut Tasks,
 ) -> Result<Bound, Failure> {
     let shared = Shared::open(config, folder, clock).await?;
-    let mut mounts = start_services(config, &shared, wanted, folder, tasks).await?;
+    let mut front = start_services(config, &shared, wanted, folder, tasks).await?;
+    if !agent.devices.is_empty() {
+        front.metrics.push(metrics::edge(Arc::clone(&shared.agent)));
+    }
     for (service, name, url) in config.apart.places() {
         if !wanted.contains(&service) {
-            mounts.push(elsewhere(config, service, name, url)?);
+            front.mounts.push(elsewhere(config, service, name, url)?);
         }
     }
-    let bound = start_gateway(config, mounts, &shared, tasks).await?;
+    let bound = start_gateway(config, front, &shared, tasks).await?;
     start_agent(agent, &shared, tasks).await?;
     Ok(bound)
 }
@@ -137,7 +144,7 @@ async fn start_apart(
 ) -> Result<String, Failure> {
     let secret = config.apart.secret()?;
     let shared = Shared::open(config, folder, clock).await?;
-    let mounts = start_services(config, &shared, wanted, folder, tasks).await?;
+    let mounts = start_services(config, &shared, wanted, folder, tasks).await?.mounts;
     start_agent(agent, &shared, tasks).await?;
     let mut routes = Router::new();
     for mount in mounts {
@@ -166,6 +173,8 @@ async fn start_apart(
 /// What the services of one process share.
 struct Shared {
     bus: SharedBus,
+    counted: Arc<CountedBus>,
+    agent: Arc<AgentStatus>,
     clock: Arc<dyn Clock>,
     control_key: SealKey,
     aligner: orrery_aligner::Handle,
@@ -175,17 +184,28 @@ impl Shared {
     async fn open(config: &Config, folder: &Folder, clock: &Arc<dyn Clock>) -> Result<Self, Failure> {
         let bus_folder = folder.path("bus");
         private_dir(&bus_folder)?;
-        let bus = orrery_bus::open(&config.bus.url, &bus_folder, &config.bus_settings(), Arc::clone(clock)).await;
-        let bus = bus.map_err(|error| Failure::new(Exit::Unreachable, error.to_string()))?;
+        let counted = CountedBus::open(&config.bus.url, &bus_folder, &config.bus_settings(), Arc::clone(clock)).await;
+        let counted = counted.map_err(|error| Failure::new(Exit::Unreachable, error.to_string()))?;
+        let bus: SharedBus = Arc::clone(&counted) as SharedBus;
         record_configuration(config, &bus, &**clock).await?;
         let control_key = folder.key("control")?;
         Ok(Self {
             bus,
+            counted,
+            agent: AgentStatus::new(),
             clock: Arc::clone(clock),
             control_key,
             aligner: orrery_aligner::Handle::new(),
         })
     }
+}
+
+/// What the gateway puts in front of the services of this process.
+#[derive(Default)]
+struct Front {
+    mounts: Vec<Mount>,
+    metrics: Vec<MetricSource>,
+    checks: Vec<Check>,
 }
 
 async fn start_services(
@@ -194,10 +214,12 @@ async fn start_services(
     wanted: &BTreeSet<Service>,
     folder: &Folder,
     tasks: &mut Tasks,
-) -> Result<Vec<Mount>, Failure> {
+) -> Result<Front, Failure> {
     let stop = tasks.rest.stop();
     let (bus, clock) = (&shared.bus, &shared.clock);
-    let mut mounts = Vec::new();
+    let mut front = Front::default();
+    front.metrics.push(metrics::bus(Arc::clone(&shared.counted)));
+    front.checks.push(metrics::bus_check(Arc::clone(&shared.counted)));
     if wanted.contains(&Service::Provenance) {
         let log = orrery_provenance::Config {
             folder: folder.path("provenance"),
@@ -214,7 +236,8 @@ async fn start_services(
         tasks
             .rest
             .spawn("provenance log", orrery_provenance::run(log, deps, stop.clone()));
-        mounts.push(local(
+        front.metrics.push(metrics::provenance(handle.clone()));
+        front.mounts.push(local(
             "provenance",
             orrery_provenance::routes(handle),
             orrery_provenance::openapi(),
@@ -227,15 +250,13 @@ async fn start_services(
             clock: Arc::clone(clock),
             handle: handle.clone(),
         };
-        tasks.rest.spawn(
-            "aligner",
-            orrery_aligner::run(config.aligner.clone(), deps, stop.clone()),
-        );
-        mounts.push(local(
-            "aligner",
-            orrery_aligner::routes(handle),
-            orrery_aligner::openapi(),
-        )?);
+        tasks
+            .rest
+            .spawn("aligner", aligner::keep(config.aligner.clone(), deps, stop.clone()));
+        let routes = orrery_aligner::routes(handle.clone());
+        front.metrics.push(metrics::aligner(routes.clone()));
+        front.checks.push(metrics::aligner_check(handle));
+        front.mounts.push(local("aligner", routes, orrery_aligner::openapi())?);
     }
     if wanted.contains(&Service::Runtime) {
         let control_key = shared.control_key.clone();
@@ -245,10 +266,13 @@ async fn start_services(
             control_key,
         };
         let runtime = orrery_runtime::Runtime::open(config.runtime.clone(), deps).map_err(Failure::from_error)?;
-        mounts.push(local("runtime", runtime.routes(), orrery_runtime::openapi())?);
+        front.metrics.push(metrics::runtime(Arc::clone(&runtime)));
+        front
+            .mounts
+            .push(local("runtime", runtime.routes(), orrery_runtime::openapi())?);
         tasks.rest.spawn("runtime", runtime.run(stop));
     }
-    Ok(mounts)
+    Ok(front)
 }
 
 fn local(service: &'static str, routes: Router, openapi: impl serde::Serialize) -> Result<Mount, Failure> {
@@ -275,7 +299,7 @@ fn elsewhere(config: &Config, service: Service, name: &'static str, url: &str) -
             serde_json::to_value(orrery_aligner::openapi()),
         ),
         Service::Runtime => (
-            &["/graphs", "/control"][..],
+            &["/graphs", "/control", "/models/solve", "/models/gradient"][..],
             serde_json::to_value(orrery_runtime::openapi()),
         ),
         Service::Provenance => (&["/provenance"][..], serde_json::to_value(orrery_provenance::openapi())),
@@ -310,7 +334,10 @@ async fn start_agent(agent: AgentConfig, shared: &Shared, tasks: &mut Tasks) -> 
         enrolled.map_err(Failure::from_error)?;
     }
     let issuers = vec![shared.control_key.public()];
-    let deps = orrery_edge_agent::Deps::with_bus(&agent, Arc::clone(&shared.bus), Arc::clone(&shared.clock), issuers);
+    let deps = orrery_edge_agent::Deps {
+        status: Arc::clone(&shared.agent),
+        ..orrery_edge_agent::Deps::with_bus(&agent, Arc::clone(&shared.bus), Arc::clone(&shared.clock), issuers)
+    };
     let stop = tasks.intake.stop();
     tasks
         .intake
@@ -318,27 +345,29 @@ async fn start_agent(agent: AgentConfig, shared: &Shared, tasks: &mut Tasks) -> 
     Ok(())
 }
 
-async fn start_gateway(
-    config: &Config,
-    services: Vec<Mount>,
-    shared: &Shared,
-    tasks: &mut Tasks,
-) -> Result<Bound, Failure> {
+async fn start_gateway(config: &Config, front: Front, shared: &Shared, tasks: &mut Tasks) -> Result<Bound, Failure> {
     let (bound_sender, bound) = oneshot::channel();
     let deps = orrery_gateway::Deps {
         bus: Arc::clone(&shared.bus),
         clock: Arc::clone(&shared.clock),
-        services,
-        command_keys: vec![shared.control_key.public()],
-        metrics: Vec::new(),
-        checks: Vec::new(),
+        services: front.mounts,
+        // The runtime says its own, wherever it runs.
+        command_keys: Vec::new(),
+        metrics: front.metrics,
+        checks: front.checks,
         build: env!("CARGO_PKG_VERSION").to_owned(),
         bound: Some(bound_sender),
     };
     let (ended_sender, ended) = oneshot::channel();
     let gateway = orrery_gateway::run(config.gateway.clone(), deps, tasks.rest.stop());
     tasks.rest.spawn("gateway", async move {
-        let result = gateway.await.map_err(|error| error.to_string());
+        let result = gateway.await.map_err(|error| {
+            let exit = match error {
+                orrery_gateway::Error::PortInUse { .. } => Exit::Conflict,
+                _ => Exit::Failure,
+            };
+            Failure::new(exit, error.to_string())
+        });
         if let Err(error) = &result {
             let _ = ended_sender.send(error.clone());
         }
@@ -346,9 +375,9 @@ async fn start_gateway(
     });
     match bound.await {
         Ok(bound) => Ok(bound),
-        Err(_) => Err(Failure::from_error(
-            ended.await.unwrap_or_else(|_| "the gateway did not start".to_owned()),
-        )),
+        Err(_) => Err(ended
+            .await
+            .unwrap_or_else(|_| Failure::from_error("the gateway did not start"))),
     }
 }
 

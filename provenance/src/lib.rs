@@ -5,10 +5,11 @@
 //! [`verify_dir`] checks a folder offline. [`run`] and [`routes`] are the service: it takes what is published on
 //! `orrery.provenance` into the log and answers over HTTP.
 //!
-//! This crate does not know what the statements mean.
+//! Of the statements this crate knows their kind, their time and whom they name, not what they mean.
 
 mod config;
 mod error;
+mod index;
 mod log;
 pub mod note;
 mod routes;
@@ -18,7 +19,8 @@ mod verify;
 
 pub use config::Config;
 pub use error::{Error, LogError};
+pub use index::ModelEntry;
 pub use log::{Entry, Log};
 pub use routes::{openapi, routes};
-pub use service::{Deps, Handle, State, Status, run};
+pub use service::{Deps, Handle, Moment, State, Status, run};
 pub use verify::{Mismatch, Report, verify_dir};

@@ -11,14 +11,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use orrery_protocol::Problem;
+use orrery_protocol::{Problem, TaiNanos};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::log::tiles::TileName;
 use crate::service::{Handle, State};
 use crate::tree::Hash;
-use crate::{Entry, LogError};
+use crate::{Entry, LogError, ModelEntry};
 
 const DEFAULT_LIMIT: u64 = 100;
 const MAX_LIMIT: u64 = 1_000;
@@ -36,18 +36,27 @@ pub fn openapi() -> serde_json::Value {
         let responses = serde_json::json!({ "200": { "description": "the answer" } });
         serde_json::json!({ "get": { "tags": ["provenance"], "summary": summary, "parameters": parameters, "responses": responses } })
     };
-    serde_json::json!({ "paths": {
+    let mut paths = serde_json::json!({ "paths": {
         "/provenance/checkpoint": get("The latest signed checkpoint (C2SP tlog-checkpoint)", &[]),
         "/provenance/proof": get("An inclusion proof of one record (RFC 6962)", &["index"]),
         "/provenance/consistency": get("A consistency proof between two sizes (RFC 6962)", &["from", "to"]),
         "/provenance/entries": get("Records as they were hashed", &["from", "limit"]),
         "/provenance/status": get("Size, root, and until when the log knows everything", &[]),
-    } })
+    } });
+    paths["paths"]["/provenance"] = serde_json::json!({ "get": {
+        "tags": ["provenance"],
+        "summary": "What the log had at an instant: size, root and models; whether it can be relied on",
+        "parameters": [{ "name": "at", "in": "query", "description": "RFC 3339; now when left out",
+            "schema": { "type": "string", "format": "date-time" } }],
+        "responses": { "200": { "description": "the answer" }, "503": { "description": "the entries are still being read" } },
+    } });
+    paths
 }
 
 /// The routes of the service, to be mounted under `/api/v1`.
 pub fn routes(handle: Handle) -> Router {
     Router::new()
+        .route("/provenance", get(moment))
         .route("/provenance/status", get(status))
         .route("/provenance/checkpoint", get(checkpoint))
         .route("/provenance/proof", get(proof))
@@ -55,6 +64,73 @@ pub fn routes(handle: Handle) -> Router {
         .route("/provenance/entries", get(entries))
         .route("/provenance/tile/{*path}", get(tile))
         .with_state(handle)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MomentQuery {
+    at: Option<String>,
+}
+
+#[derive(Serialize)]
+struct MomentBody {
+    at: Option<String>,
+    size: String,
+    root: String,
+    models: Vec<ModelEntry>,
+    head: Head,
+    state: State,
+    why: Option<String>,
+    until: Option<String>,
+    verified: Option<String>,
+    origin: String,
+    key: String,
+}
+
+/// The whole log as it stands.
+#[derive(Serialize)]
+struct Head {
+    size: String,
+    root: String,
+}
+
+async fn moment(FromState(handle): FromState<Handle>, query: Asked<MomentQuery>) -> Result<Response, Refusal> {
+    let Query(MomentQuery { at }) = query.map_err(bad_query)?;
+    let at = at.as_deref().map(TaiNanos::parse_rfc3339).transpose();
+    let at = at.map_err(|error| Refusal(Problem::new(400, "bad-query", "Not a time", format!("at: {error}"))))?;
+    // Nothing asked is everything there is.
+    let asked = at.unwrap_or(TaiNanos(i64::MAX));
+    let read = handle.clone();
+    let moment = tokio::task::spawn_blocking(move || read.moment(asked)).await;
+    let moment = moment.map_err(|_| Refusal::broken("reading the log failed"))??;
+    let status = handle.status();
+    let moment = moment.ok_or_else(|| match status.state {
+        State::Mismatch => Refusal::broken(status.why.as_deref().unwrap_or("run `orrery provenance verify`")),
+        _ => Refusal(Problem::new(
+            503,
+            "log-being-read",
+            "The log is being read",
+            "its entries are checked first; ask again in a moment",
+        )),
+    })?;
+    let log = handle.log();
+    let key = log.verifier_key();
+    Ok(json(&MomentBody {
+        at: at.map(TaiNanos::to_rfc3339),
+        size: moment.size.to_string(),
+        root: hex::encode(moment.root),
+        models: moment.models,
+        head: Head {
+            size: log.size().to_string(),
+            root: hex::encode(log.root()),
+        },
+        state: status.state,
+        why: status.why,
+        until: status.until.map(TaiNanos::to_rfc3339),
+        verified: status.verified.map(TaiNanos::to_rfc3339),
+        origin: key.name.clone(),
+        key: key.to_string(),
+    }))
 }
 
 #[derive(Serialize)]

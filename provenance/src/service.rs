@@ -9,7 +9,12 @@ use orrery_protocol::{Clock, Record, SealKey, TaiNanos, topics};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use crate::index::{Index, ModelEntry};
+use crate::tree::Hash;
 use crate::{Config, Error, Log, LogError, Report, verify_dir};
+
+/// Entries that are read at once for the index.
+const INDEX_BATCH: u64 = 4_096;
 
 /// What the service works with.
 pub struct Deps {
@@ -29,6 +34,7 @@ pub struct Handle {
 
 struct Shared {
     log: RwLock<Log>,
+    index: RwLock<Index>,
     status: RwLock<Status>,
 }
 
@@ -43,6 +49,19 @@ pub struct Status {
     pub refused: u64,
     /// What does not agree, when the state is [`State::Mismatch`].
     pub why: Option<String>,
+    /// When every entry was last hashed again and held against the checkpoint; `None` until that ended.
+    pub verified: Option<TaiNanos>,
+}
+
+/// What the log had at an instant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moment {
+    /// How many entries.
+    pub size: u64,
+    /// The root over them.
+    pub root: Hash,
+    /// The last model of each graph.
+    pub models: Vec<ModelEntry>,
 }
 
 /// The state of the log.
@@ -71,10 +90,12 @@ impl Handle {
             until: None,
             refused: 0,
             why: None,
+            verified: None,
         };
         Ok(Self {
             shared: Arc::new(Shared {
                 log: RwLock::new(log),
+                index: RwLock::default(),
                 status: RwLock::new(status),
             }),
         })
@@ -94,6 +115,37 @@ impl Handle {
             .clone()
     }
 
+    /// What the log had at an instant; `None` while its entries are not indexed yet, just after a start.
+    ///
+    /// # Errors
+    /// [`LogError::Outside`] when the log is shorter than its index, which is a defect.
+    pub fn moment(&self, at: TaiNanos) -> Result<Option<Moment>, LogError> {
+        let log = self.log();
+        let index = self.shared.index.read().unwrap_or_else(PoisonError::into_inner);
+        if index.len() < log.size() {
+            return Ok(None);
+        }
+        let size = index.size_at(at);
+        Ok(Some(Moment {
+            size,
+            root: log.root_at(size)?,
+            models: index.models_at(size),
+        }))
+    }
+
+    /// Reads the entries that are not indexed yet. Blocks.
+    fn catch_up_index(&self) -> Result<(), LogError> {
+        loop {
+            let next = (self.shared.index.read().unwrap_or_else(PoisonError::into_inner)).len();
+            let entries = self.log().entries(next, INDEX_BATCH)?;
+            if entries.is_empty() {
+                return Ok(());
+            }
+            let mut index = self.shared.index.write().unwrap_or_else(PoisonError::into_inner);
+            entries.iter().for_each(|entry| index.push(&entry.bytes));
+        }
+    }
+
     fn update(&self, change: impl FnOnce(&mut Status)) {
         change(&mut self.shared.status.write().unwrap_or_else(PoisonError::into_inner));
     }
@@ -104,6 +156,10 @@ impl Handle {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .append_from(entries, source, consumed)
+            .inspect(|_| {
+                let mut index = self.shared.index.write().unwrap_or_else(PoisonError::into_inner);
+                entries.iter().for_each(|entry| index.push(entry));
+            })
     }
 }
 
@@ -115,7 +171,7 @@ impl Handle {
 pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Result<(), Error> {
     let Deps { bus, clock, handle } = deps;
     tokio::select! {
-        checked = check(&handle) => if !checked? {
+        checked = check(&handle, &*clock) => if !checked? {
             shutdown.cancelled().await;
             return Ok(());
         },
@@ -140,7 +196,7 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
 }
 
 /// Checks every entry; false when the log does not verify.
-async fn check(handle: &Handle) -> Result<bool, Error> {
+async fn check(handle: &Handle, clock: &dyn Clock) -> Result<bool, Error> {
     let checked = handle.clone();
     let found = blocking(move || {
         let (dir, key, damage) = {
@@ -157,6 +213,10 @@ async fn check(handle: &Handle) -> Result<bool, Error> {
         }
     });
     let Some(why) = found.await? else {
+        let indexed = handle.clone();
+        blocking(move || indexed.catch_up_index()).await?;
+        let now = clock.wall();
+        handle.update(|status| status.verified = Some(now));
         return Ok(true);
     };
     tracing::error!(

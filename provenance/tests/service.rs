@@ -196,6 +196,17 @@ async fn the_routes_show_the_log() {
     assert_eq!(status["state"], "proved");
     assert_eq!(status["until"], TaiNanos(1_800_000_000_000_000_000).to_rfc3339());
     assert_eq!(status["root"], hex::encode(handle.log().root()));
+    let moment = json(handle, "/provenance?at=2027-01-15T08:00:00Z").await;
+    assert_eq!((&moment["size"], &moment["head"]["size"]), (&"5".into(), &"5".into()));
+    assert_eq!(moment["root"], hex::encode(handle.log().root()));
+    assert_eq!(moment["verified"], TaiNanos(1_800_000_000_000_000_000).to_rfc3339());
+    let before = json(handle, "/provenance?at=2020-01-01T00:00:00Z").await;
+    assert_eq!(
+        (&before["size"], before["models"].as_array().unwrap().len()),
+        (&"0".into(), 0)
+    );
+    assert_eq!(before["head"], moment["head"]);
+    assert_eq!(json(handle, "/provenance").await["root"], moment["root"]);
     let (_, note) = get(handle, "/provenance/checkpoint").await;
     assert_eq!(note, handle.log().checkpoint().as_bytes());
     let proof = json(handle, "/provenance/proof?index=3").await;
@@ -219,6 +230,7 @@ async fn the_routes_show_the_log() {
         ("/provenance/consistency?from=4&to=2", StatusCode::NOT_FOUND),
         ("/provenance/tile/0/000", StatusCode::NOT_FOUND),
         ("/provenance/proof?index=x", StatusCode::BAD_REQUEST),
+        ("/provenance?at=yesterday", StatusCode::BAD_REQUEST),
     ] {
         let (status, body) = get(handle, path).await;
         assert_eq!(status, expected, "{path}");

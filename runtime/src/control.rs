@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use orrery_bus::SharedBus;
-use orrery_protocol::{AlignedBlock, BootId, Clock, MonoNanos, SealKey};
+use orrery_protocol::{AlignedBlock, BootId, Clock, MonoNanos, PublicKey, SealKey};
 
 use crate::graph::{ChannelRef, Condition, ControlChannel};
 use crate::handle::{GraphHandle, lock};
@@ -26,6 +26,8 @@ const LEASE: Duration = Duration::from_secs(30 * 60);
 const REVIEW: Duration = Duration::from_secs(30);
 const PREDICT_S: u32 = 90;
 const MOST_REVIEWS: usize = 64;
+/// A week.
+const MOST_HOLD_S: f64 = 604_800.0;
 /// The stream name on which agents acknowledge.
 const ACKS: &str = "acks";
 
@@ -107,6 +109,11 @@ impl Control {
             bus,
             clock,
         }
+    }
+
+    /// What commands verify with.
+    pub fn public_key(&self) -> PublicKey {
+        self.key.public()
     }
 
     /// Takes up a block of measurements or acknowledgements.
@@ -259,6 +266,7 @@ impl Control {
                 device: control.device.clone(),
                 channel: control.channel.clone(),
                 value: control.off,
+                hold_s: None,
             })
             .collect();
         self.issue(changes, who, None, &[]).await
@@ -278,6 +286,16 @@ impl Control {
                     .map(|(_, known)| format!("{}/{}", known.device, known.channel))
                     .collect(),
             })?;
+            if let Some(hold_s) = change
+                .hold_s
+                .filter(|hold_s| !(*hold_s > 0.0 && *hold_s <= MOST_HOLD_S))
+            {
+                return Err(Refusal::Range(format!(
+                    "hold_s of {}/{} is {hold_s}; choose more than 0, up to {MOST_HOLD_S}, or leave it out to hold the \
+                     value until it is changed.",
+                    change.device, change.channel
+                )));
+            }
             if !seen.insert((change.device.clone(), change.channel.clone())) {
                 return Err(Refusal::Twice(format!("{}/{}", change.device, change.channel)));
             }
@@ -286,6 +304,7 @@ impl Control {
                 channel: change.channel.clone(),
                 from: readings.get(&control.readback).map(|reading| reading.value),
                 to: change.value,
+                hold_s: change.hold_s,
             })
         };
         changes.iter().map(reviewed).collect()

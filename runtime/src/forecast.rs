@@ -73,12 +73,7 @@ pub fn look_ahead<N: Node>(
         first_tick: 0,
         ticks: steps,
         tick_nanos: STEP_NANOS,
-        inputs: inputs
-            .iter()
-            .map(|value| Knots {
-                points: vec![(0, *value)],
-            })
-            .collect(),
+        inputs: inputs.iter().map(|value| Knots::held(0, *value)).collect(),
     })?;
     let names: Vec<&str> = set
         .iter()

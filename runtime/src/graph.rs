@@ -86,11 +86,13 @@ pub struct InputBinding {
 }
 
 /// What an input does between two samples.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// The last sample holds.
     Hold,
+    /// The straight line between samples; a tick then also waits for the sample after its end.
+    Interpolate,
 }
 
 /// A number with its unit.
@@ -451,6 +453,13 @@ mod tests {
             error.contains("tik_ms") && error.contains("did you mean `tick_ms`?"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn an_unknown_mode_names_those_there_are() {
+        let text = TWIN.replacen("mode = \"hold\"", "mode = \"spline\"", 1);
+        let error = Graph::parse(&text, "twin.toml").unwrap_err().to_string();
+        assert!(error.contains("`spline`") && error.contains("`interpolate`"), "{error}");
     }
 
     #[test]

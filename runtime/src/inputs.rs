@@ -45,6 +45,8 @@ pub struct StreamState {
     pub last_time: Option<TaiNanos>,
     /// The value of each bound channel that holds now.
     pub values: Vec<Option<f64>>,
+    /// When each of them was measured: where a line to the next one starts.
+    pub measured: Vec<Option<TaiNanos>>,
     /// Not waited for until it is complete again.
     pub waived: bool,
     /// Rows that came below the watermark or behind a row already used.
@@ -60,6 +62,7 @@ impl StreamState {
             last: None,
             last_time: None,
             values: vec![None; channels],
+            measured: vec![None; channels],
             waived: false,
             late: 0,
             pending: VecDeque::new(),
@@ -119,6 +122,21 @@ impl StreamState {
         None
     }
 
+    /// Whether every row before `end` is in, and of each interpolated channel also the first value from `end` on.
+    pub(crate) fn is_complete_before(&self, end: TaiNanos, interpolated: &[bool]) -> bool {
+        let is_in = self.watermark.is_some_and(|watermark| watermark >= end);
+        let has_next = |(channel, wanted): (usize, &bool)| !wanted || self.next_value(channel, end).is_some();
+        is_in && interpolated.iter().enumerate().all(has_next)
+    }
+
+    /// The first value of a channel from `from` on, once nothing can come before it any more.
+    pub(crate) fn next_value(&self, channel: usize, from: TaiNanos) -> Option<(TaiNanos, f64)> {
+        let first = self.pending.partition_point(|row| row.id.time < from);
+        let final_rows = (self.pending.range(first..)).take_while(|row| Some(row.id.time) < self.watermark);
+        let mut values = final_rows.filter_map(|row| Some((row.id.time, row.values[channel]?)));
+        values.next()
+    }
+
     pub(crate) fn has_row_before(&self, end: TaiNanos) -> bool {
         self.pending.front().is_some_and(|row| row.id.time < end)
     }
@@ -150,8 +168,10 @@ impl StreamState {
         let Some(row) = self.pending.pop_front() else {
             return;
         };
-        for (held, value) in self.values.iter_mut().zip(&row.values) {
-            *held = value.or(*held);
+        for ((held, measured), value) in self.values.iter_mut().zip(&mut self.measured).zip(&row.values) {
+            if value.is_some() {
+                (*held, *measured) = (*value, Some(row.id.time));
+            }
         }
         self.last_time = Some(row.id.time);
         self.last = Some(row.id);
@@ -160,6 +180,7 @@ impl StreamState {
     /// Forgets the values that hold, so that a new run starts from new rows.
     pub(crate) fn forget(&mut self) {
         self.values.fill(None);
+        self.measured.fill(None);
         self.last_time = None;
     }
 }

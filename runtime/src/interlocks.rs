@@ -6,7 +6,7 @@ use orrery_protocol::TaiNanos;
 use serde::Serialize;
 
 use crate::forecast::Forecast;
-use crate::graph::{Condition, Graph, Interlock};
+use crate::graph::{ChannelRef, Condition, Graph, Interlock};
 use crate::readings::Readings;
 use crate::units;
 
@@ -23,9 +23,27 @@ pub struct Report {
     pub margin: String,
     /// What was read, in the interlock's unit; none when there is no reading.
     pub reading: Option<f64>,
+    /// What the channels must stay within, for the line on a chart; none where the condition is not on a value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Limit>,
+    /// The channels that are held to it, `device/stream.channel`.
+    pub channels: Vec<ChannelRef>,
     /// Why it does not hold; none when it does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// What a value must stay within.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Limit {
+    /// Not below this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min: Option<f64>,
+    /// Not above this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<f64>,
+    /// The unit (UCUM).
+    pub unit: String,
 }
 
 /// What interlocks are judged by.
@@ -70,17 +88,51 @@ pub fn range(control: &crate::graph::ControlChannel, value: f64) -> Report {
         ok: inside,
         margin,
         reading: value.is_finite().then_some(value),
+        limit: Some(Limit {
+            min: Some(control.low),
+            max: Some(control.high),
+            unit: control.unit.clone(),
+        }),
+        channels: vec![control.readback.clone()],
         reason,
     }
 }
 
+/// The limit of an interlock and the channels it is on; a prediction's are the twin's own.
+fn limited(graph: &Graph, condition: &Condition) -> (Option<Limit>, Vec<ChannelRef>) {
+    let below = |limit: f64, unit: &str| {
+        Some(Limit {
+            min: None,
+            max: Some(limit),
+            unit: unit.to_owned(),
+        })
+    };
+    match condition {
+        Condition::Below { channels, limit, unit } => (below(*limit, unit), channels.clone()),
+        Condition::ForecastBelow {
+            outputs, limit, unit, ..
+        } => {
+            let stream = graph.output_stream();
+            let channel = |output: &String| ChannelRef {
+                stream: stream.clone(),
+                channel: output.clone(),
+            };
+            (below(*limit, unit), outputs.iter().map(channel).collect())
+        }
+        Condition::Answers { .. } => (None, Vec::new()),
+    }
+}
+
 fn judge(graph: &Graph, interlock: &Interlock, evidence: &Evidence<'_>) -> Report {
+    let (limit, channels) = limited(graph, &interlock.condition);
     let report = |ok, margin, reading, reason| Report {
         id: interlock.id.clone(),
         text: interlock.text.clone(),
         ok,
         margin,
         reading,
+        limit: limit.clone(),
+        channels: channels.clone(),
         reason,
     };
     let unknown = |why: String| report(false, "no reading".to_owned(), None, Some(why));

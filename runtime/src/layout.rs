@@ -4,7 +4,7 @@ use orrery_lang::Meta;
 use orrery_protocol::{Digest, StreamId};
 
 use crate::error::GraphError;
-use crate::graph::{ChannelRef, Graph, Uncertainty, nearest};
+use crate::graph::{ChannelRef, Graph, Mode, Uncertainty, nearest};
 use crate::units::Conversion;
 
 /// What progress needs to know of a graph, with nothing left to look up or to go wrong.
@@ -43,6 +43,8 @@ pub struct StreamLayout {
     pub channels: Vec<String>,
     /// Which of them a run cannot start without.
     pub required: Vec<bool>,
+    /// Which of them a tick needs the sample after its end of, for the line to it.
+    pub interpolated: Vec<bool>,
 }
 
 /// A bound model input.
@@ -58,6 +60,8 @@ pub struct InputLayout {
     pub conversion: Conversion,
     /// In the model's unit.
     pub default: Option<f64>,
+    /// The line between samples, rather than the last one held.
+    pub linear: bool,
 }
 
 /// A state that starts from a measurement.
@@ -141,6 +145,7 @@ fn stream_layouts(graph: &Graph) -> Vec<StreamLayout> {
         max_wait_nanos: millis(binding.max_wait_ms),
         channels: Vec::new(),
         required: Vec::new(),
+        interpolated: Vec::new(),
     };
     graph.streams.iter().map(layout).collect()
 }
@@ -175,12 +180,15 @@ impl Binder<'_> {
             let conversion = self.conversion(&key, &binding.unit, &var.unit)?;
             let (stream, channel) = self.channel(&binding.stream, &binding.channel, binding.default.is_none());
             let default = binding.default.map(|value| conversion.apply(value));
+            let linear = binding.mode == Mode::Interpolate;
+            self.streams[stream].interpolated[channel] |= linear;
             inputs.push(InputLayout {
                 name: var.name.clone(),
                 stream,
                 channel,
                 conversion,
                 default,
+                linear,
             });
         }
         Ok(inputs)
@@ -281,6 +289,7 @@ impl Binder<'_> {
             .unwrap_or_else(|| {
                 layout.channels.push(channel.to_owned());
                 layout.required.push(false);
+                layout.interpolated.push(false);
                 layout.channels.len() - 1
             });
         layout.required[at] |= required;

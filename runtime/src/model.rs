@@ -23,9 +23,15 @@ pub fn model_check(path: &Path) -> Result<Result<Compiled, Vec<Diagnostic>>, Gra
         path: path.to_owned(),
         source,
     })?;
-    Ok(orrery_lang::compile(
-        &source,
-        &path.display().to_string(),
-        &Options::default(),
-    ))
+    // The module carries the name for its messages: without the folder, so that one model is one digest everywhere.
+    let name = path
+        .file_name()
+        .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let compiled = orrery_lang::compile(&source, &name, &Options::default());
+    Ok(compiled.map_err(|mut diagnostics| {
+        for diagnostic in &mut diagnostics {
+            diagnostic.file = path.display().to_string();
+        }
+        diagnostics
+    }))
 }

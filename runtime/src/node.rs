@@ -15,6 +15,36 @@ use crate::error::NodeError;
 pub struct Knots {
     /// (nanoseconds on the plan's time axis, value), ascending; the first is at or before the plan's start.
     pub points: Vec<(i64, f64)>,
+    /// Straight lines between the points, and the last holds; otherwise each point holds until the next.
+    pub linear: bool,
+}
+
+impl Knots {
+    /// One value throughout.
+    pub fn held(at_nanos: i64, value: f64) -> Self {
+        Self {
+            points: vec![(at_nanos, value)],
+            linear: false,
+        }
+    }
+
+    /// Adds a point; of two at one instant the later one counts.
+    pub fn push(&mut self, at_nanos: i64, value: f64) {
+        self.points.pop_if(|(last, _)| *last == at_nanos);
+        self.points.push((at_nanos, value));
+    }
+
+    /// The value at an instant. The order of the arithmetic is part of what a replay repeats.
+    pub fn value_at(&self, at_nanos: i64) -> f64 {
+        let after = self.points.partition_point(|(at, _)| *at <= at_nanos);
+        let Some((t0, v0)) = after.checked_sub(1).map(|before| self.points[before]) else {
+            return self.points.first().map_or(f64::NAN, |(_, value)| *value);
+        };
+        match self.points.get(after) {
+            Some((t1, v1)) if self.linear => v0 + (v1 - v0) * ((at_nanos - t0) as f64 / (t1 - t0) as f64),
+            _ => v0,
+        }
+    }
 }
 
 /// A stretch of whole ticks: tick `k` covers `[k·tick, (k+1)·tick)` of the time axis, which is TAI for a live run.

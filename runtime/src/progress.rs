@@ -14,7 +14,7 @@ use orrery_protocol::{StreamId, TaiNanos};
 
 use crate::error::NodeError;
 use crate::inputs::{Row, StreamState};
-use crate::layout::Layout;
+use crate::layout::{Layout, StreamLayout};
 use crate::node::Node;
 use crate::trace::{Decision, TickTrace};
 
@@ -59,7 +59,7 @@ impl<N: Node> Progress<N> {
                 .streams
                 .iter()
                 .zip(&layout.streams)
-                .all(|(state, layout)| state.values.len() == layout.channels.len())
+                .all(|(state, layout)| [state.values.len(), state.measured.len()] == [layout.channels.len(); 2])
             && state.run.is_some() == node_state.is_some();
         if !fits {
             return Err(NodeError::State("it has other streams".to_owned()));
@@ -108,7 +108,11 @@ impl<N: Node> Progress<N> {
             return Ok(None);
         };
         let at = TaiNanos(self.state.tick * self.layout.tick_nanos);
-        let inputs = self.held_inputs(at.0).iter().map(|knots| knots.points[0].1).collect();
+        let inputs = self
+            .inputs_from(at.0)
+            .iter()
+            .map(|knots| knots.value_at(at.0))
+            .collect();
         Ok(Some(Vantage {
             at,
             origin_nanos: run.first_tick * self.layout.tick_nanos,
@@ -119,9 +123,36 @@ impl<N: Node> Progress<N> {
         }))
     }
 
-    /// Asks something of the run; it applies at the next tick.
+    /// Asks something of the run; it applies at the next tick. What is asked again replaces what was asked before.
     pub fn request(&mut self, event: Event) {
+        self.state.events.retain(|asked| !asked.is_replaced_by(&event));
         self.state.events.push(event);
+    }
+
+    /// Gives the run up after its node failed; [`Progress::with_node`] has to follow before the next tick.
+    pub fn give_up(&mut self) {
+        self.state.run = None;
+        self.state.tick = self.state.tick.saturating_add(1);
+    }
+
+    /// Between runs, passes over what has happened by now: its rows hold, and no tick covers them.
+    pub fn pass_over(&mut self) {
+        // Other streams may run ahead by their delay. A watermark at the start of time says nothing.
+        let reached = |(layout, state): (&StreamLayout, &StreamState)| {
+            let watermark = state.watermark.filter(|_| layout.gating)?;
+            (watermark.0 > i64::MIN / 2).then_some(watermark.0)
+        };
+        let streams = self.layout.streams.iter().zip(&self.state.streams);
+        if let Some(newest) = streams.filter_map(reached).max() {
+            self.state.tick = self.state.tick.max(newest.div_euclid(self.layout.tick_nanos));
+            self.take_rows_until(self.state.tick * self.layout.tick_nanos, None);
+        }
+    }
+
+    /// The same progress between runs with another node.
+    #[must_use]
+    pub fn with_node(self, node: N) -> Self {
+        Self { node, ..self }
     }
 
     /// Stops waiting for a stream until it is complete again.
@@ -190,15 +221,17 @@ impl<N: Node> Progress<N> {
         }
     }
 
-    /// A tick before the first decided one did not run the first time either: there, the run had ended.
+    /// A tick before the first decided one did not run the first time either: there, the run had ended in silence, or
+    /// had failed and was reset. After a silence a run starts from new rows alone, after a reset from all there are.
     fn skip_to_script(&mut self) {
-        let Some((&first, _)) = self.state.script.first_key_value() else {
+        let Some((&first, decision)) = self.state.script.first_key_value() else {
             return;
         };
         if first > self.state.tick {
-            if self.state.run.is_some() {
+            if self.state.run.is_some() && decision.after_silence {
                 self.end_run(first);
             }
+            self.state.run = None;
             self.state.tick = first;
         }
     }
@@ -226,10 +259,9 @@ impl<N: Node> Progress<N> {
     }
 
     fn is_closed(&self, index: usize, tick: i64) -> bool {
-        let need = (tick + 1) * self.layout.tick_nanos - self.layout.streams[index].delay_nanos;
-        self.state.streams[index]
-            .watermark
-            .is_some_and(|watermark| watermark.0 >= need)
+        let layout = &self.layout.streams[index];
+        let end = TaiNanos((tick + 1) * self.layout.tick_nanos - layout.delay_nanos);
+        self.state.streams[index].is_complete_before(end, &layout.interpolated)
     }
 
     fn is_ready(&self, tick: i64) -> bool {

@@ -1,4 +1,4 @@
-//! The runtime's HTTP routes: graphs, looks ahead, control. Mounted by the gateway under `/api/v1`.
+//! The runtime's HTTP routes: graphs, looks ahead, control, models. Mounted by the gateway under `/api/v1`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +26,7 @@ const DEFAULT_HORIZON_S: u32 = 90;
 
 /// The routes, relative to `/api/v1`.
 pub(crate) fn routes(runtime: Arc<Runtime>) -> Router {
+    let solver = crate::solver::routes(runtime.engine_kind());
     Router::new()
         .route("/graphs", get(graphs))
         .route("/graphs/{id}/forecast", get(forecast))
@@ -33,6 +34,7 @@ pub(crate) fn routes(runtime: Arc<Runtime>) -> Router {
         .route("/graphs/{id}/reset", post(reset))
         .route("/graphs/{id}/parameters", post(parameters))
         .route("/control", get(control))
+        .route("/control/keys", get(control_keys))
         .route("/control/lease", post(take_lease).delete(release_lease))
         .route("/control/review", post(review))
         .route("/control/send", post(send))
@@ -40,6 +42,7 @@ pub(crate) fn routes(runtime: Arc<Runtime>) -> Router {
         .route("/control/off", post(off))
         .route("/control/commands/{id}", get(command))
         .with_state(runtime)
+        .merge(solver)
 }
 
 /// The OpenAPI paths of these routes, relative to `/api/v1`.
@@ -49,20 +52,25 @@ pub fn openapi() -> serde_json::Value {
         "200": { "description": "done", "content": { "application/json": {} } },
         "4XX": { "description": "refused, with the reason", "content": { "application/problem+json": {} } } } } })
     };
-    json!({ "paths": {
+    let mut paths = json!({
         "/graphs": path("get", "Graphs with their model, bindings, state and counters"),
         "/graphs/{id}/forecast": path("get", "The model run ahead with its inputs held"),
         "/graphs/{id}/what-if": path("post", "The model run ahead with some inputs changed"),
-        "/graphs/{id}/reset": path("post", "Start a new run from the measured values at the next tick"),
+        "/graphs/{id}/reset": path("post", "Start a new run from the measured values at the next tick; revives a graph that failed"),
         "/graphs/{id}/parameters": path("post", "Change tunable parameters at the next tick"),
         "/control": path("get", "What can be set, the interlocks and the lease"),
+        "/control/keys": path("get", "Public keys (Ed25519, hexadecimal) whose commands agents may carry out"),
         "/control/lease": { "post": path("post", "Take or renew control for 30 minutes")["post"], "delete": path("delete", "Release control")["delete"] },
         "/control/review": path("post", "What a change would do, and whether the interlocks allow it; valid for 30 s"),
         "/control/send": path("post", "Send a reviewed change after checking it again"),
         "/control/set": path("post", "Check and send one change"),
         "/control/off": path("post", "Send every channel its off value; nothing stands in the way"),
         "/control/commands/{id}": path("get", "What became of a command"),
-    } })
+    });
+    if let (Some(paths), serde_json::Value::Object(solver)) = (paths.as_object_mut(), crate::solver::openapi()) {
+        paths.extend(solver);
+    }
+    json!({ "paths": paths })
 }
 
 #[derive(Serialize)]
@@ -116,7 +124,7 @@ fn view(graph: &GraphHandle, runtime: &Runtime) -> GraphView {
         Activity::Waiting(reason) => ("waiting", Some(reason)),
         Activity::Failed(reason) => ("failed", Some(reason)),
     };
-    let input = |(name, binding): (&String, &crate::graph::InputBinding)| json!({ "name": name, "stream": binding.stream, "channel": binding.channel, "unit": binding.unit, "mode": "hold" });
+    let input = |(name, binding): (&String, &crate::graph::InputBinding)| json!({ "name": name, "stream": binding.stream, "channel": binding.channel, "unit": binding.unit, "mode": binding.mode });
     let stream = file.output_stream();
     let output = |(name, binding): (&String, &crate::graph::OutputBinding)| json!({ "name": name, "channel": format!("{stream}.{name}"), "from": binding.from, "unit": binding.unit, "title": binding.title });
     let pair = |(name, binding): (&String, &crate::graph::OutputBinding)| {
@@ -198,7 +206,6 @@ async fn what_if(
         .map(Json)
 }
 
-/// A look runs the model, so it leaves the executor to others.
 async fn look(
     runtime: &Arc<Runtime>,
     id: &str,
@@ -216,11 +223,13 @@ async fn look(
         return Err(Refusal::Range(format!("{name} is {value}; give a number.")));
     }
     let clock = Arc::clone(runtime.clock());
-    let work = tokio::task::spawn_blocking(move || graph.look(&set, horizon_s, clock.as_ref()));
-    match work.await {
-        Ok(answer) => Ok(answer?),
-        Err(error) => Err(Refusal::Body(format!("the look ahead ended early: {error}"))),
-    }
+    Ok(aside(move || graph.look(&set, horizon_s, clock.as_ref())).await??)
+}
+
+/// Runs what may run a model off the executor's threads.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+    let ended = tokio::task::spawn_blocking(work).await;
+    ended.map_err(|error| Refusal::Ended(error.to_string()))
 }
 
 async fn reset(
@@ -263,8 +272,12 @@ async fn parameters(
     Ok(StatusCode::ACCEPTED)
 }
 
-async fn control(State(runtime): State<Arc<Runtime>>) -> Json<ControlView> {
-    Json(runtime.control().view())
+async fn control(State(runtime): State<Arc<Runtime>>) -> Result<Json<ControlView>, Refusal> {
+    aside(move || runtime.control().view()).await.map(Json)
+}
+
+async fn control_keys(State(runtime): State<Arc<Runtime>>) -> Json<serde_json::Value> {
+    Json(json!({ "keys": [runtime.control().public_key()] }))
 }
 
 async fn take_lease(
@@ -297,7 +310,9 @@ async fn review(
 ) -> Result<Json<Review>, Refusal> {
     operator(&who)?;
     let Changes { changes } = parse(&body)?;
-    runtime.control().review(changes, &who.name).map(Json)
+    aside(move || runtime.control().review(changes, &who.name))
+        .await?
+        .map(Json)
 }
 
 #[derive(Deserialize)]

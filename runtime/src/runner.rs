@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::ModelNode;
 use crate::error::{Error, NodeError};
 use crate::handle::{Activity, GraphHandle};
-use crate::progress::{Blocked, Progress};
+use crate::progress::{Blocked, Event, Progress};
 use crate::replay::push_block;
 use crate::snapshot::{Snapshot, set_aside};
 use crate::trace::{TickTrace, TraceWriter, decision_of};
@@ -41,13 +41,51 @@ struct Turn {
     ticks_since_save: u64,
 }
 
+/// How a visit to the worker thread ended.
+enum Advanced {
+    /// The ticks that were ready ran.
+    On(Turn),
+    /// The model failed at a tick.
+    Failed(Turn),
+    /// The worker panicked, and the state went with it.
+    Lost,
+}
+
 impl Runner {
-    /// Runs the graph until shutdown or until its model fails.
-    ///
-    /// # Errors
-    /// [`Error`] when bus or snapshot folder fail for good.
-    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let Some(mut turn) = self.resume(&shutdown).await? else {
+    /// Runs the graph until shutdown. One that fails says so in its state and waits for a reset.
+    pub async fn run(self, shutdown: CancellationToken) {
+        loop {
+            match self.run_from_snapshot(&shutdown).await {
+                Ok(()) if shutdown.is_cancelled() => return,
+                Ok(()) => {}
+                Err(error) => self.graph.set_activity(Activity::Failed(error.to_string())),
+            }
+            self.graph.set_vantage(None);
+            if !self.is_reset(&shutdown).await {
+                return;
+            }
+        }
+    }
+
+    /// Waits for a reset; false at shutdown. What else was asked stays asked.
+    async fn is_reset(&self, shutdown: &CancellationToken) -> bool {
+        let mut kept = Vec::new();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return false,
+                () = self.graph.requested.notified() => kept.extend(self.graph.take_requests()),
+            }
+            if kept.contains(&Event::Reset) {
+                kept.retain(|event| *event != Event::Reset);
+                kept.into_iter().for_each(|event| self.graph.request(event));
+                return true;
+            }
+        }
+    }
+
+    /// Goes on from the snapshot until shutdown, or until there is no state left to go on from.
+    async fn run_from_snapshot(&self, shutdown: &CancellationToken) -> Result<(), Error> {
+        let Some(mut turn) = self.resume(shutdown).await? else {
             return Ok(());
         };
         let positions = turn
@@ -67,9 +105,13 @@ impl Runner {
         let writer = TraceWriter::new(&self.graph.file.graph, &self.graph.layout);
         self.announce(&writer).await?;
         loop {
-            turn = match self.advance(turn, &writer, &shutdown).await? {
-                Some(turn) => turn,
-                None => return Ok(()),
+            turn = match self.advance(turn, &writer, shutdown).await? {
+                Advanced::On(turn) => turn,
+                Advanced::Failed(turn) => match self.revive(turn, log.as_mut(), shutdown).await? {
+                    Some(turn) => turn,
+                    None => return Ok(()),
+                },
+                Advanced::Lost => return Ok(()),
             };
             if shutdown.is_cancelled() {
                 return self.save(&mut turn).await;
@@ -122,35 +164,72 @@ impl Runner {
         }
     }
 
-    /// Runs every tick that is ready, publishes the rows, saves when due. `None` when the graph failed.
+    /// Waits for a reset after the model failed, hearing the log all the while, so that the new run starts from what is
+    /// measured then. The failed tick and those passed over stay without a trace. `None` at shutdown: the last snapshot
+    /// stays as it is, and a restart meets the same log and says the same.
+    async fn revive(
+        &self,
+        mut turn: Turn,
+        log: &mut dyn Subscription,
+        shutdown: &CancellationToken,
+    ) -> Result<Option<Turn>, Error> {
+        turn.progress.give_up();
+        loop {
+            turn.progress.pass_over();
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(None),
+                batch = log.next() => self.take(&mut turn, batch?),
+                () = self.graph.requested.notified() => {
+                    let events = self.graph.take_requests();
+                    let reset = events.contains(&Event::Reset);
+                    events.into_iter().for_each(|event| turn.progress.request(event));
+                    if reset {
+                        break;
+                    }
+                }
+            }
+        }
+        // A failed instance is in no defined state.
+        let node = match self.graph.model.node(self.graph.file.graph.limits) {
+            Ok(node) => node,
+            Err(error) => {
+                self.graph.set_activity(Activity::Failed(error.to_string()));
+                return Ok(None);
+            }
+        };
+        turn.progress = turn.progress.with_node(node);
+        turn.waiting = None;
+        self.graph.set_activity(Activity::Waiting("reset".to_owned()));
+        Ok(Some(turn))
+    }
+
+    /// Runs every tick that is ready, publishes the rows, saves when due.
     async fn advance(
         &self,
         mut turn: Turn,
         writer: &TraceWriter,
         shutdown: &CancellationToken,
-    ) -> Result<Option<Turn>, Error> {
+    ) -> Result<Advanced, Error> {
         loop {
             let Some((back, ticks, failure)) = compute(turn.progress).await else {
                 self.graph.set_activity(Activity::Failed(
                     "its worker thread panicked; this is a defect, report it with the log".to_owned(),
                 ));
-                self.graph.set_vantage(None);
-                return Ok(None);
+                return Ok(Advanced::Lost);
             };
             turn.progress = back;
             self.publish(&ticks, writer, shutdown).await?;
             self.account(&mut turn, &ticks, failure.is_none());
             if let Some(error) = failure {
-                // The last snapshot stays as it is: a restart meets the same log and says the same.
                 self.graph.set_activity(Activity::Failed(error.to_string()));
                 self.graph.set_vantage(None);
-                return Ok(None);
+                return Ok(Advanced::Failed(turn));
             }
             if self.clock.monotonic().since(turn.saved_at) >= self.snapshot_every {
                 self.save(&mut turn).await?;
             }
             if ticks.len() < BATCH_TICKS || shutdown.is_cancelled() {
-                return Ok(Some(turn));
+                return Ok(Advanced::On(turn));
             }
         }
     }

@@ -12,12 +12,12 @@ use orrery_protocol::{AlignedBlock, Clock, Record, RecordKind, SealKey, Subject,
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, EngineKind};
 use crate::control::{Control, ControlParts};
 use crate::engine::Engine;
 use crate::error::{Error, GraphError};
 use crate::graph::GraphFile;
-use crate::handle::{Activity, GraphHandle};
+use crate::handle::GraphHandle;
 use crate::model::compile_file;
 use crate::runner::Runner;
 use crate::snapshot::write_durably;
@@ -120,6 +120,8 @@ impl Runtime {
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) -> Result<(), Error> {
         self.record_models().await?;
         let mut tasks = JoinSet::new();
+        // Graphs stop too when control can no longer hear: running on alone would look well and not be.
+        let stop = shutdown.child_token();
         for graph in &self.graphs {
             let runner = Runner {
                 graph: Arc::clone(graph),
@@ -128,14 +130,10 @@ impl Runtime {
                 snapshot_path: self.config.data.join(format!("{}.snapshot", graph.id())),
                 snapshot_every: Duration::from_millis(self.config.snapshot_every_ms),
             };
-            let (graph, shutdown) = (Arc::clone(graph), shutdown.clone());
-            tasks.spawn(async move {
-                if let Err(error) = runner.run(shutdown).await {
-                    graph.set_activity(Activity::Failed(error.to_string()));
-                }
-            });
+            tasks.spawn(runner.run(stop.clone()));
         }
         let heard = self.listen(&shutdown).await;
+        stop.cancel();
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {
                 tracing::error!(%error, "a graph's task ended early; a restart goes on from its snapshot");
@@ -164,7 +162,12 @@ impl Runtime {
         &self.control
     }
 
-    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+    pub(crate) fn engine_kind(&self) -> EngineKind {
+        self.config.engine
+    }
+
+    /// The time that graphs and control go by.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
     }
 

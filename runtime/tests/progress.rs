@@ -1,4 +1,5 @@
 //! Progress is a pure function of the log: what may vary between two runs changes no byte of the trace.
+#![allow(clippy::unwrap_used)] // Helpers of tests; a failed unwrap is a failed test.
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The service over a real journal: traces, a crash, the same bytes again, control.
+#![allow(clippy::unwrap_used)] // Helpers of tests; a failed unwrap is a failed test.
 
 mod support;
 
@@ -224,6 +225,135 @@ async fn a_graph_that_does_not_load_says_why_and_the_others_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_fails_stops_its_own_graph_names_the_equation_and_revives_on_a_reset() {
+    let bench = Bench::new().await;
+    // Defined until the heater steps from 20 to 60 %, three seconds in.
+    let broken = MODEL
+        .replace("g * q", "g * sqrt(q * (30 - q))")
+        .replace("Plate", "Broken");
+    std::fs::write(bench.path("broken.mo"), broken).unwrap();
+    let graph = GRAPH.replace("\"twin\"", "\"broken\"").replace("plate.mo", "broken.mo");
+    std::fs::write(bench.path("broken.toml"), graph).unwrap();
+    let mut blocks = log(50);
+    bench.publish(&blocks).await;
+    let runtime = bench.open(&["broken.toml", "twin.toml"]);
+    let shutdown = CancellationToken::new();
+    let mut running = tokio::task::JoinSet::from_iter([runtime.clone().run(shutdown.clone())]);
+    let until = async |wanted: &dyn Fn(&serde_json::Value) -> bool| {
+        let mut graphs = serde_json::Value::Null;
+        for _ in 0..400 {
+            graphs = call(&runtime, "GET", "/graphs", "").await.1["graphs"].take();
+            if wanted(&graphs) {
+                return graphs;
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        panic!("not within 10 s: {graphs}");
+    };
+    let graphs = until(&|graphs| graphs[0]["state"] == "failed" && graphs[1]["statistics"]["ticks"] == "49").await;
+    assert_eq!(graphs[1]["state"], "running");
+    let reason = graphs[0]["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("broken.mo:9") && reason.contains("not finite"),
+        "{reason}"
+    );
+    assert_ne!(graphs[0]["statistics"]["ticks"], "0", "earlier ticks stay valid");
+
+    // The heater goes back, and the graph stays as it is until somebody resets it.
+    let later: Vec<Sample> = (50..80)
+        .map(|n| Sample {
+            at: T0 + n * 100_000_000 + 5_000_000,
+            values: vec![26.0, 20.0],
+        })
+        .collect();
+    let end = T0 + 80 * 100_000_000;
+    let mut more = vec![block(&air(), &AIR, &[], 0, end)];
+    more.push(block(&board(), &BOARD, &later[..20], 50, T0 + 70 * 100_000_000));
+    bench.publish(&more).await;
+    blocks.extend(more);
+    until(&|graphs| graphs[1]["statistics"]["ticks"] == "69").await;
+    assert_eq!(
+        call(&runtime, "GET", "/graphs", "").await.1["graphs"][0]["state"],
+        "failed"
+    );
+    let (status, _) = call(&runtime, "POST", "/graphs/broken/reset", "").await;
+    assert_eq!(status, StatusCode::ACCEPTED);
+    let last = block(&board(), &BOARD, &later[20..], 70, end);
+    bench.publish(std::slice::from_ref(&last)).await;
+    blocks.push(last);
+    until(&|graphs| graphs[0]["state"] == "running" && graphs[0]["statistics"]["runs"] == "2").await;
+    until(&|graphs| graphs[1]["statistics"]["ticks"] == "79").await;
+    shutdown.cancel();
+    running.join_next().await.unwrap().unwrap().unwrap();
+
+    // A replay that is given the trace passes over what failed and gives the same bytes.
+    let published: Vec<Vec<u8>> = (bench.traces().await.into_iter())
+        .filter(|bytes| AlignedBlock::decode(bytes).unwrap().stream.device().as_str() == "broken")
+        .collect();
+    let file = GraphFile::read(&bench.path("broken.toml")).unwrap();
+    let engine = Engine::new(EngineKind::Cranelift).unwrap();
+    let model = engine
+        .load(&orrery_runtime::compile_file(&file.model_path).unwrap())
+        .unwrap();
+    assert!(
+        replay_graph(&file, &model, blocks.clone(), []).is_err(),
+        "afresh it fails again"
+    );
+    let given: Vec<AlignedBlock> = published
+        .iter()
+        .map(|bytes| AlignedBlock::decode(bytes).unwrap())
+        .collect();
+    let replayed = replay_graph(&file, &model, blocks, given).unwrap();
+    let again: Vec<Vec<u8>> = replayed.blocks.iter().map(|block| block.encode().unwrap()).collect();
+    assert_eq!(again, published);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interpolated_input_is_the_line_between_its_samples() {
+    let bench = Bench::new().await;
+    // The integral of a ramp, sampled every 300 ms, is exact on a line and late by half a sample on steps.
+    let model =
+        "model Sum\n  input Real u;\n  output Real x(start = 0, fixed = true);\nequation\n  der(x) = u;\nend Sum;\n";
+    std::fs::write(bench.path("sum.mo"), model).unwrap();
+    let graph = r#"
+id = "sum"
+title = "Sum"
+model = "sum.mo"
+tick_ms = 100
+[streams."rig/board"]
+gating = true
+max_wait_ms = 1000
+[inputs]
+u = { stream = "rig/board", channel = "u", unit = "1", mode = "interpolate" }
+[outputs.x]
+from = "x"
+unit = "s"
+uncertainty = { start = 0.1, live = 0.5, settle_s = 10.0, held_per_sqrt_s = 0.2 }
+"#;
+    std::fs::write(bench.path("sum.toml"), graph.replace("unit = \"s\"", "unit = \"1\"")).unwrap();
+    let ramp = |n: i64| Sample {
+        at: T0 + n * 300_000_000,
+        values: vec![n as f64 * 0.3],
+    };
+    let rows: Vec<Sample> = (0..11).map(ramp).collect();
+    let blocks = cut(&board(), &["u"], &rows, &[1], T0 + 3_000_000_001);
+    let file = GraphFile::read(&bench.path("sum.toml")).unwrap();
+    let engine = Engine::new(EngineKind::Cranelift).unwrap();
+    let model = engine
+        .load(&orrery_runtime::compile_file(&file.model_path).unwrap())
+        .unwrap();
+    let replayed = replay_graph(&file, &model, blocks, []).unwrap();
+    let last = replayed.blocks.last().unwrap();
+    let seconds = (last.time(0).0 - T0) as f64 / 1e9;
+    assert!(seconds > 2.5, "{seconds}");
+    let x = last.value("x", 0).unwrap();
+    assert!((x - seconds * seconds / 2.0).abs() < 1e-9, "{x} after {seconds} s");
+    // However the rows are cut, the same bytes.
+    let whole = cut(&board(), &["u"], &rows, &[4, 7], T0 + 3_000_000_001);
+    assert_eq!(replay_graph(&file, &model, whole, []).unwrap().digest, replayed.digest);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_heater_is_changed_behind_its_interlocks() {
     let bench = Bench::new().await;
     let runtime = bench.open(&["twin.toml"]);
@@ -248,6 +378,11 @@ async fn a_heater_is_changed_behind_its_interlocks() {
     }
     assert_eq!(answer["channels"][0]["value"], 20.0, "{answer}");
     assert_eq!(answer["interlocks"][0]["margin"], "34.8 °C spare", "{answer}");
+    let limit = serde_json::json!({ "max": 60.0, "unit": "Cel" });
+    assert_eq!(answer["interlocks"][0]["limit"], limit, "{answer}");
+    assert_eq!(answer["interlocks"][0]["channels"], serde_json::json!(["rig/board.t"]));
+    assert_eq!(answer["interlocks"][1]["channels"], serde_json::json!(["twin/board.t"]));
+    assert_eq!(answer["interlocks"][2]["limit"], serde_json::Value::Null);
 
     let change = |value: f64| format!(r#"{{"changes":[{{"device":"rig","channel":"q","value":{value}}}]}}"#);
     let (status, answer) = call(&runtime, "POST", "/control/review", &change(50.0)).await;
@@ -305,6 +440,22 @@ async fn a_heater_is_changed_behind_its_interlocks() {
     assert_eq!(status, StatusCode::NOT_FOUND);
     assert!(refused["detail"].as_str().unwrap().contains("rig/q"), "{refused}");
 
+    let (status, refused) = call(
+        &runtime,
+        "POST",
+        "/control/set",
+        r#"{"device":"rig","channel":"q","value":10,"hold_s":-1}"#,
+    )
+    .await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(
+        refused["detail"].as_str().unwrap().contains("hold_s of rig/q is -1"),
+        "{refused}"
+    );
+    let held = r#"{"changes":[{"device":"rig","channel":"q","value":30,"hold_s":600}]}"#;
+    let (_, review) = call(&runtime, "POST", "/control/review", held).await;
+    assert_eq!(review["changes"][0]["hold_s"], 600.0);
+
     let send = format!(r#"{{"review_id":{}}}"#, review["review_id"]);
     let (status, sent) = call(&runtime, "POST", "/control/send", &send).await;
     assert_eq!(status, StatusCode::OK, "{sent}");
@@ -324,6 +475,9 @@ async fn a_heater_is_changed_behind_its_interlocks() {
         ),
         (id.as_str(), 30.0, 1, 0)
     );
+    let until = bench.clock.wall().plus(Duration::from_secs(600));
+    assert_eq!(command.hold_until, Some(until), "the clock stands still in this test");
+    assert_eq!(sent["commands"][0]["hold_until"], until.to_rfc3339());
     let records = bench.read(topics::PROVENANCE).await;
     let record = Record::decode(&records.last().unwrap().value).unwrap();
     assert_eq!(record.predicate["principal"], "operator");
@@ -481,6 +635,21 @@ async fn call(runtime: &Arc<Runtime>, method: &str, path: &str, body: &str) -> (
         status,
         serde_json::from_slice(&bytes).unwrap_or(serde_json::Value::Null),
     )
+}
+
+#[test]
+fn a_model_is_one_digest_wherever_its_file_lies() {
+    let digest = |folder: &Path| {
+        std::fs::create_dir_all(folder).unwrap();
+        std::fs::write(folder.join("plate.mo"), MODEL).unwrap();
+        let compiled = orrery_runtime::compile_file(&folder.join("plate.mo")).unwrap();
+        orrery_protocol::Digest::of(&compiled.wasm)
+    };
+    let temporary = tempfile::tempdir().unwrap();
+    assert_eq!(
+        digest(&temporary.path().join("here")),
+        digest(&temporary.path().join("there/deeper"))
+    );
 }
 
 #[test]

@@ -24,6 +24,8 @@ export interface Handlers {
   probe(sent: number, server: number, received: number): void
 }
 
+/** `readyState` of a WebSocket and of an EventSource that is open. */
+const OPEN = 1
 const SILENCE_MS = 2000
 const PING_MS = 2000
 /** A WebSocket that fails this often before it ever opened is taken to be blocked on the way. */
@@ -81,7 +83,14 @@ export class Live {
   }
 
   private openSocket(): void {
-    const socket = new WebSocket(`${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/api/v1/live`)
+    let socket: WebSocket
+    try {
+      socket = new WebSocket(`${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/api/v1/live`)
+    } catch {
+      // No WebSocket here at all.
+      this.publish({ transport: 'events' })
+      return this.openEvents()
+    }
     this.socket = socket
     let opened = false
     socket.onopen = () => {
@@ -114,7 +123,7 @@ export class Live {
   }
 
   private sendSubscription(cursor: string | null): void {
-    if (this.socket?.readyState !== WebSocket.OPEN || this.streams.length === 0) return
+    if (this.socket?.readyState !== OPEN || this.streams.length === 0) return
     this.socket.send(JSON.stringify({ type: 'subscribe', streams: this.streams, cursor }))
   }
 
@@ -127,7 +136,9 @@ export class Live {
       return
     }
     this.attempt = 0
-    this.publish({ state: 'open', lastFrame: receivedAt, retryAt: null })
+    // Every frame moves the watch; only a change of state is news.
+    if (this.current.state === 'open' && this.current.retryAt === null) this.current.lastFrame = receivedAt
+    else this.publish({ state: 'open', lastFrame: receivedAt, retryAt: null })
     if (message.type === 'pong') this.handlers.probe(message.t0_ms, message.t1_ms, receivedAt)
     else {
       if ('cursor' in message && message.cursor) this.cursor = message.cursor
@@ -136,9 +147,9 @@ export class Live {
   }
 
   private ping(): void {
-    if (this.socket?.readyState === WebSocket.OPEN) {
+    if (this.socket?.readyState === OPEN) {
       this.socket.send(JSON.stringify({ type: 'ping', t0_ms: pageClock() }))
-    } else if (this.events?.readyState === EventSource.OPEN) {
+    } else if (this.events?.readyState === OPEN) {
       void this.probeOverHttp()
     }
   }

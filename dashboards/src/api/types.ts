@@ -45,6 +45,7 @@ export interface Device {
   device_id: string
   title?: string | null
   protocol?: string | null
+  /** `silent`: no samples, but its agent is heard. `stale`: nothing at all. */
   state: 'live' | 'silent' | 'stale'
   last_sample: string | null
   streams: string[]
@@ -52,6 +53,8 @@ export interface Device {
   clock: ClockModel | null
   gaps: DeviceGap[]
   counters?: Record<string, string | number>
+  /** What the agent itself counted, as its last heartbeat told. */
+  agent_counters?: Record<string, string | number>
 }
 
 export interface Pair {
@@ -103,9 +106,9 @@ export interface Interlock {
   reading?: number | null
   /** Why it does not hold. */
   reason?: string | null
-  /** What it watches and the level it keeps it below; drawn as the plot's limit. */
+  /** What it watches, `device/stream.channel`, and what it keeps it within; drawn as the plot's limits. */
   channels?: string[]
-  limit?: number | null
+  limit?: { min?: number | null; max?: number | null; unit?: string } | null
 }
 
 export interface Control {
@@ -154,6 +157,16 @@ export interface Provenance {
   /** Everything published before this is in the log. */
   until: string | null
   why?: string | null
+  /** Records in the log, and the root hash over them, in hex. */
+  size?: string
+  root?: string
+  /** The log's name and its verifier key, as C2SP notes write it. */
+  origin?: string
+  key?: string
+  /** Statements that the log would not take. */
+  refused?: string
+  /** When the server last checked the whole log. */
+  verified?: string | null
 }
 
 export interface Samples {

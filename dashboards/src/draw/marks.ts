@@ -13,6 +13,8 @@ export interface Points {
 export interface Breaks {
   periodMs: number | null
   coverage: Coverage
+  /** The column that the points were thinned to. */
+  columnMs: number
 }
 
 export interface Stroke {
@@ -140,7 +142,7 @@ function bridge(ctx: CanvasRenderingContext2D, from: number, to: number, y0: num
 }
 
 function torn(breaks: Breaks | null, previous: number, time: number): boolean {
-  return breaks !== null && breaks.periodMs !== null && time - previous > breakAfter(breaks.periodMs, breaks.coverage, previous)
+  return breaks !== null && breaks.periodMs !== null && time - previous > breakAfter(breaks.periodMs, breaks.coverage, previous, breaks.columnMs)
 }
 
 function trace(s: Surface, { t, v }: Points, breaks: Breaks | null, steps: boolean): void {

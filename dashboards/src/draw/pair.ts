@@ -2,7 +2,7 @@
 import type { Forecast } from '../api/types'
 import { holes, type Hole } from '../lib/coverage'
 import { type Label, RANK } from '../lib/labels'
-import { type PairRow, splitId, Z95 } from '../lib/rows'
+import { levels, type PairRow, splitId, Z95 } from '../lib/rows'
 import type { Series } from '../lib/series'
 import { clock, duration } from '../lib/time'
 import type { History, StreamData } from '../state/history'
@@ -16,9 +16,12 @@ export interface Instant {
   to: number
   playhead: number
   replay: boolean
+  live: boolean
   cursor: number | null
   aheadMs: number
   columns: number
+  /** How much time one pixel column is; the same number as long as window and width are. */
+  columnMs: number
   eventTimes: number[]
   forecast: Forecast | null
   whatIf: Forecast | null
@@ -42,19 +45,22 @@ export function pairPoints(history: History, row: PairRow, i: Instant): PairPoin
   const data = history.stream(row.measured.stream)
   const twinData = history.stream(splitId(row.pair.output).stream)
   const series = history.channel(row.measured.id)
-  const all = series.points(i.from, i.replay ? i.to : i.playhead, i.columns)
+  const width = i.columnMs
+  const end = i.replay ? i.to : i.playhead
+  const all = series.moving(i.from, end, width)
   const [measured, later] = split(all, i.playhead)
-  const twin = history.channel(row.pair.output).points(i.from, i.replay ? i.to : i.playhead, i.columns)
+  const twin = history.channel(row.pair.output).moving(i.from, end, width)
   const sd = history.channel(row.pair.sd)
-  const residual = history.channel(row.pair.residual).points(i.from, i.playhead, i.columns)
-  const known = holes(all.t, row.measured.periodMs, data.coverage, all.v)
+  const residual = history.channel(row.pair.residual).moving(i.from, i.playhead, width)
+  const half = halfAt(sd, twin.t)
+  const known = holes(all.t, row.measured.periodMs, data.coverage, width, all.v)
   return {
     measured,
     later,
     twin,
-    half: halfAt(sd, twin.t),
+    half,
     residual: split(residual, i.playhead)[0],
-    residualHalf: { t: twin.t, half: halfAt(sd, twin.t) },
+    residualHalf: { t: twin.t, half },
     gaps: known,
     stale: staleTail(series, i, staleAfter(row.measured)),
     data,
@@ -69,8 +75,9 @@ export function staleTail(series: Series, i: Instant, after: number): Hole | nul
 }
 
 function halfAt(sd: Series, times: readonly number[]): number[] {
+  let index = sd.indexAt(times[0] ?? 0)
   return times.map((time) => {
-    const index = sd.indexAt(time)
+    while (index + 1 < sd.length && sd.time(index + 1) <= time) index++
     return index < 0 ? NaN : sd.value(index) * Z95
   })
 }
@@ -110,12 +117,12 @@ export function drawUnder(s: Surface, points: PairPoints, i: Instant): void {
 }
 
 export function drawPair(s: Surface, row: PairRow, points: PairPoints, i: Instant, labelled: boolean): void {
-  const twinBreaks = { periodMs: row.measured.periodMs, coverage: points.twinData.coverage }
-  const breaks = { periodMs: row.measured.periodMs, coverage: points.data.coverage }
+  const twinBreaks = { periodMs: row.measured.periodMs, coverage: points.twinData.coverage, columnMs: i.columnMs }
+  const breaks = { periodMs: row.measured.periodMs, coverage: points.data.coverage, columnMs: i.columnMs }
   marks.band(s, points.twin.t, points.twin.v, points.half, twinBreaks)
   const future = i.replay ? null : futureOf(points, i.forecast?.channels[row.output], i)
   if (future) marks.band(s, future.t, future.v, future.half, null)
-  if (row.limit !== null) marks.limitLine(s, row.limit)
+  for (const level of levels(row.limit)) marks.limitLine(s, level)
 
   const [past, recorded] = split(points.twin, i.playhead)
   marks.line(s, past, twinBreaks, { colour: s.colours.twin, width: 2.25 })
@@ -126,11 +133,24 @@ export function drawPair(s: Surface, row: PairRow, points: PairPoints, i: Instan
   if (i.replay) marks.line(s, points.later, breaks, { colour: s.colours.ink3, width: 1 })
   marks.line(s, points.measured, breaks, { colour: s.colours.ink, width: 1.25 })
   const last = points.measured.t.length - 1
-  if (last >= 0 && !points.stale) marks.dot(s, i.playhead, points.measured.v[last] as number)
+  if (!i.live && last >= 0 && !points.stale) marks.dot(s, i.playhead, points.measured.v[last] as number)
   cursorBar(s, points, i)
 
-  const lines = [points.measured, points.twin, ...(row.limit === null ? [] : [marks.flat(s, row.limit)]), ...(future ? [future] : []), ...(i.replay ? [points.later] : []), ...(whatIf ? [whatIf] : [])]
+  const lines = [points.measured, points.twin, ...levels(row.limit).map((level) => marks.flat(s, level)), ...(future ? [future] : []), ...(i.replay ? [points.later] : []), ...(whatIf ? [whatIf] : [])]
   marks.drawLabels(s, pairLabels(s, row, points, i, labelled, future, whatIf), lines, i.playhead)
+}
+
+/** While live: the samples since the plot was painted, and the dot at now. */
+export function drawTip(s: Surface, series: Series, drawn: Points, breaks: marks.Breaks, i: Instant, dotted: boolean): void {
+  const t = drawn.t.slice(-1)
+  const v = drawn.v.slice(-1)
+  for (let k = series.indexAt(t[0] ?? i.from) + 1; k < series.length && series.time(k) <= i.playhead; k++) {
+    t.push(series.time(k))
+    v.push(series.value(k))
+  }
+  marks.line(s, { t, v }, breaks, { colour: s.colours.ink, width: 1.25 })
+  const last = v.findLast((value) => !Number.isNaN(value))
+  if (dotted && last !== undefined) marks.dot(s, i.playhead, last)
 }
 
 /** The forecast from where the twin stands now. */
@@ -156,7 +176,7 @@ function futureOf(points: PairPoints, curve: { t: number[]; v: number[]; sd: num
 
 function cursorBar(s: Surface, points: PairPoints, i: Instant): void {
   const uncertainty = points.data.uncertaintyMs
-  if (i.cursor === null || uncertainty < (i.to - i.from) / i.columns) return
+  if (i.cursor === null || uncertainty < i.columnMs) return
   const index = points.measured.t.findLastIndex((time) => time <= (i.cursor as number))
   if (index >= 0) marks.timeBar(s, points.measured.t[index] as number, uncertainty, points.measured.v[index] as number)
 }
@@ -171,9 +191,8 @@ function pairLabels(s: Surface, row: PairRow, points: PairPoints, i: Instant, la
     // What speaks of the future stands in the future.
     out.push({ ...made, at: rank >= RANK.band ? corners.filter(({ x }) => x > nowX + 3) : corners })
   }
-  if (row.limit !== null) {
-    const y = s.y(row.limit)
-    add(RANK.limit, [`limit ${row.limit}`], colours.ink2, false, (w) => [{ x: s.right - w - 6, y: y - 7 }])
+  for (const level of levels(row.limit)) {
+    add(RANK.limit, [`limit ${level}`], colours.ink2, false, (w) => [{ x: s.right - w - 6, y: s.y(level) - 7 }])
   }
   if (labelled) for (const gap of points.gaps) out.push(...gapLabel(s, points, gap))
   if (points.stale) {
@@ -195,7 +214,7 @@ function pairLabels(s: Surface, row: PairRow, points: PairPoints, i: Instant, la
     const below = s.y(end - half) + 4
     const assumption = [`twin, ${i.forecast.assumption}`, 'twin']
     for (const text of assumption.slice(0, s.right - nowX > 110 ? 1 : 2).slice(-1)) {
-      add(RANK.series, [text], colours.twin, false, (w) => [above, below].map((y) => ({ x: s.right - w - 6, y })))
+      add(RANK.series, [text], colours.twin, false, (w) => [above, below, below + 20, below + 40, below + 60].map((y) => ({ x: s.right - w - 6, y })))
     }
     add(RANK.band, ['95 % band'], colours.twin, false, (w) => [below, above].map((y) => ({ x: s.right - w - 6, y })))
   }
@@ -233,6 +252,9 @@ function seriesLabels(s: Surface, points: PairPoints, nowX: number): Label[] {
     const w = valueNear(twin, time, within)
     if (m !== null) spots.push({ x, m: s.y(m), w: w === null ? NaN : s.y(w) })
   }
+  // A trace of a minute may lie between two spots: its end is one too.
+  const [end, other] = [measured.v.at(-1) ?? NaN, twin.v.at(-1) ?? NaN]
+  if (!Number.isNaN(end)) spots.push({ x: s.x(measured.t.at(-1) as number), m: s.y(end), w: s.y(other) })
   const twinFirst = [...spots].sort((a, b) => Math.abs(b.m - b.w) - Math.abs(a.m - a.w))
   const out: Label[] = []
   const made = marks.label(s, RANK.series, ['measured'], s.colours.ink, true, [])
@@ -245,7 +267,10 @@ function seriesLabels(s: Surface, points: PairPoints, nowX: number): Label[] {
 }
 
 function sides(x: number, y: number, w: number, side: 1 | -1): { x: number; y: number }[] {
-  return [10, 16, 24].map((gap) => ({ x: x - w / 2, y: side > 0 ? y + gap : y - gap - marks.LINE_HEIGHT }))
+  const at = (gap: number) => (side > 0 ? y + gap : y - gap - marks.LINE_HEIGHT)
+  const over = [10, 16, 24].map((gap) => ({ x: x - w / 2, y: at(gap) }))
+  // Beside a line too short or too steep to stand over.
+  return [...over, { x: x - w - 6, y: at(4) }, { x: x + 6, y: at(4) }]
 }
 
 /** The value drawn at `time`; null inside a gap. */
@@ -258,11 +283,11 @@ function valueNear({ t, v }: Points, time: number, within: number): number | nul
 export function drawResidual(s: Surface, row: PairRow, points: PairPoints, i: Instant): void {
   const zero = (t: readonly number[]) => t.map(() => 0)
   const { residualHalf } = points
-  const twinBreaks = { periodMs: row.measured.periodMs, coverage: points.twinData.coverage }
+  const twinBreaks = { periodMs: row.measured.periodMs, coverage: points.twinData.coverage, columnMs: i.columnMs }
   marks.band(s, residualHalf.t, zero(residualHalf.t), residualHalf.half, twinBreaks)
   const future = i.replay ? null : futureOf(points, i.forecast?.channels[row.output], i)
   if (future) marks.band(s, future.t, zero(future.t), future.half, null)
   marks.line(s, { t: [i.from, i.playhead], v: [0, 0] }, null, { colour: s.colours.twin, width: 1.25 })
   if (i.aheadMs > 0) marks.line(s, { t: [i.playhead, i.to], v: [0, 0] }, null, { colour: s.colours.twin, width: 1.25, dash: [5, 3] })
-  marks.line(s, points.residual, { periodMs: row.measured.periodMs, coverage: points.data.coverage }, { colour: s.colours.ink, width: 1.25 })
+  marks.line(s, points.residual, { periodMs: row.measured.periodMs, coverage: points.data.coverage, columnMs: i.columnMs }, { colour: s.colours.ink, width: 1.25 })
 }

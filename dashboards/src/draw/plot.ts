@@ -18,6 +18,10 @@ export interface Surface {
   to: number
 }
 
+/** Room for the dot at now and for some samples before it. */
+const TIP_WIDTH = 24
+const TIP_LEFT = 16
+
 export class Plot {
   private readonly u: uPlot
   private range: Range = { min: 0, max: 1, step: 1 }
@@ -26,6 +30,9 @@ export class Plot {
   private under: (surface: Surface) => void = () => {}
   private over: (surface: Surface) => void = () => {}
   private painted = ''
+  /** A narrow canvas over "now": what came since the plot was painted goes there, and the plot need not be painted. */
+  private readonly tip = document.createElement('canvas')
+  private tipped = ''
 
   constructor(host: HTMLElement, private width: number, private height: number, axisWidth: number) {
     this.u = new uPlot(
@@ -67,6 +74,44 @@ export class Plot {
       host,
     )
     this.u.root.setAttribute('aria-hidden', 'true')
+    this.tip.setAttribute('aria-hidden', 'true')
+    this.tip.style.cssText = 'position: absolute; top: 0; pointer-events: none'
+    host.append(this.tip)
+  }
+
+  /** Whether a value lies on the scale as it was painted. */
+  holds(value: number): boolean {
+    return value >= this.range.min && value <= this.range.max
+  }
+
+  /** Draws what is new around `at` on the scales of the last paint, unless `key` says it is drawn already. */
+  paintTip(key: string, at: number, marks: (s: Surface) => void): void {
+    const now = `${key} ${this.painted}`
+    if (now === this.tipped) return
+    this.tipped = now
+    const { tip, height } = this
+    const ratio = uPlot.pxRatio
+    const left = Math.round(this.surface(this.u.ctx).x(at)) - TIP_LEFT
+    const [w, h] = [Math.round(TIP_WIDTH * ratio), Math.round(height * ratio)]
+    if (tip.width !== w || tip.height !== h) {
+      tip.width = w
+      tip.height = h
+      tip.style.width = `${TIP_WIDTH}px`
+      tip.style.height = `${height}px`
+    }
+    tip.style.left = `${left}px`
+    const ctx = tip.getContext('2d')
+    if (!ctx) return
+    ctx.setTransform(1, 0, 0, 1, 0, 0)
+    ctx.clearRect(0, 0, w, h)
+    ctx.setTransform(ratio, 0, 0, ratio, -left * ratio, 0)
+    marks(this.surface(ctx))
+  }
+
+  clearTip(): void {
+    if (this.tipped === '') return
+    this.tipped = ''
+    this.tip.getContext('2d')?.clearRect(-1e4, 0, 2e4, 1e4)
   }
 
   resize(width: number, height: number): void {
@@ -95,6 +140,7 @@ export class Plot {
 
   destroy(): void {
     this.u.destroy()
+    this.tip.remove()
   }
 
   /** A grid label that would be cut by the edge is left out with its line. */
@@ -105,19 +151,26 @@ export class Plot {
   }
 
   private draw(marks: (surface: Surface) => void): void {
+    const { ctx } = this.u
+    const ratio = uPlot.pxRatio
+    const surface = this.surface(ctx)
+    ctx.save()
+    ctx.scale(ratio, ratio)
+    ctx.beginPath()
+    ctx.rect(surface.left, surface.top, surface.right - surface.left, surface.bottom - surface.top)
+    ctx.clip()
+    marks(surface)
+    ctx.restore()
+  }
+
+  private surface(ctx: CanvasRenderingContext2D): Surface {
     const { u, range, from, to } = this
     const ratio = uPlot.pxRatio
     const left = u.bbox.left / ratio
     const top = u.bbox.top / ratio
     const width = u.bbox.width / ratio
     const height = u.bbox.height / ratio
-    const { ctx } = u
-    ctx.save()
-    ctx.scale(ratio, ratio)
-    ctx.beginPath()
-    ctx.rect(left, top, width, height)
-    ctx.clip()
-    marks({
+    return {
       ctx,
       colours: colours(),
       x: (time) => left + ((time - from) / (to - from)) * width,
@@ -128,8 +181,7 @@ export class Plot {
       bottom: top + height,
       from,
       to,
-    })
-    ctx.restore()
+    }
   }
 }
 

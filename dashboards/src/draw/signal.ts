@@ -1,8 +1,7 @@
 /** Rows without a twin: the heaters' steps, and any single signal. */
 import { holes, type Hole } from '../lib/coverage'
 import { type Label, RANK } from '../lib/labels'
-import type { ChannelRef, CommandRow, SignalRow } from '../lib/rows'
-import { shortName } from '../lib/rows'
+import { type ChannelRef, type CommandRow, levels, shortName, type SignalRow } from '../lib/rows'
 import { duration } from '../lib/time'
 import type { Moment } from '../state/events'
 import type { History, StreamData } from '../state/history'
@@ -24,9 +23,9 @@ export interface SignalPoints {
 export function signalPoints(history: History, ref: ChannelRef, i: Instant): SignalPoints {
   const data = history.stream(ref.stream)
   const series = history.channel(ref.id)
-  const all = series.points(i.from, i.replay ? i.to : i.playhead, i.columns)
+  const all = series.moving(i.from, i.replay ? i.to : i.playhead, i.columnMs)
   const [points, later] = split(all, i.playhead)
-  const gaps = holes(all.t, ref.periodMs, data.coverage, all.v)
+  const gaps = holes(all.t, ref.periodMs, data.coverage, i.columnMs, all.v)
   return { ref, points, later, gaps, stale: staleTail(series, i, staleAfter(ref)), data }
 }
 
@@ -38,14 +37,19 @@ export function drawSignalUnder(s: Surface, p: SignalPoints, i: Instant): void {
 }
 
 export function drawSignal(s: Surface, row: SignalRow, p: SignalPoints, i: Instant): void {
-  const breaks = { periodMs: p.ref.periodMs, coverage: p.data.coverage }
+  const breaks = { periodMs: p.ref.periodMs, coverage: p.data.coverage, columnMs: i.columnMs }
   if (i.replay) marks.line(s, p.later, breaks, { colour: s.colours.ink3, width: 1, steps: row.steps })
   marks.line(s, held(p, row.steps, i), breaks, { colour: s.colours.ink, width: 1.25, steps: row.steps })
-  if (i.cursor !== null && p.data.uncertaintyMs >= (i.to - i.from) / i.columns) {
+  if (i.cursor !== null && p.data.uncertaintyMs >= i.columnMs) {
     const index = p.points.t.findLastIndex((time) => time <= (i.cursor as number))
     if (index >= 0) marks.timeBar(s, p.points.t[index] as number, p.data.uncertaintyMs, p.points.v[index] as number)
   }
   const labels: Label[] = []
+  for (const level of levels(row.limit)) {
+    marks.limitLine(s, level)
+    const made = marks.label(s, RANK.limit, [`limit ${level}`], s.colours.ink2, false, [])
+    labels.push({ ...made, at: [{ x: s.right - made.w - 6, y: s.y(level) - 7 }] })
+  }
   if (p.stale) {
     const made = marks.label(s, RANK.gap, [`no sample for ${duration(p.stale.to - p.stale.from)}`], s.colours.ink2, false, [])
     const x = s.x(p.stale.from)
@@ -77,7 +81,7 @@ export function drawCommands(s: Surface, row: CommandRow, all: SignalPoints[], i
   ]
   for (const [k, p] of [...all.entries()].reverse()) {
     const stroke = strokes[Math.min(k, 1)] as { colour: string; width: number }
-    const breaks = { periodMs: p.ref.periodMs, coverage: p.data.coverage }
+    const breaks = { periodMs: p.ref.periodMs, coverage: p.data.coverage, columnMs: i.columnMs }
     if (i.replay) marks.line(s, p.later, breaks, { colour: s.colours.ink3, width: 1, steps: true })
     marks.line(s, held(p, true, i), breaks, { ...stroke, steps: true })
   }

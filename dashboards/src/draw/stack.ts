@@ -1,7 +1,8 @@
 /** Paints every plot of the stack for one instant, with shared scales for quantities of one unit. */
-import type { CommandRow, PairRow, Row, SignalRow } from '../lib/rows'
+import { type CommandRow, type PairRow, type Row, type SignalRow, splitId } from '../lib/rows'
 import { HeldScale, HeldSpan, type Range } from '../lib/scale'
 import { moments, type Moment } from '../state/events'
+import { staleAfter } from '../state/readout'
 import { rig, TIMELINE_MS } from '../state/rig.svelte'
 import * as pair from './pair'
 import { Plot } from './plot'
@@ -11,6 +12,7 @@ import * as signal from './signal'
 export const AXIS_WIDTH = 40
 
 type Part = 'main' | 'residual'
+const PARTS: Part[] = ['main', 'residual']
 
 interface Slot {
   host: HTMLElement
@@ -26,6 +28,9 @@ class Stack {
   private stop: (() => void) | null = null
   private lastWindow = 0
   private eventsAt = 0
+  private pairsEpoch = ''
+  /** What was last painted whole. */
+  private pairs = new Map<string, pair.PairPoints>()
   /** Moments of the whole timeline, refreshed once a second. */
   events: Moment[] = []
 
@@ -76,16 +81,18 @@ class Stack {
   private instant(columns: number): pair.Instant {
     const { from, to, playhead, view, cursor, aheadMs, shownForecast, whatIf } = rig
     // Whole pixels while live: a column then keeps its minimum and maximum as it moves left.
-    const pixel = (to - from) / columns
+    const pixel = (view.windowMs + aheadMs) / columns
     const shift = view.mode === 'live' ? from - Math.floor(from / pixel) * pixel : 0
     return {
       from: from - shift,
       to: to - shift,
       playhead,
       replay: view.mode === 'replay',
+      live: view.mode === 'live',
       cursor,
       aheadMs,
       columns,
+      columnMs: pixel,
       eventTimes: [],
       forecast: shownForecast,
       whatIf: view.mode === 'live' ? whatIf : null,
@@ -102,8 +109,54 @@ class Stack {
 
   private paintPairs(i: pair.Instant): void {
     const rows = rig.rows.filter((row): row is PairRow => row.kind === 'pair')
+    const ahead = `${i.forecast?.from_ms} ${i.whatIf?.from_ms}`
+    const epoch = `${this.epoch(i)} ${ahead} ${i.live} ${rig.dragging} ${rows.map((row) => this.pairKey(row, i)).join()}`
+    if (epoch !== this.pairsEpoch || !i.live || rows.some((row) => this.outgrown(row))) {
+      this.pairsEpoch = epoch
+      this.paintWholePairs(rows, i)
+    }
+    for (const row of rows) this.paintTips(row, i)
+  }
+
+  /** What of a pair is not a newest sample: a plot is painted again when this changes, or a whole pixel went by. */
+  private pairKey(row: PairRow, i: pair.Instant): string {
+    const { history } = rig
+    const stale = pair.staleTail(history.channel(row.measured.id), i, staleAfter(row.measured))
+    const sizes = PARTS.map((part) => this.slots.get(`${row.id}#${part}`)).map((slot) => `${slot?.width}x${slot?.height}`)
+    return `${row.id} ${history.stream(row.measured.stream).edits} ${history.stream(splitId(row.pair.output).stream).edits} ${second(stale)} ${sizes.join()}`
+  }
+
+  /** Whether the newest sample lies outside what its plot shows. */
+  private outgrown(row: PairRow): boolean {
+    const pairs = { main: row.measured.id, residual: row.pair.residual }
+    return PARTS.some((part) => {
+      const plot = this.slots.get(`${row.id}#${part}`)?.plot
+      const series = rig.history.channel(pairs[part])
+      const value = series.length > 0 ? series.value(series.length - 1) : NaN
+      return plot != null && !Number.isNaN(value) && !plot.holds(value)
+    })
+  }
+
+  private paintTips(row: PairRow, i: pair.Instant): void {
+    const points = this.pairs.get(row.id)
+    for (const part of PARTS) {
+      const plot = this.slots.get(`${row.id}#${part}`)?.plot
+      if (!plot) continue
+      if (!i.live || !points || points.stale) {
+        plot.clearTip()
+        continue
+      }
+      const series = rig.history.channel(part === 'main' ? row.measured.id : row.pair.residual)
+      const drawn = part === 'main' ? points.measured : points.residual
+      const breaks = { periodMs: row.measured.periodMs, coverage: points.data.coverage, columnMs: i.columnMs }
+      plot.paintTip(`${series.length} ${series.lastTime}`, i.playhead, (s) => pair.drawTip(s, series, drawn, breaks, i, part === 'main'))
+    }
+  }
+
+  private paintWholePairs(rows: PairRow[], i: pair.Instant): void {
     const all = rows.map((row) => {
       const points = pair.pairPoints(rig.history, row, i)
+      this.pairs.set(row.id, points)
       return { row, points, need: need(row, points, i) }
     })
     let residualNeed = 0
@@ -113,7 +166,7 @@ class Stack {
       const alike = all.filter((other) => other.row.unit === row.unit).map((o) => o.need[1] - o.need[0])
       const span = this.span(`pairs ${row.unit}`).update(Math.max(...alike), rig.now)
       const frozen = rig.dragging
-      const key = `${this.epoch(i)} ${points.data.version} ${points.twinData.version} ${second(points.stale)}`
+      const key = `${this.epoch(i)} ${i.forecast?.from_ms} ${i.whatIf?.from_ms} ${i.live} ${points.data.version} ${points.twinData.version} ${second(points.stale)}`
       const main = this.slot(row, 'main')
       if (main) {
         const range = this.scale(`${row.id}#main`).update(low, high, span, main.height, rig.now, frozen)
@@ -143,15 +196,14 @@ class Stack {
     const all = row.channels.map((ref) => signal.signalPoints(rig.history, ref, i))
     const [first] = all
     if (!slot || !first) return
-    const key = `${this.epoch(i)} ${all.map((p) => p.data.version).join()} ${second(first.stale)}`
+    const key = `${this.epoch(i)} ${all.map((p) => `${p.data.edits} ${p.points.v.at(-1)}`).join()} ${second(first.stale)}`
     slot.plot?.paint(key, i.from, i.to, commandRange(row), (s) => signal.drawSignalUnder(s, first, i), (s) => signal.drawCommands(s, row, all, i, this.events))
   }
 
   /** What every plot depends on besides its data: a row whose key stands still is not painted again. */
   private epoch(i: pair.Instant): string {
-    const pixel = (i.to - i.from) / i.columns
-    const { forecast, whatIf } = i
-    return `${Math.round(i.playhead / pixel)} ${i.replay} ${i.cursor} ${i.eventTimes.length} ${this.events.at(-1)?.at} ${forecast?.from_ms} ${whatIf?.from_ms} ${themeVersion()}`
+    const pixel = i.columnMs
+    return `${Math.round(i.playhead / pixel)} ${i.replay} ${i.cursor} ${i.eventTimes.length} ${this.events.at(-1)?.at} ${themeVersion()}`
   }
 
   private slot(row: Row, part: Part): Slot | null {
@@ -186,8 +238,11 @@ function need(row: PairRow, points: pair.PairPoints, i: pair.Instant): [number, 
   const middle = (low + high) / 2
   const half = Math.max(high - low, least) / 2
   const air = half * 0.2
-  const top = row.limit !== null && row.limit >= high && row.limit - high <= (high - low) * 0.8 ? row.limit + air : middle + half + air
-  return [middle - half - air, Math.max(top, middle + half + air)]
+  const near = (distance: number) => distance >= 0 && distance <= Math.max(high - low, least) * 0.8
+  const { min, max } = row.limit
+  const top = max !== null && near(max - high) ? max + air : -Infinity
+  const bottom = min !== null && near(low - min) ? min - air : Infinity
+  return [Math.min(bottom, middle - half - air), Math.max(top, middle + half + air)]
 }
 
 function residualExtent(points: pair.PairPoints): number {

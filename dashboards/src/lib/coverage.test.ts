@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { Coverage, holes } from './coverage'
+import { Series } from './series'
 
 describe('Coverage', () => {
   it('knows what is here and how finely', () => {
@@ -36,15 +37,25 @@ describe('holes', () => {
 
   it('finds the silence of a regular stream and no other', () => {
     const t = every(100, (at) => at > 5000 && at < 9000)
-    expect(holes(t, 100, new Coverage())).toEqual([{ from: 5000, to: 9000 }])
-    expect(holes(every(100, () => false), 100, new Coverage())).toEqual([])
+    expect(holes(t, 100, new Coverage(), 1)).toEqual([{ from: 5000, to: 9000 }])
+    expect(holes(every(100, () => false), 100, new Coverage(), 1)).toEqual([])
   })
 
   it('does not take the width of a column for silence', () => {
     const coverage = new Coverage()
     coverage.add(0, 1_200_000, 6000)
-    expect(holes(every(6000, () => false), 100, coverage)).toEqual([])
+    expect(holes(every(6000, () => false), 100, coverage, 1)).toEqual([])
   })
 
-  it('leaves irregular streams alone', () => expect(holes([0, 1e6], null, new Coverage())).toEqual([]))
+  it('does not take what a thinned line leaves out for silence', () => {
+    const series = new Series()
+    const t = every(100, (at) => at > 12_000 && at < 16_000)
+    series.append(t, t)
+    for (const width of [50, 700, 1450, 2900]) {
+      const points = series.points(0, 20_000, 20_000 / width)
+      expect(holes(points.t, 100, new Coverage(), width, points.v), `${width} ms a column`).toEqual([{ from: 12_000, to: 16_000 }])
+    }
+  })
+
+  it('leaves irregular streams alone', () => expect(holes([0, 1e6], null, new Coverage(), 1)).toEqual([]))
 })

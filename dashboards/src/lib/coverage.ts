@@ -75,22 +75,25 @@ export interface Hole {
 
 /**
  * Where a regular stream is silent for longer than its period and the page's resolution can explain.
- * `t` are drawn points with their values; an irregular stream (no period) has no holes of its own.
+ * `t` are points with their values, thinned to columns of `columnMs`; an irregular stream (no period) has no holes.
  */
-export function holes(t: readonly number[], periodMs: number | null, coverage: Coverage, v?: readonly number[]): Hole[] {
+export function holes(t: readonly number[], periodMs: number | null, coverage: Coverage, columnMs: number, v?: readonly number[]): Hole[] {
   if (periodMs === null) return []
   const out: Hole[] = []
   let previous: number | null = null
   for (let i = 0; i < t.length; i++) {
     if (v && Number.isNaN(v[i])) continue
     const at = t[i] as number
-    if (previous !== null && at - previous > breakAfter(periodMs, coverage, previous)) out.push({ from: previous, to: at })
+    if (previous !== null && at - previous > breakAfter(periodMs, coverage, previous, columnMs)) out.push({ from: previous, to: at })
     previous = at
   }
   return out
 }
 
-/** Two points further apart than this are not joined. */
-export function breakAfter(periodMs: number, coverage: Coverage, at: number): number {
-  return 2.6 * Math.max(periodMs, coverage.resolutionAt(at)) + 400
+/**
+ * Two points further apart than this are not joined. Within one column of a thinned line only extremes are kept, so
+ * points a column apart may well have had others between them.
+ */
+export function breakAfter(periodMs: number, coverage: Coverage, at: number, columnMs: number): number {
+  return Math.max(columnMs, 2.6 * Math.max(periodMs, coverage.resolutionAt(at)) + 400)
 }

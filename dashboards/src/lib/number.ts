@@ -32,9 +32,14 @@ export function plusMinus(uncertainty: number, decimals?: number): string {
   return `±${fixed(uncertainty, decimals ?? decimalsFor(uncertainty) ?? 1)}`
 }
 
-/** A clock offset in ms: one decimal while the uncertainty is below 10 ms. */
-export function offsetDecimals(uncertaintyMs: number): number {
-  return uncertaintyMs < 10 ? 1 : 0
+/** A clock offset in ms: none, one or two decimals, as its uncertainty leaves them meaningful. */
+export function clockDecimals(uncertainty: number): number {
+  return Math.min(2, decimalsFor(uncertainty) ?? 2)
+}
+
+/** An uncertainty too small for its decimals is rounded up to the last of them: never "±0.00". */
+export function clockHalf(uncertainty: number): number {
+  return Math.max(uncertainty, 10 ** -clockDecimals(uncertainty))
 }
 
 /** "18 204" with thin grouping for counts in prose. */

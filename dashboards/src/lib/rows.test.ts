@@ -21,7 +21,7 @@ const graphs: Graph[] = [
 ]
 const control: Control = {
   channels: [{ device: 'tclab-01', channel: 'q1', title: 'Q1', unit: '%', value: 45, low: 0, high: 80, age_s: 0.1 }],
-  interlocks: [{ id: 'hot', text: 'T1 below 60 °C', ok: true, channels: ['tclab-01/board.t1'], limit: 60 }],
+  interlocks: [{ id: 'hot', text: 'T1 below 60 °C', ok: true, channels: ['tclab-01/board.t1'], limit: { max: 60, unit: 'Cel' } }],
   lease: null,
 }
 
@@ -41,7 +41,7 @@ describe('arrange', () => {
 
   it('names and draws an unknown stream from its descriptor', () => {
     expect(rows.at(-1)).toMatchObject({ title: 'Line pressure', subtitle: 'mine/loop', unit: 'kPa', steps: true })
-    expect(rows[0]).toMatchObject({ title: 'T1', subtitle: 'heater 1 plate', unit: '°C', limit: 60 })
+    expect(rows[0]).toMatchObject({ title: 'T1', subtitle: 'heater 1 plate', unit: '°C', limit: { min: null, max: 60 } })
   })
 
   it('shows the measurement alone when no twin runs', () => {

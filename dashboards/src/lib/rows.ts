@@ -23,6 +23,12 @@ interface Base {
   unit: string
 }
 
+/** What an interlock keeps a quantity within. */
+export interface Limit {
+  min: number | null
+  max: number | null
+}
+
 export interface PairRow extends Base {
   kind: 'pair'
   graph: string
@@ -30,7 +36,7 @@ export interface PairRow extends Base {
   pair: Pair
   /** The forecast's name for this output. */
   output: string
-  limit: number | null
+  limit: Limit
 }
 
 export interface CommandRow extends Base {
@@ -44,6 +50,7 @@ export interface SignalRow extends Base {
   kind: 'signal'
   channel: ChannelRef
   steps: boolean
+  limit: Limit
 }
 
 export type Row = PairRow | CommandRow | SignalRow
@@ -81,7 +88,7 @@ export function arrange(streams: Stream[], graphs: Graph[], control: Control | n
       const measured = refs.get(pair.measured)
       if (!measured || used.has(pair.measured)) continue
       used.add(pair.measured)
-      rows.push(pairRow(graph, pair, measured, limitOf(control, pair.measured)))
+      rows.push(pairRow(graph, pair, measured, limitOf(control, pair.measured, pair.output)))
     }
   }
   for (const row of commandRows(control, refs)) {
@@ -93,7 +100,7 @@ export function arrange(streams: Stream[], graphs: Graph[], control: Control | n
   )
   const order = Object.keys(KNOWN)
   rest.sort((a, b) => rank(order, a.id) - rank(order, b.id))
-  for (const r of rest) rows.push(signalRow(r))
+  for (const r of rest) rows.push(signalRow(r, limitOf(control, r.id)))
   return rows
 }
 
@@ -114,13 +121,22 @@ function ref(stream: Stream, channel: Channel): ChannelRef {
   }
 }
 
-/** The level an interlock keeps this quantity below. */
-function limitOf(control: Control | null, id: string): number | null {
-  const lock = control?.interlocks.find((interlock) => interlock.limit != null && interlock.channels?.includes(id))
-  return lock?.limit ?? null
+/** The tightest limits that interlocks put on any of these channels. */
+function limitOf(control: Control | null, ...ids: string[]): Limit {
+  const limit: Limit = { min: null, max: null }
+  for (const { limit: held, channels } of control?.interlocks ?? []) {
+    if (!held || !channels?.some((id) => ids.includes(id))) continue
+    if (held.min != null) limit.min = Math.max(limit.min ?? -Infinity, held.min)
+    if (held.max != null) limit.max = Math.min(limit.max ?? Infinity, held.max)
+  }
+  return limit
 }
 
-function pairRow(graph: Graph, pair: Pair, measured: ChannelRef, limit: number | null): PairRow {
+export function levels({ min, max }: Limit): number[] {
+  return [min, max].filter((level) => level !== null)
+}
+
+function pairRow(graph: Graph, pair: Pair, measured: ChannelRef, limit: Limit): PairRow {
   return {
     kind: 'pair',
     id: measured.id,
@@ -161,7 +177,7 @@ function commandRows(control: Control | null, refs: Map<string, ChannelRef>): Co
   return [...byDevice.values()]
 }
 
-function signalRow(r: ChannelRef): SignalRow {
+function signalRow(r: ChannelRef, limit: Limit): SignalRow {
   const known = KNOWN[r.id]
   const hz = r.periodMs === null ? null : 1000 / r.periodMs
   return {
@@ -172,6 +188,7 @@ function signalRow(r: ChannelRef): SignalRow {
     unit: known?.unit ?? unit(r.channel.unit),
     channel: r,
     steps: hz === null || hz < STEPS_BELOW_HZ,
+    limit,
   }
 }
 

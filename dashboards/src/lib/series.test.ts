@@ -70,4 +70,22 @@ describe('Series', () => {
     expect(series.range(0, 50_000)).toEqual([0, 99])
     expect(series.time(series.length - 1) - series.time(series.length - 900)).toBe(899)
   })
+
+  it('thins a moving window as it thins a fresh one', () => {
+    const next = random(3)
+    const kept = new Series(4000)
+    const width = 730
+    for (let at = 0, k = 0; k < 3000; k++) {
+      at += next() < 0.01 ? 9000 : 100
+      kept.append([at], [next() < 0.02 ? null : next()])
+      if (next() < 0.01) kept.append([at - 150], [next()])
+      if (next() < 0.005) kept.replace(at - 5000, at - 3000, [at - 4000], [next()])
+      if (k % 7 > 0) continue
+      const fresh = new Series(4000)
+      const points = all(kept)
+      fresh.append(points.map(([t]) => t), points.map(([, v]) => v))
+      const window = [at - 60_000, at + next() * width] as const
+      expect(kept.moving(...window, width)).toEqual(fresh.moving(...window, width))
+    }
+  })
 })

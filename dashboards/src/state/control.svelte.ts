@@ -49,6 +49,20 @@ class Commands {
     })
   }
 
+  /** Takes what was typed; what is no number or outside the limits is refused in words and stages nothing. */
+  type(channel: ControlChannel, text: string): boolean {
+    const value = Number(text.trim().replace(',', '.').replace('−', '-'))
+    const name = shortName(channel.channel)
+    if (text.trim() === '' || !Number.isFinite(value)) this.problem = `Not staged. “${text.trim()}” is no number.`
+    else if (value < channel.low || value > channel.high) {
+      this.problem = `Not staged. ${name} takes ${fixed(channel.low, 0)} to ${fixed(channel.high, 0)} ${unit(channel.unit)}, not ${text.trim()}.`
+    } else {
+      this.stage(channel, value)
+      return true
+    }
+    return false
+  }
+
   stage(channel: ControlChannel, value: number): void {
     const clamped = Math.min(channel.high, Math.max(channel.low, Math.round(value * 10) / 10))
     const staged = { ...this.staged }

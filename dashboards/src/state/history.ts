@@ -8,7 +8,19 @@ import { Series } from '../lib/series'
 const MAX_REQUESTS = 4
 /** The same window is not asked for again sooner than this: it may simply hold no data. */
 const RETRY_MS = 1500
+/** Not sooner than this while the operator drags through time. */
+const AGAIN_MS = 100
+/** Later than this the store holds what was measured. */
+const SETTLE_MS = 4000
+/** An answer that has not come after this long is asked for again. */
+const PATIENCE_MS = 10_000
 const BORDER_MS = 0.001
+
+interface Asked {
+  key: string
+  at: number
+  answered: boolean
+}
 
 export class StreamData {
   readonly coverage = new Coverage()
@@ -18,10 +30,13 @@ export class StreamData {
   /** Standard uncertainty of the newest sample's time, ms. */
   uncertaintyMs = 0
   version = 0
+  /** Counts what changed the past; a sample that only came after all others is not among it. */
+  edits = 0
   /** Whether the present connection has delivered samples, and from when on. */
   live = false
   liveSince = -Infinity
-  lastAsked = { key: '', at: 0 }
+  /** What was asked for last, by priority: the hour's overview must not make the plots ask again. */
+  readonly asked = new Map<number, Asked>()
 
   channel(name: string): Series {
     let series = this.series.get(name)
@@ -57,6 +72,7 @@ interface Request {
   to: number
   columns: number
   priority: number
+  asked: Asked
 }
 
 export class History {
@@ -89,6 +105,7 @@ export class History {
     const before = data.lastTime ?? -Infinity
     for (const [name, values] of Object.entries(message.channels)) data.channel(name).append(message.t, values.map(asNumber))
     data.version++
+    if ((message.t[0] ?? Infinity) <= before) data.edits++
     data.uncertaintyMs = message.u_ms.at(-1) ?? data.uncertaintyMs
     data.revision = String(message.revision)
     const first = message.t[0]
@@ -105,7 +122,7 @@ export class History {
   invalidate(stream: string, from: number, to: number): void {
     const data = this.stream(stream)
     data.coverage.forget(from, to)
-    data.lastAsked.key = ''
+    data.asked.clear()
   }
 
   /** The connection ended: what comes next need not join what came before. */
@@ -123,14 +140,24 @@ export class History {
       const data = this.stream(stream)
       const resolution = ((to - from) / columns) * 1.05
       // The newest seconds come over the live stream; asking for them would race it.
-      const settled = Math.max(now - 4000, data.liveSince)
-      if (data.coverage.covers(from, Math.min(to, settled), resolution)) continue
-      const key = `${Math.round(from / 1000)}:${Math.round(to / 1000)}:${columns}`
-      if (data.lastAsked.key === key && now - data.lastAsked.at < RETRY_MS) continue
-      if (now - data.lastAsked.at < 100 && priority > 0) continue
-      data.lastAsked = { key, at: now }
+      const settled = Math.max(now - SETTLE_MS, data.liveSince)
+      const end = Math.min(to, settled)
+      const missing = data.coverage.missing(from, end, resolution)
+      const [first] = missing
+      const final = missing.at(-1)
+      if (!first || !final) continue
+      // A window that moves with the clock is one question, however often a frame asks it.
+      const key = `${Math.round((now - to) / 1000)}:${Math.round((to - from) / 1000)}:${columns}`
+      const last = data.asked.get(priority)
+      const repeated = last?.key === key
+      if (last && (repeated && !last.answered ? now - last.at < PATIENCE_MS : now - last.at < (repeated ? RETRY_MS : AGAIN_MS))) continue
+      const asked = { key, at: now, answered: false }
+      data.asked.set(priority, asked)
       this.queue = this.queue.filter((request) => request.stream !== stream || request.priority !== priority)
-      this.queue.push({ stream, from, to, columns, priority })
+      // Only what is not here, as finely as all of it was wanted.
+      const until = final.to === end ? to : final.to
+      const share = Math.max(1, Math.ceil((columns * (until - first.from)) / (to - from)))
+      this.queue.push({ stream, from: first.from, to: until, columns: share, priority, asked })
     }
     this.pump()
   }
@@ -143,36 +170,39 @@ export class History {
       this.running++
       void this.fetch(request).finally(() => {
         this.running--
+        request.asked.answered = true
         this.changed()
         this.pump()
       })
     }
   }
 
-  private async fetch({ stream, from, to, columns }: Request): Promise<void> {
+  private async fetch(request: Request): Promise<void> {
+    const { stream, from, to, columns } = request
     const data = this.stream(stream)
     const path = `/streams/${stream.split('/').map(encodeURIComponent).join('/')}/window`
     try {
       const window = await get<Window>(path, { from_ms: from, to_ms: to, columns })
       this.errors.delete(stream)
-      this.apply(data, window, from, to, columns)
+      this.apply(data, window, request)
     } catch (error) {
       this.errors.set(stream, error instanceof Error ? error.message : String(error))
     }
   }
 
-  private apply(data: StreamData, window: Window, from: number, to: number, columns: number): void {
+  private apply(data: StreamData, window: Window, { from, to, columns, asked }: Request): void {
     let last = -Infinity
     for (const points of Object.values(window.channels)) last = Math.max(last, points.t.at(-1) ?? -Infinity)
     // Live samples may already be newer than what the store answered with: keep those.
     const end = (data.lastTime ?? -Infinity) > last ? Math.min(to, Math.max(last, from)) : to
     const resolution = window.bucketed ? (to - from) / columns : 0
-    const covered = end < to && to - end > 5000 ? to : end
+    // An answer does not say that the seconds just before it hold nothing: they may have been on their way.
+    const covered = Math.max(Math.min(to, asked.at - SETTLE_MS), Math.min(to, Math.max(last, from)))
     // A coarse window never takes the place of finer points that are here already.
     for (const part of data.coverage.missing(from, covered, resolution)) {
       // A point on the border to a finer part belongs to that part.
-      const first = part.from === from ? from : part.from + BORDER_MS
-      const final = Math.min(part.to === covered ? part.to : part.to - BORDER_MS, end)
+      const first = data.coverage.covers(part.from - BORDER_MS, part.from, resolution) ? part.from + BORDER_MS : part.from
+      const final = Math.min(data.coverage.covers(part.to, part.to + BORDER_MS, resolution) ? part.to - BORDER_MS : part.to, end)
       for (const [name, points] of Object.entries(window.channels)) {
         const [t, v] = within(points, first, final)
         data.channel(name).replace(first, final, t, v)
@@ -183,5 +213,6 @@ export class History {
     data.gaps = [...outside, ...window.gaps].sort((a, b) => a.from_ms - b.from_ms)
     data.revision = String(window.revision)
     data.version++
+    data.edits++
   }
 }

@@ -4,6 +4,8 @@ import { holes } from '../lib/coverage'
 import { clock, duration } from '../lib/time'
 import type { History } from './history'
 
+const COLUMNS = 4000
+
 export interface Outage {
   lost: boolean
   text: string
@@ -15,8 +17,8 @@ export function outage(history: History, streams: Stream[], from: number, to: nu
     const data = history.stream(stream)
     const series = data.series.values().next().value
     if (!series || !hz) continue
-    const points = series.points(from, to, 4000)
-    for (const hole of holes(points.t, 1000 / hz, data.coverage, points.v)) {
+    const points = series.points(from, to, COLUMNS)
+    for (const hole of holes(points.t, 1000 / hz, data.coverage, (to - from) / COLUMNS, points.v)) {
       if (hole.to < from) continue
       if (!worst || hole.to - hole.from > worst.to - worst.from) worst = { stream, ...hole }
     }

@@ -115,13 +115,15 @@ function slope(series: Series, from: number, to: number): number | null {
 /** Walks back while outside; a return inside shorter than 15 s does not end the excursion. */
 export function outside(residual: Series, sd: Series, at: number): number {
   const end = residual.indexAt(at)
+  let known = sd.indexAt(at)
   let start: number | null = null
   let insideSince: number | null = null
   for (let i = end; i >= 0 && end - i < 20_000; i--) {
     const value = residual.value(i)
     const time = residual.time(i)
     if (Number.isNaN(value)) continue
-    const limit = sd.value(Math.max(0, sd.indexAt(time))) * Z95
+    while (known > 0 && sd.time(known) > time) known--
+    const limit = sd.value(Math.max(0, known)) * Z95
     if (Math.abs(value) > limit) {
       start = time
       insideSince = null

@@ -73,7 +73,25 @@ class Rig {
     probe: (sent, server, received) => this.probed(sent, server, received),
   })
 
-  rows: Row[] = $derived(arrange(this.streams, this.graphs, this.control))
+  /** Of control, what rows are made of: readings change each second, rows do not. */
+  private readonly limits = $derived(
+    JSON.stringify({
+      channels: this.control?.channels.map((channel) => ({ ...channel, value: null, age_s: null })) ?? [],
+      interlocks: this.control?.interlocks.map(({ id, text, channels, limit }) => ({ id, text, ok: true, channels, limit })) ?? [],
+      lease: null,
+    }),
+  )
+  rows: Row[] = $derived(arrange(this.streams, this.graphs, JSON.parse(this.limits) as Control))
+  /** Devices in the order of their rows, so that both read alike. */
+  ordered: Device[] = $derived.by(() => {
+    const places = new Map<string, number>()
+    for (const row of this.rows) {
+      const refs = row.kind === 'pair' ? [row.measured] : row.kind === 'signal' ? [row.channel] : row.channels
+      for (const { stream } of refs) if (!places.has(stream.split('/')[0] ?? '')) places.set(stream.split('/')[0] ?? '', places.size)
+    }
+    const place = (device: Device) => places.get(device.device_id) ?? Infinity
+    return [...this.devices].sort((a, b) => place(a) - place(b) || a.device_id.localeCompare(b.device_id))
+  })
   /** The forecast of the instant shown: the newest while live, the one of the pause while paused, none in the past. */
   shownForecast = $derived(this.view.mode === 'live' ? this.forecast : this.view.mode === 'paused' ? this.pausedForecast : null)
   playhead = $derived(views.playhead(this.view, this.now))

@@ -46,10 +46,24 @@ function letter(event: KeyboardEvent): void {
     case 'k':
       return act(event, () => focusPlot(event.key === 'j' ? -1 : 1))
     case 't':
-      return act(event, () => (page.table = page.table ? null : (page.focused ?? rig.rows[0]?.id ?? null)))
+      return act(event, () => (page.table ? closeTable() : openTable(page.focused)))
     case '?':
       return act(event, () => (page.help = !page.help))
   }
+}
+
+/** The table of a row, or of the first: beside the charts, and on a phone in their place. */
+export function openTable(row: string | null): void {
+  page.table = row ?? rig.rows[0]?.id ?? null
+  if (rig.phone) page.tab = 'table'
+}
+
+/** Closes the table and goes back to its plot. */
+export function closeTable(): void {
+  const row = page.table
+  page.table = null
+  if (page.tab === 'table') page.tab = 'charts'
+  document.querySelector<HTMLElement>(`[data-row="${row}"]`)?.focus()
 }
 
 function act(event: KeyboardEvent, action: () => void): void {
@@ -84,8 +98,9 @@ function focusPlot(direction: 1 | -1): void {
 }
 
 function escape(): void {
-  if (page.help) page.help = false
-  else if (page.table) page.table = null
+  if (page.detail) page.detail = null
+  else if (page.help) page.help = false
+  else if (page.table) closeTable()
   else if (page.drawer) page.drawer = false
   else if (commands.changes.length > 0) commands.discard()
   else if (rig.view.windowMs !== rig.defaultWindow) rig.resetWindow()

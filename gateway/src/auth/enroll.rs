@@ -144,8 +144,10 @@ pub async fn enroll(
         .spend(devices, now)
         .await
         .map_err(|error| Refusal::internal(&error))?;
-    let command_keys = app
-        .command_keys
+    let mut command_keys = app.command_keys.clone();
+    command_keys.extend(app.inside.command_keys().await);
+    command_keys.dedup();
+    let command_keys = command_keys
         .iter()
         .map(|key| URL_SAFE_NO_PAD.encode(key.as_bytes()))
         .collect();

@@ -33,7 +33,10 @@ pub async fn control(arguments: &Control) -> Result<(), Failure> {
         wanted.push((channel, value));
     }
     for (channel, value) in wanted {
-        let body = json!({"device": arguments.device, "channel": channel, "value": value});
+        let mut body = json!({"device": arguments.device, "channel": channel, "value": value});
+        if let Some(hold_s) = arguments.hold_s {
+            body["hold_s"] = json!(hold_s);
+        }
         let answer = client.post("/control/set", &body).await?;
         follow(&client, &answer).await?;
     }

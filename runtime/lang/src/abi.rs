@@ -17,7 +17,7 @@
 use crate::meta::Meta;
 
 /// Version of this layout; a module and a host must agree on it.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = 2;
 /// The least context address: what lies below belongs to the module (its stack, if it ever needs one).
 pub const CONTEXT_BASE: u32 = 1024;
 /// Bytes in a WebAssembly page.
@@ -58,6 +58,7 @@ pub(crate) mod plan {
     pub const FLAG_INITIALISE: u32 = 1;
     pub const FLAG_FIRST_ROW: u32 = 2;
     pub const FLAG_REVERSE: u32 = 4;
+    pub const FLAG_FORWARD: u32 = 8;
 }
 
 /// Byte offsets in the status, relative to the context address.
@@ -678,7 +679,7 @@ pub fn write_seeds(mem: &mut [u8], ctx: u32, meta: &Meta, layout: &Layout, seeds
     }
     let mut context = Context { mem, ctx };
     let flags = read_u32(context.mem, ctx, plan::FLAGS);
-    context.u32(plan::FLAGS, flags | plan::FLAG_REVERSE);
+    context.u32(plan::FLAGS, flags & !plan::FLAG_FORWARD | plan::FLAG_REVERSE);
     for index in 0..rows {
         let value = seeds.rows.get(index).copied().unwrap_or(0.0);
         context.f64(layout.seeds_at + 8 * index as u32, value);
@@ -688,6 +689,50 @@ pub fn write_seeds(mem: &mut [u8], ctx: u32, meta: &Meta, layout: &Layout, seeds
         context.f64(layout.seeds_at + 8 * (rows + index) as u32, value);
     }
     Ok(())
+}
+
+/// Asks for the tangents along `direction` of a plan that `solve` did with a tape; the next call of `solve` does it, and
+/// [`read_tangents`] reads them. The states of a direction are added to what the start expressions give.
+pub fn write_direction(
+    mem: &mut [u8],
+    ctx: u32,
+    meta: &Meta,
+    layout: &Layout,
+    direction: &Gradient,
+) -> Result<(), AbiError> {
+    let words: Vec<f64> = direction
+        .parameters
+        .iter()
+        .chain(&direction.states)
+        .chain(direction.inputs.iter().flatten())
+        .copied()
+        .collect();
+    let expected = meta.parameters.len() + meta.carried() as usize;
+    if words.len() != layout.gradient_words as usize
+        || direction.parameters.len() + direction.states.len() != expected
+        || words.is_empty()
+    {
+        return Err(AbiError::Plan {
+            what: "direction",
+            value: format!("{} words", words.len()),
+            remedy: "it has the shape of the plan's gradient, and the plan a tape",
+        });
+    }
+    let mut context = Context { mem, ctx };
+    let flags = read_u32(context.mem, ctx, plan::FLAGS);
+    context.u32(plan::FLAGS, flags & !plan::FLAG_REVERSE | plan::FLAG_FORWARD);
+    for (index, value) in words.iter().enumerate() {
+        context.f64(layout.gradient_at + 8 * index as u32, *value);
+    }
+    Ok(())
+}
+
+/// The tangents that a forward sweep wrote: of every row and column, row by row.
+pub fn read_tangents(mem: &[u8], ctx: u32, meta: &Meta, layout: &Layout) -> Vec<f64> {
+    let count = layout.rows * meta.columns.len() as u32;
+    (0..count)
+        .map(|index| read_f64(mem, ctx, layout.seeds_at + 8 * index))
+        .collect()
 }
 
 /// The gradient that the reverse pass wrote.

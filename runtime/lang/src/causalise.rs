@@ -41,6 +41,8 @@ pub struct System {
     pub guards: Vec<(Id, Id)>,
     /// States and memory after an event, over what they were before it.
     pub update: Vec<Id>,
+    /// Truths that must hold at every accepted step and in every row; their places end `equations`.
+    pub assertions: Vec<Id>,
 }
 
 /// What the front of an error message needs.
@@ -63,6 +65,7 @@ pub fn causalise(flat: Flat, text: &Text<'_>) -> Result<System, Vec<Diagnostic>>
         equations,
         initial_equations,
         hybrid,
+        assertions,
         ..
     } = flat;
     if let Some(equation) = initial_equations.first() {
@@ -102,11 +105,20 @@ pub fn causalise(flat: Flat, text: &Text<'_>) -> Result<System, Vec<Diagnostic>>
         place.solved.insert(unknown, placed);
     }
     let events = events::place(&mut graph, &variables, &unknowns.states, &hybrid, &mut place, text)?;
+    let conditions = assertions
+        .iter()
+        .map(|assertion| place.apply(&mut graph, assertion.condition))
+        .collect();
     let mut system = assemble(
         graph, variables, &equations, &unknowns, &matching, &blocks, place, events,
     );
     let guards = hybrid.guards.iter().map(|guard| ("event".to_string(), guard.span));
     system.equations.extend(guards);
+    system.assertions = conditions;
+    let places = assertions
+        .into_iter()
+        .map(|assertion| (assertion.message, assertion.span));
+    system.equations.extend(places);
     Ok(system)
 }
 
@@ -650,5 +662,6 @@ fn assemble(
         memory_starts,
         guards: events.guards,
         update: events.update,
+        assertions: Vec::new(),
     }
 }

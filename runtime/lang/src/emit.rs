@@ -29,6 +29,7 @@ pub struct Places {
     initial: u32,
     seeds: u32,
     bars: reverse::Bars,
+    dots: reverse::Bars,
     constants: HashMap<String, Expr>,
 }
 
@@ -44,6 +45,7 @@ pub fn emit(system: &System, mut program: Program) -> Result<Emitted, String> {
     let hoisted = hoist(&mut graph, system);
     let mut places = place(system, hoisted.slots.len() as u32);
     let products = reverse::products(&mut graph, system, &hoisted, places.bars);
+    let tangents = reverse::tangents(&mut graph, system, &hoisted, places.dots);
     let rates = reverse::guard_rates(&mut graph, system, &hoisted);
     let mut emitter = Emitter {
         graph: &graph,
@@ -94,7 +96,11 @@ pub fn emit(system: &System, mut program: Program) -> Result<Emitted, String> {
         .map(states_at(emitter.places.memory))
         .collect();
     emitter.function("memory_starts", &system.memory_starts, &destinations);
+    let asserted = emitter.constant("ASSERTED");
+    let destinations: Vec<(Expr, u32)> = (0..system.assertions.len() as u32).map(states_at(asserted)).collect();
+    emitter.function("assertions", &hoisted.assertions, &destinations);
     emitter.products(&products, &rates);
+    emitter.tangents(&tangents);
     emitter.nominals();
     emitter.column_equation();
     let spill_bytes = 8 * emitter.spilled;
@@ -104,6 +110,7 @@ pub fn emit(system: &System, mut program: Program) -> Result<Emitted, String> {
         include_str!("kernel/solve.kernel"),
         include_str!("kernel/events.kernel"),
         include_str!("kernel/reverse.kernel"),
+        include_str!("kernel/forward.kernel"),
     );
     parse::parse(&mut program, text, &places.constants)?;
     Ok(Emitted { program, places })
@@ -130,6 +137,8 @@ struct Hoisted {
     guards: Vec<Id>,
     /// States and memory after an event.
     update: Vec<Id>,
+    /// The truths of assertions as numbers.
+    assertions: Vec<Id>,
     /// Values over parameters alone, computed once a plan.
     slots: Vec<Id>,
 }
@@ -143,12 +152,18 @@ fn hoist(graph: &mut Graph, system: &System) -> Hoisted {
         .map(|(_, truth)| graph.select(*truth, one, zero))
         .collect();
     let guards: Vec<Id> = system.guards.iter().map(|(root, _)| *root).chain(truths).collect();
+    let assertions: Vec<Id> = system
+        .assertions
+        .iter()
+        .map(|truth| graph.select(*truth, one, zero))
+        .collect();
     let roots: Vec<Id> = system
         .derivatives
         .iter()
         .copied()
         .chain(system.columns.iter().map(|(_, id)| *id))
         .chain(guards.iter().copied())
+        .chain(assertions.iter().copied())
         .chain(system.update.iter().copied())
         .collect();
     let parameters: std::collections::HashSet<u32> = system.parameters.iter().copied().collect();
@@ -198,6 +213,7 @@ fn hoist(graph: &mut Graph, system: &System) -> Hoisted {
     Hoisted {
         derivatives: system.derivatives.iter().map(|id| map[id]).collect(),
         columns: system.columns.iter().map(|(_, id)| map[id]).collect(),
+        assertions: assertions.iter().map(|id| map[id]).collect(),
         guards: guards.iter().map(|id| map[id]).collect(),
         update: system.update.iter().map(|id| map[id]).collect(),
         slots,
@@ -205,6 +221,7 @@ fn hoist(graph: &mut Graph, system: &System) -> Hoisted {
 }
 
 fn place(system: &System, slots: u32) -> Places {
+    let hoisted = slots;
     let n = system.states.len() as u32;
     let inputs = system.inputs.len() as u32;
     let mut constants = HashMap::new();
@@ -242,10 +259,11 @@ fn place(system: &System, slots: u32) -> Places {
     next("GUARDS_LOW", 16 * guards);
     next("UPDATE", 8 * (n + words));
     next("UPDATE_GUARDS", 16 * guards);
+    next("ASSERTED", 8 * system.assertions.len() as u32);
     next("EVENT_ROWS_USED", 8);
     next("X_EVENT", 8 * n);
     let columns = system.columns.len() as u32;
-    let seeds = next("SEEDS", 8 * (n + words + 1).max(columns).max(guards).max(slots));
+    let seeds = next("SEEDS", 8 * (n + words + 1).max(columns).max(guards).max(hoisted));
     let np = system.parameters.len() as u32;
     next("TABLEAU", 8 * 56);
     next("WEIGHTS", 8 * 14);
@@ -273,19 +291,29 @@ fn place(system: &System, slots: u32) -> Places {
         time: next("T_BAR", 8),
         inputs: next("U_BAR", 8 * inputs),
         parameters: next("P_BAR", 8 * np),
-        slots: next("SLOT_BAR", 8 * slots),
+        slots: next("SLOT_BAR", 8 * hoisted),
+    };
+    let dots = reverse::Bars {
+        states: next("X_DOT", 8 * (n + words)),
+        time: next("T_DOT", 8),
+        inputs: next("U_DOT", 8 * inputs),
+        parameters: next("P_DOT", 8 * np),
+        slots: next("SLOT_DOT", 8 * hoisted),
     };
     next("U_SAVED", 8 * inputs);
-    next("P_SAVED", 8 * (np + slots));
-    let hoisted = slots;
-    let slots = next("SLOTS", 8 * slots);
+    next("P_SAVED", 8 * (np + hoisted));
+    let slots = next("SLOTS", 8 * hoisted);
     let spill = next("SPILL", 0);
     for (name, value) in [
         ("N", n),
         ("NI", inputs),
         ("NC", system.columns.len() as u32),
         ("NG", guards),
-        ("NE", (system.equations.len() - system.guards.len()) as u32),
+        (
+            "NE",
+            (system.equations.len() - system.guards.len() - system.assertions.len()) as u32,
+        ),
+        ("NA", system.assertions.len() as u32),
         ("NM", words),
         ("NP", np),
         ("NS", hoisted),
@@ -343,6 +371,7 @@ fn place(system: &System, slots: u32) -> Places {
         initial,
         seeds,
         bars,
+        dots,
         constants,
     }
 }
@@ -375,6 +404,7 @@ impl Emitter<'_> {
             "guards",
             "update",
             "memory_starts",
+            "assertions",
             "rhs_vjp",
             "outputs_vjp",
             "guards_vjp",
@@ -382,6 +412,12 @@ impl Emitter<'_> {
             "starts_vjp",
             "slots_vjp",
             "guard_rates",
+            "rhs_jvp",
+            "outputs_jvp",
+            "guards_jvp",
+            "update_jvp",
+            "starts_jvp",
+            "slots_jvp",
         ] {
             self.program.declare(name, &shape, None);
         }

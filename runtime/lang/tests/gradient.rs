@@ -28,10 +28,36 @@ fn gradient(machine: &mut Machine, plan: &Plan, column: &str) -> (f64, Gradient)
     let data = machine.memory.data(&machine.store);
     let status = abi::read_status(data, CTX, &meta);
     assert_eq!(status.code, abi::Code::Ok, "{:?}", status.describe(&meta));
-    (
-        rows.row(last)[column],
-        abi::read_gradient(data, CTX, &meta, &plan, &layout),
-    )
+    let gradient = abi::read_gradient(data, CTX, &meta, &plan, &layout);
+    // The forward sweep derives the same numbers.
+    let inputs = gradient.inputs.iter().flatten();
+    let words: Vec<f64> = gradient
+        .parameters
+        .iter()
+        .chain(&gradient.states)
+        .chain(inputs)
+        .copied()
+        .collect();
+    let (parameters, carried) = (meta.parameters.len(), meta.carried() as usize);
+    for chosen in 0..words.len() {
+        let mut unit = vec![0.0; words.len()];
+        unit[chosen] = 1.0;
+        let mut inputs = unit.split_off(parameters + carried);
+        let states = unit.split_off(parameters);
+        let split = |table: &abi::InputTable| inputs.drain(..table.knots.len()).collect();
+        let direction = Gradient {
+            inputs: plan.inputs.iter().map(split).collect(),
+            parameters: unit,
+            states,
+        };
+        let data = machine.memory.data_mut(&mut machine.store);
+        abi::write_direction(data, CTX, &meta, &layout, &direction).expect("a direction");
+        machine.call();
+        let tangents = abi::read_tangents(machine.memory.data(&machine.store), CTX, &meta, &layout);
+        let found = tangents[last * rows.columns + column];
+        close(found, words[chosen], 1e-9, &format!("direction {chosen}"));
+    }
+    (rows.row(last)[column], gradient)
 }
 
 fn close(found: f64, expected: f64, tolerance: f64, what: &str) {

@@ -66,7 +66,7 @@ impl Control {
                 issuer_epoch: self.epoch,
                 issuer_sequence: *next,
                 apply_by: now.plus(self.apply_within),
-                hold_until: None,
+                hold_until: change.hold_s.map(|hold_s| now.plus(Duration::from_secs_f64(hold_s))),
             };
             *next += 1;
             let bytes = seal_command(&command, &self.key);
@@ -96,6 +96,7 @@ impl Control {
             status: "sending",
             value: Some(command.value),
             reason: None,
+            hold_until: command.hold_until.map(TaiNanos::to_rfc3339),
             gives_up: command.apply_by.plus(ACK_GRACE),
         };
         let mut inner = lock(&self.inner);
@@ -166,6 +167,7 @@ fn provenance(
             "issuer_epoch": command.issuer_epoch.to_string(),
             "issuer_sequence": command.issuer_sequence.to_string(),
             "apply_by": command.apply_by.to_rfc3339(),
+            "hold_until": command.hold_until.map(TaiNanos::to_rfc3339),
             "review_id": review,
             "interlocks": reports,
         }),

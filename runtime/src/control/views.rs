@@ -15,6 +15,9 @@ pub struct Change {
     pub channel: String,
     /// The value, in the channel's unit.
     pub value: f64,
+    /// How long it holds; then the device's agent sets the channel to its safe value. Without it the value stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_s: Option<f64>,
 }
 
 /// A proposed set-point beside the present one.
@@ -28,6 +31,9 @@ pub struct ReviewedChange {
     pub from: Option<f64>,
     /// What would be sent.
     pub to: f64,
+    /// How long it would hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold_s: Option<f64>,
 }
 
 /// What a change would do, and whether it may be sent.
@@ -62,6 +68,9 @@ pub struct CommandStatus {
     pub value: Option<f64>,
     /// Why it was refused or is unknown.
     pub reason: Option<String>,
+    /// When the safe value takes its place, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold_until: Option<String>,
     #[serde(skip)]
     pub(super) gives_up: TaiNanos,
 }

@@ -49,14 +49,15 @@ impl<N: Node> Progress<N> {
         }
         let after_silence = self.state.run.is_none() && std::mem::take(&mut self.state.ended);
         if self.state.run.is_none() {
-            self.start_run(tick)?;
+            self.start_run(tick, &waived)?;
         }
         let run = self.state.run.expect("start_run sets the run");
         let at_start = self.state.outputs.clone();
 
-        let mut inputs = self.held_inputs(start);
+        let mut inputs = self.inputs_from(start);
         let rows = self.take_rows_before(end, decision.as_ref());
         self.add_knots(&mut inputs, &rows);
+        self.add_knots_beyond(&mut inputs, end, &waived);
         let origin_nanos = run.first_tick * delta;
         let plan = TickPlan {
             origin_nanos,
@@ -86,9 +87,11 @@ impl<N: Node> Progress<N> {
         })
     }
 
-    fn start_run(&mut self, tick: i64) -> Result<(), NodeError> {
+    fn start_run(&mut self, tick: i64, waived: &[bool]) -> Result<(), NodeError> {
         let origin = tick * self.layout.tick_nanos;
-        let inputs = self.held_inputs(origin).iter().map(|knots| knots.points[0].1).collect();
+        let mut inputs = self.inputs_from(origin);
+        self.add_knots_beyond(&mut inputs, origin, waived);
+        let inputs = inputs.iter().map(|knots| knots.value_at(origin)).collect();
         let mut starts = Vec::with_capacity(self.layout.starts.len());
         for binding in &self.layout.starts {
             // A required channel: the run could not have found its start without it.
@@ -121,7 +124,7 @@ impl<N: Node> Progress<N> {
     }
 
     /// Rows at or before the tick's start are what holds when it starts.
-    fn take_rows_until(&mut self, start: i64, decision: Option<&Decision>) {
+    pub(super) fn take_rows_until(&mut self, start: i64, decision: Option<&Decision>) {
         for (index, layout) in self.layout.streams.iter().enumerate() {
             let last = last_allowed(decision, &layout.id);
             self.state.streams[index].take(TaiNanos(start - layout.delay_nanos + 1), last, |_| {});
@@ -139,17 +142,40 @@ impl<N: Node> Progress<N> {
         taken
     }
 
-    pub(super) fn held_inputs(&self, at_nanos: i64) -> Vec<Knots> {
-        let held = self.layout.inputs.iter().map(|input| {
-            let sample =
-                self.state.streams[input.stream].values[input.channel].map(|value| input.conversion.apply(value));
+    /// The course of each input so far: what holds at an instant, or the sample from which a line goes on.
+    pub(super) fn inputs_from(&self, at_nanos: i64) -> Vec<Knots> {
+        let course = self.layout.inputs.iter().map(|input| {
+            let state = &self.state.streams[input.stream];
+            let sample = state.values[input.channel].map(|value| input.conversion.apply(value));
             // An input without a default is required, so one of the two is there.
             let value = sample.or(input.default).unwrap_or(f64::NAN);
-            Knots {
-                points: vec![(at_nanos, value)],
+            match state.measured[input.channel].filter(|_| input.linear) {
+                Some(measured) => {
+                    let delay = self.layout.streams[input.stream].delay_nanos;
+                    Knots {
+                        points: vec![((measured.0 + delay).min(at_nanos), value)],
+                        linear: true,
+                    }
+                }
+                None => Knots::held(at_nanos, value),
             }
         });
-        held.collect()
+        course.collect()
+    }
+
+    /// The first sample at or after the tick's end, for the line that crosses it. A stream that was not waited for has
+    /// none, so its last value holds.
+    fn add_knots_beyond(&self, knots: &mut [Knots], end: i64, waived: &[bool]) {
+        for (input, knots) in self.layout.inputs.iter().zip(knots) {
+            let delay = self.layout.streams[input.stream].delay_nanos;
+            if !knots.linear || waived[input.stream] {
+                continue;
+            }
+            let next = self.state.streams[input.stream].next_value(input.channel, TaiNanos(end - delay));
+            if let Some((at, value)) = next {
+                knots.push(at.0 + delay, input.conversion.apply(value));
+            }
+        }
     }
 
     fn add_knots(&self, knots: &mut [Knots], rows: &[Vec<Row>]) {
@@ -159,15 +185,14 @@ impl<N: Node> Progress<N> {
                 let Some(value) = row.values[input.channel].map(|value| input.conversion.apply(value)) else {
                     continue;
                 };
-                let (last_at, last) = knots.points[knots.points.len() - 1];
-                let at = row.id.time.0 + delay;
-                if last.to_bits() == value.to_bits() {
-                    continue; // Not a change, so not a time event either.
+                let unchanged = knots
+                    .points
+                    .last()
+                    .is_some_and(|(_, last)| last.to_bits() == value.to_bits());
+                // What holds and does not change is no time event; a line may still bend there.
+                if knots.linear || !unchanged {
+                    knots.push(row.id.time.0 + delay, value);
                 }
-                if last_at == at {
-                    knots.points.pop();
-                }
-                knots.points.push((at, value));
             }
         }
     }

@@ -22,6 +22,17 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// Whether a later event makes this one mean nothing.
+    pub(super) fn is_replaced_by(&self, later: &Self) -> bool {
+        match (self, later) {
+            (Self::Reset, Self::Reset) => true,
+            (Self::SetParameter { index, .. }, Self::SetParameter { index: other, .. }) => index == other,
+            _ => false,
+        }
+    }
+}
+
 /// Why no tick runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blocked {

@@ -1,6 +1,7 @@
 //! The reverse pass of the model's own functions: vector–Jacobian products as kernel functions.
 //!
-//! Each takes its cotangents from SEEDS and adds its shares to accumulators in the context: X_BAR (states, then memory),
+//! Jacobian–vector products (`*_jvp`) read tangents from the DOT places and write their results' tangents.
+//! Each product takes its cotangents from SEEDS and adds its shares to accumulators in the context: X_BAR (states, then memory),
 //! T_BAR, U_BAR (inputs), P_BAR (parameters) and SLOT_BAR (hoisted values).
 
 use std::collections::HashMap;
@@ -91,6 +92,25 @@ fn address(system: &System, leaf: Leaf, bars: Bars) -> Option<u32> {
     }
 }
 
+/// The tangent of each function's results along the tangents of its leaves at `dots`.
+pub fn tangents(graph: &mut Graph, system: &System, hoisted: &Hoisted, dots: Bars) -> Vec<(&'static str, Vec<Id>)> {
+    let guards = hoisted.guards[..system.guards.len()].to_vec();
+    let starts: Vec<Id> = system.starts.iter().chain(&system.memory_starts).copied().collect();
+    let mut all = Vec::new();
+    for (name, roots) in [
+        ("rhs_jvp", &hoisted.derivatives),
+        ("outputs_jvp", &hoisted.columns),
+        ("guards_jvp", &guards),
+        ("update_jvp", &hoisted.update),
+        ("starts_jvp", &starts),
+        ("slots_jvp", &hoisted.slots),
+    ] {
+        let seed = |graph: &mut Graph, leaf| address(system, leaf, dots).map(|at| graph.leaf(Leaf::Word(at)));
+        all.push((name, derive::forward_seeded(graph, roots, seed)));
+    }
+    all
+}
+
 /// The rate of each guard along a direction: seeds are the states' rates and that of time.
 pub fn guard_rates(graph: &mut Graph, system: &System, hoisted: &Hoisted) -> Vec<Id> {
     let roots = hoisted.guards[..system.guards.len()].to_vec();
@@ -106,6 +126,15 @@ pub fn guard_rates(graph: &mut Graph, system: &System, hoisted: &Hoisted) -> Vec
 }
 
 impl Emitter<'_> {
+    pub fn tangents(&mut self, tangents: &[(&'static str, Vec<Id>)]) {
+        for (name, roots) in tangents {
+            let destinations: Vec<(Expr, u32)> = (0..roots.len() as u32)
+                .map(|index| (Expr::Local(3, Ty::I32), 8 * index))
+                .collect();
+            self.function(name, roots, &destinations);
+        }
+    }
+
     pub fn products(&mut self, products: &[Product], rates: &[Id]) {
         for product in products {
             let roots: Vec<Id> = product.sums.iter().map(|(_, sum)| *sum).collect();

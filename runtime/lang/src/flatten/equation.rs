@@ -4,7 +4,7 @@ use super::builtin::REFUSED;
 use super::expression::Remedied as _;
 use super::instance::{InstanceId, Member};
 use super::{FlatEquation, Flattener, Kind, Lowered};
-use crate::graph::Leaf;
+use crate::graph::{Id, Leaf, Node};
 use crate::syntax::{Class, Equation, Expr, ExprKind, Span, Variability};
 
 impl<'a> Flattener<'a> {
@@ -27,8 +27,14 @@ impl<'a> Flattener<'a> {
                         self.errors.push(*error);
                     }
                 }
+                for statements in &class.algorithms {
+                    if let Err(error) = self.model_algorithm(statements, id) {
+                        self.errors.push(*error);
+                    }
+                }
             }
         }
+        self.finish_connections();
         Ok(())
     }
 
@@ -93,6 +99,7 @@ impl<'a> Flattener<'a> {
             } else {
                 value.items[offset]
             };
+            self.check_discrete(left, right, name.to(expr.span))?;
             self.equations.push(FlatEquation {
                 left,
                 right,
@@ -105,6 +112,9 @@ impl<'a> Flattener<'a> {
     pub fn equation(&mut self, equation: &'a Equation, id: InstanceId, initial: bool) -> Lowered<()> {
         self.check_size(equation.span())?;
         match equation {
+            Equation::Equal { left, right, span } if matches!(left.kind, ExprKind::Tuple(_)) => {
+                self.several(left, right, *span, id, initial)
+            }
             Equation::Equal { left, right, span } => self.equality(left, right, *span, id, initial),
             Equation::For {
                 index,
@@ -127,35 +137,30 @@ impl<'a> Flattener<'a> {
                 branches,
                 otherwise,
                 span,
-            } => {
-                for (condition, body) in branches {
-                    let Some(super::structural::Fixed::Truth(holds)) = self.try_structural(condition, id) else {
-                        let error = self.error(
-                            condition.span,
-                            "unsupported",
-                            "the condition of an if-equation must be known when compiling",
-                        );
-                        return Err(error.into_remedy("use an if-expression: `y = noEvent(if … then … else …)`"));
-                    };
-                    if holds {
-                        return body.iter().try_for_each(|inner| self.equation(inner, id, initial));
-                    }
-                }
-                let _ = span;
-                otherwise.iter().try_for_each(|inner| self.equation(inner, id, initial))
-            }
+            } => self.if_equation(branches, otherwise, *span, id, initial),
             Equation::When { branches, span } => {
-                if initial {
-                    return Err(self.unsupported(*span, "a `when` cannot be an initial equation"));
+                if initial || !self.conditions.is_empty() {
+                    return Err(
+                        self.unsupported(*span, "a `when` cannot be an initial equation or depend on a condition")
+                    );
                 }
                 self.when_equation(branches, id)
             }
-            Equation::Connect { span, .. } => Err(self.unsupported(*span, "`connect` is not built yet")),
+            Equation::Connect { left, right, span } => {
+                if initial || !self.conditions.is_empty() {
+                    let error = self.error(*span, "type", "what is connected cannot depend on time");
+                    return Err(error.into_remedy("connect outside, or let a parameter decide"));
+                }
+                self.connect(left, right, *span, id)
+            }
             Equation::Call { call } => {
                 let name = match &call.kind {
                     ExprKind::Call { function, .. } => function.text.as_str(),
                     _ => "",
                 };
+                if name == "assert" {
+                    return self.assertion(call, id);
+                }
                 let reason = REFUSED
                     .iter()
                     .find(|(refused, _)| *refused == name)
@@ -166,6 +171,25 @@ impl<'a> Flattener<'a> {
                 ))
             }
         }
+    }
+
+    /// A variable that changes at events only cannot equal what changes between them.
+    fn check_discrete(&self, left: Id, right: Id, place: Span) -> Lowered<()> {
+        for (one, other) in [(left, right), (right, left)] {
+            let Node::Leaf(Leaf::Variable(index)) = self.graph.node(one) else {
+                continue;
+            };
+            let variable = &self.variables[index as usize];
+            if variable.discrete && !self.is_discrete(&[other]) {
+                let message = format!(
+                    "`{}` changes at events only and cannot equal what changes continuously",
+                    variable.name
+                );
+                let error = self.error(place, "type", message);
+                return Err(error.into_remedy("assign it in a `when`, or declare a Real"));
+            }
+        }
+        Ok(())
     }
 
     fn equality(&mut self, left: &'a Expr, right: &'a Expr, span: Span, id: InstanceId, initial: bool) -> Lowered<()> {
@@ -197,6 +221,7 @@ impl<'a> Flattener<'a> {
             return Err(self.error(place, "bad-size", message));
         }
         for (left, right) in left_value.items.into_iter().zip(right_value.items) {
+            self.check_discrete(left, right, place)?;
             let equation = FlatEquation { left, right, span };
             if initial {
                 self.initial_equations.push(equation);

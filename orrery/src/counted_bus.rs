@@ -1,0 +1,186 @@
+//! The bus with its traffic counted: the same for the journal and for Kafka.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use orrery_bus::{Bus, BusError, BusUrl, Config, From, JournalBus, Message, Position, Record, SharedBus, Subscription};
+use orrery_gateway::Metric;
+use orrery_gateway::MetricKind::{Counter, Gauge};
+use orrery_protocol::Clock;
+
+/// A bus that counts what passes through it.
+pub struct CountedBus {
+    inner: SharedBus,
+    /// The journal's own counters, where it is one.
+    journal: Option<Arc<JournalBus>>,
+    topics: Mutex<BTreeMap<String, Arc<Traffic>>>,
+    /// Why the last publication failed, until one succeeds.
+    failure: Mutex<Option<String>>,
+}
+
+#[derive(Default)]
+struct Traffic {
+    published: AtomicU64,
+    published_bytes: AtomicU64,
+    failures: AtomicU64,
+    read: AtomicU64,
+}
+
+impl CountedBus {
+    /// Opens the bus that a URL names.
+    ///
+    /// # Errors
+    /// As [`orrery_bus::open`].
+    pub async fn open(
+        url: &BusUrl,
+        folder: &std::path::Path,
+        config: &Config,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, BusError> {
+        let (inner, journal): (SharedBus, _) = match url {
+            BusUrl::Journal => {
+                let journal = Arc::new(JournalBus::open(folder, config.journal.clone(), clock).await?);
+                (Arc::clone(&journal) as SharedBus, Some(journal))
+            }
+            BusUrl::Kafka(_) => (orrery_bus::open(url, folder, config, clock).await?, None),
+        };
+        Ok(Arc::new(Self {
+            inner,
+            journal,
+            topics: Mutex::default(),
+            failure: Mutex::default(),
+        }))
+    }
+
+    /// Why the last publication failed, until one succeeds.
+    pub fn failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The counters by topic. Topics are a small fixed set.
+    pub async fn metrics(&self) -> Vec<Metric> {
+        let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut metrics = Vec::new();
+        for (topic, traffic) in &topics {
+            let counter = |name: &str, help: &str, count: &AtomicU64| {
+                Metric::new(Counter, name, help, count.load(Ordering::Relaxed) as f64).with("topic", topic)
+            };
+            metrics.extend([
+                counter("bus_published_total", "Records made durable.", &traffic.published),
+                counter(
+                    "bus_published_bytes_total",
+                    "Bytes of these records.",
+                    &traffic.published_bytes,
+                ),
+                counter(
+                    "bus_publish_failures_total",
+                    "Publications that are not known to be durable.",
+                    &traffic.failures,
+                ),
+                counter(
+                    "bus_read_total",
+                    "Records handed to readers, each reader counted.",
+                    &traffic.read,
+                ),
+            ]);
+        }
+        let Some(journal) = &self.journal else {
+            return metrics;
+        };
+        for (topic, stats) in journal.stats().await {
+            let metric = |kind, name: &str, help: &str, value: u64| {
+                Metric::new(kind, name, help, value as f64).with("topic", &topic)
+            };
+            metrics.extend([
+                metric(
+                    Counter,
+                    "journal_groups_total",
+                    "Groups of records written, one fsync each.",
+                    stats.groups,
+                ),
+                metric(Gauge, "journal_bytes", "Bytes on disk.", stats.bytes),
+                metric(Gauge, "journal_segments", "Segment files.", stats.segments),
+                metric(
+                    Counter,
+                    "journal_quarantined_total",
+                    "Damaged regions found and skipped.",
+                    stats.quarantined,
+                ),
+                metric(
+                    Counter,
+                    "journal_quarantined_bytes_total",
+                    "Bytes of these regions.",
+                    stats.quarantined_bytes,
+                ),
+            ]);
+        }
+        metrics
+    }
+
+    fn traffic(&self, topic: &str) -> Arc<Traffic> {
+        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
+        match topics.get(topic) {
+            Some(traffic) => Arc::clone(traffic),
+            None => Arc::clone(topics.entry(topic.to_owned()).or_default()),
+        }
+    }
+
+    fn set_failure(&self, failure: Option<String>) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+    }
+}
+
+#[async_trait]
+impl Bus for CountedBus {
+    async fn publish(&self, topic: &str, records: Vec<Record>) -> Result<Vec<Position>, BusError> {
+        let traffic = self.traffic(topic);
+        let bytes: usize = records.iter().map(Record::size).sum();
+        let published = self.inner.publish(topic, records).await;
+        match &published {
+            Ok(positions) => {
+                traffic.published.fetch_add(positions.len() as u64, Ordering::Relaxed);
+                traffic.published_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+                self.set_failure(None);
+            }
+            Err(error) => {
+                traffic.failures.fetch_add(1, Ordering::Relaxed);
+                self.set_failure(Some(error.to_string()));
+            }
+        }
+        published
+    }
+
+    async fn subscribe(&self, topic: &str, from: From) -> Result<Box<dyn Subscription>, BusError> {
+        let inner = self.inner.subscribe(topic, from).await?;
+        let traffic = self.traffic(topic);
+        Ok(Box::new(CountedSubscription { inner, traffic }))
+    }
+
+    async fn commit(&self, group: &str, topic: &str, position: Position) -> Result<(), BusError> {
+        self.inner.commit(group, topic, position).await
+    }
+
+    async fn committed(&self, group: &str, topic: &str) -> Result<Vec<Position>, BusError> {
+        self.inner.committed(group, topic).await
+    }
+
+    async fn end(&self, topic: &str) -> Result<Vec<Position>, BusError> {
+        self.inner.end(topic).await
+    }
+}
+
+struct CountedSubscription {
+    inner: Box<dyn Subscription>,
+    traffic: Arc<Traffic>,
+}
+
+#[async_trait]
+impl Subscription for CountedSubscription {
+    async fn next(&mut self) -> Result<Vec<Message>, BusError> {
+        let messages = self.inner.next().await?;
+        self.traffic.read.fetch_add(messages.len() as u64, Ordering::Relaxed);
+        Ok(messages)
+    }
+}
