@@ -124,21 +124,23 @@ impl Case {
         each.collect()
     }
 
-    /// The largest difference of a time of an event from the reference, in seconds.
+    /// The largest difference of a time of an event from the reference, in seconds. A relation that changes without any
+    /// consequence has its two rows too, and is passed over.
     fn event_error(&self, machine: &mut Machine, rtol: f64, atol: f64) -> f64 {
         let plan = Plan {
             rtol,
             atol,
-            event_rows: 2 * self.events.len() as u32,
+            event_rows: 200,
             ..until(*self.times.last().expect("times"), 1)
         };
         let rows = machine.good(&self.plan(machine, plan));
-        // Between the first row and the last one, two rows for each event.
-        let inner = &rows.times[1..rows.times.len() - 1];
-        assert_eq!(inner.len(), 2 * self.events.len(), "events at {inner:?}");
-        let pairs = inner.chunks(2).zip(&self.events);
+        let last = rows.times.len() - 1;
+        let pairs = (1..last).step_by(2).filter(|row| rows.row(*row) != rows.row(row + 1));
+        let found: Vec<f64> = pairs.map(|row| rows.times[row]).collect();
+        assert_eq!(found.len(), self.events.len(), "events at {found:?}");
+        let pairs = found.iter().zip(&self.events);
         pairs
-            .map(|(pair, expected)| (pair[0] - expected).abs())
+            .map(|(time, expected)| (time - expected).abs())
             .fold(0.0, f64::max)
     }
 
