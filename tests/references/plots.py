@@ -109,6 +109,31 @@ def main():
     figure("bicycle", [("position to the left (m)", [("", one["series"]["x"], one["series"]["y"])]),
                        ], "position ahead (m)", [(0, one["series"]["x"], one["series"]["y"])])  # fmt: skip
 
+    tclab()
+
+
+def tclab():
+    """The model against the recording of the board, open loop; every 20th second."""
+    rows = np.loadtxt(HERE.parent / "fixtures" / "tclab-prbs.csv", delimiter=",", skiprows=1)
+    t, q1, q2, t1, t2 = rows.T
+    k = 5.67e-8 * 0.9
+
+    def f(now, s):
+        at = min(int(now), len(t) - 1)
+        h1, h2 = s[0] + s[2], s[1] + s[3]
+        a, b, air = h1 + 273.15, h2 + 273.15, 25 + 273.15
+        exchange = 3.0054e-3 * (h2 - h1) + k * 2e-4 * (b**4 - a**4)
+        s1, s2 = s[2] / 44.486, s[3] / 44.486
+        p1 = (6.7207e-3 * q1[at] - 3.7134e-3 * (h1 - 25) - k * 1e-3 * (a**4 - air**4) + exchange) / 1.6024
+        p2 = (4.6143e-3 * q2[at] - 6.6842e-3 * (h2 - 25) - k * 1e-3 * (b**4 - air**4) - exchange) / 1.5104
+        return [s1, s2, p1 - s1, p2 - s2]
+
+    run = solve_ivp(f, (0, t[-1]), [t1[0], t2[0], 0, 0], "RK45", t[::20], max_step=1.0, rtol=1e-5)
+    for index, measured in enumerate((t1, t2)):
+        print("RMS", np.sqrt(np.mean((run.y[index] - measured[::20]) ** 2)))
+    figure("tclab", [("sensor 1 (degC)", [("recorded", t[::20], t1[::20]), ("model", run.t, run.y[0])]),
+                     ("sensor 2 (degC)", [("recorded", t[::20], t2[::20]), ("model", run.t, run.y[1])])], "time (s)")  # fmt: skip
+
 
 if __name__ == "__main__":
     main()
