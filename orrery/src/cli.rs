@@ -299,6 +299,136 @@ pub enum Model {
         #[arg(long)]
         json: bool,
     },
+    /// Solve a model and print its variables over time.
+    Run(ModelRun),
+    /// Differentiate an expression at the end of a run, exactly and through events.
+    Gradient(ModelGradient),
+    /// Compile a model to a WebAssembly module that any host can load.
+    Build {
+        /// The file.
+        file: PathBuf,
+        /// The module to write.
+        #[arg(short = 'o', long = "output", value_name = "FILE")]
+        output: PathBuf,
+        /// The model, where the file holds several; the last one otherwise.
+        #[arg(long, value_name = "NAME")]
+        model: Option<String>,
+        /// A value for a parameter, compiled into the module.
+        #[arg(long, value_name = "NAME=VALUE")]
+        set: Vec<String>,
+    },
+    /// Measure how fast a model compiles and solves, on both engines.
+    Bench {
+        /// What to solve.
+        #[command(flatten)]
+        solve: ModelSolve,
+        /// Seconds for each measurement.
+        #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
+        seconds: f64,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write a small commented model to start from.
+    New {
+        /// The model's name; the file is NAME.mo in this folder.
+        name: String,
+    },
+}
+
+/// What to solve and how.
+#[derive(Debug, Args)]
+pub struct ModelSolve {
+    /// The file.
+    pub file: PathBuf,
+    /// The model, where the file holds several; the last one otherwise.
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
+    /// A value for a parameter or a constant input, or for the start of a state with `start(x)=VALUE`.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+    /// Where to start, in seconds.
+    #[arg(long, value_name = "TIME", default_value_t = 0.0, allow_negative_numbers = true)]
+    pub from: f64,
+    /// Where to end, in seconds.
+    #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
+    pub until: f64,
+    /// Seconds between two rows; without it the first and the last time.
+    #[arg(long, value_name = "SECONDS")]
+    pub every: Option<f64>,
+    /// The integration method.
+    #[arg(long, value_name = "METHOD", default_value = "auto")]
+    pub method: ModelMethod,
+    /// The step of rk4 in seconds; --every when not given.
+    #[arg(long, value_name = "SECONDS")]
+    pub step: Option<f64>,
+    /// Relative tolerance.
+    #[arg(long, value_name = "R", default_value_t = 1e-6)]
+    pub rtol: f64,
+    /// Absolute tolerance, multiplied by each state's `nominal`.
+    #[arg(long, value_name = "A", default_value_t = 1e-9)]
+    pub atol: f64,
+    /// The most steps a run may take.
+    #[arg(long, value_name = "N", default_value_t = 10_000_000)]
+    pub max_steps: u32,
+}
+
+/// An integration method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ModelMethod {
+    /// Chosen for the model.
+    Auto,
+    /// Tsitouras 5(4), adaptive, explicit.
+    Tsit5,
+    /// The classical Runge-Kutta method with a fixed step.
+    Rk4,
+}
+
+/// `orrery model run`.
+#[derive(Debug, Args)]
+pub struct ModelRun {
+    /// What to solve.
+    #[command(flatten)]
+    pub solve: ModelSolve,
+    /// How to print: csv or json.
+    #[arg(short = 'o', long = "output", value_name = "FORMAT", default_value = "csv")]
+    pub output: ModelFormat,
+}
+
+/// `orrery model gradient`.
+#[derive(Debug, Args)]
+pub struct ModelGradient {
+    /// What to solve.
+    #[command(flatten)]
+    pub solve: ModelSolve,
+    /// What to differentiate: an expression over the variables at the end.
+    #[arg(long, value_name = "EXPR", allow_hyphen_values = true)]
+    pub of: String,
+    /// By what: parameters, inputs and `start(x)`, with commas between them.
+    #[arg(long, value_name = "NAMES")]
+    pub wrt: String,
+    /// How to differentiate.
+    #[arg(long, value_name = "MODE", default_value = "adjoint")]
+    pub mode: ModelMode,
+    /// How to print: csv or json.
+    #[arg(short = 'o', long = "output", value_name = "FORMAT", default_value = "csv")]
+    pub output: ModelFormat,
+}
+
+/// A way to differentiate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ModelMode {
+    /// Backwards over the steps taken; its cost does not depend on the number of parameters.
+    Adjoint,
+}
+
+/// How to print a solution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ModelFormat {
+    /// A header and one line a row; statistics go to standard error.
+    Csv,
+    /// One object: times, series, statistics.
+    Json,
 }
 
 /// `orrery config`.

@@ -299,7 +299,7 @@ fn elsewhere(config: &Config, service: Service, name: &'static str, url: &str) -
             serde_json::to_value(orrery_aligner::openapi()),
         ),
         Service::Runtime => (
-            &["/graphs", "/control"][..],
+            &["/graphs", "/control", "/models/solve", "/models/gradient"][..],
             serde_json::to_value(orrery_runtime::openapi()),
         ),
         Service::Provenance => (&["/provenance"][..], serde_json::to_value(orrery_provenance::openapi())),

@@ -18,6 +18,8 @@ use crate::node::{Knots, Node, StartPlan, TickPlan};
 
 /// How often the deadline is looked at.
 const EPOCH: Duration = Duration::from_millis(10);
+/// Making machine code takes time and memory in proportion to a module's size, and no deadline watches over it.
+const MAX_MODULE: usize = 32 << 20;
 /// Where the one context of a node's instance lies.
 const CONTEXT: u32 = abi::CONTEXT_BASE;
 
@@ -79,6 +81,12 @@ impl Engine {
                 "it has layout {}, this version reads layout {}",
                 meta.abi,
                 abi::ABI
+            )));
+        }
+        if wasm.len() > MAX_MODULE {
+            return Err(NodeError::Abi(format!(
+                "it has {} bytes, and no module has more than {MAX_MODULE}",
+                wasm.len()
             )));
         }
         let module = Module::new(&self.inner, wasm).map_err(|error| NodeError::Abi(format!("{error:#}")))?;
@@ -186,6 +194,21 @@ pub struct ModelNode {
 
 impl ModelNode {
     fn run(&mut self, plan: &abi::Plan) -> Result<Vec<f64>, NodeError> {
+        self.arm();
+        let (status, rows) = self.solve(plan)?;
+        match status.describe(&self.meta) {
+            Some(message) => Err(NodeError::Numerical { message }),
+            None => Ok(rows.values),
+        }
+    }
+
+    /// Starts the time that the next solves may take together.
+    pub(crate) fn arm(&mut self) {
+        self.store.set_epoch_deadline(deadline_epochs(self.limits));
+    }
+
+    /// Runs a plan; what its status says went wrong is the caller's to judge, with the rows written before.
+    pub(crate) fn solve(&mut self, plan: &abi::Plan) -> Result<(abi::Status, abi::Rows), NodeError> {
         let layout = abi::Layout::for_plan(&self.meta, plan);
         self.grow(layout.pages(CONTEXT))?;
         let wrong = |error: abi::AbiError| NodeError::Numerical {
@@ -193,28 +216,48 @@ impl ModelNode {
         };
         let layout =
             abi::write_plan(self.memory.data_mut(&mut self.store), CONTEXT, &self.meta, plan).map_err(wrong)?;
-        self.store.set_epoch_deadline(deadline_epochs(self.limits));
         let code = self
             .solve
             .call(&mut self.store, CONTEXT as i32)
             .map_err(|error| guest_error(&error, self.limits))?;
         let memory = self.memory.data(&self.store);
         let status = abi::read_status(memory, CONTEXT, &self.meta);
-        if code != 0 || status.code != Code::Ok {
-            let message = status
-                .describe(&self.meta)
-                .unwrap_or_else(|| format!("{}: solve returned {code}", self.meta.model));
-            return Err(NodeError::Numerical { message });
+        if abi::Code::from_raw(code as u32) != status.code {
+            return Err(NodeError::Numerical {
+                message: format!(
+                    "{}: solve returned {code} where its status says {:?}",
+                    self.meta.model, status.code
+                ),
+            });
         }
         let rows = abi::read_outputs(memory, CONTEXT, &self.meta, &layout);
-        if rows.times.len() != layout.rows as usize {
+        let due = (layout.rows - plan.event_rows.min(layout.rows)) as usize;
+        if status.code == Code::Ok && rows.times.len() < due {
             return Err(NodeError::Abi(format!(
-                "it wrote {} of {} rows and reported success",
-                rows.times.len(),
-                layout.rows
+                "it wrote {} of {due} rows and reported success",
+                rows.times.len()
             )));
         }
-        Ok(rows.values)
+        Ok((status, rows))
+    }
+
+    /// The reverse pass of the plan that was solved last, which had a tape.
+    pub(crate) fn reverse(
+        &mut self,
+        plan: &abi::Plan,
+        seeds: &abi::Seeds,
+    ) -> Result<(abi::Status, abi::Gradient), NodeError> {
+        let layout = abi::Layout::for_plan(&self.meta, plan);
+        let memory = self.memory.data_mut(&mut self.store);
+        abi::write_seeds(memory, CONTEXT, &self.meta, &layout, seeds).map_err(|error| NodeError::Numerical {
+            message: error.to_string(),
+        })?;
+        self.solve
+            .call(&mut self.store, CONTEXT as i32)
+            .map_err(|error| guest_error(&error, self.limits))?;
+        let memory = self.memory.data(&self.store);
+        let status = abi::read_status(memory, CONTEXT, &self.meta);
+        Ok((status, abi::read_gradient(memory, CONTEXT, &self.meta, plan, &layout)))
     }
 
     fn grow(&mut self, pages: u64) -> Result<(), NodeError> {

@@ -3,7 +3,8 @@
 //! [`progress`] decides and is pure: snapshot and ordered log in, ticks out. [`engine`] is the sandbox, [`node`] what
 //! runs in it. [`service`] and its per-graph tasks act: they read `orrery.aligned`, publish `orrery.traces`, keep
 //! snapshots. [`replay`] runs the same progress over a recorded log, with the same bytes as a result. [`control`]
-//! issues commands behind the interlocks of [`interlocks`].
+//! issues commands behind the interlocks of [`interlocks`]. [`solver`] solves models by themselves: the command line's and
+//! HTTP's way to them.
 //!
 //! The runtime cannot tell a live stream from a replay. A guest's failure is a value and never ends the process.
 
@@ -27,6 +28,7 @@ mod routes;
 mod runner;
 pub mod service;
 pub mod snapshot;
+pub mod solver;
 pub mod trace;
 mod units;
 

@@ -6,6 +6,7 @@ use orrery_protocol::Problem;
 
 use crate::handle::LookError;
 use crate::interlocks::Report;
+use crate::solver::SolveError;
 
 /// Why not.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -68,6 +69,12 @@ pub enum Refusal {
     /// No look ahead.
     #[error(transparent)]
     Look(#[from] LookError),
+    /// No solution.
+    #[error(transparent)]
+    Solve(#[from] SolveError),
+    /// Enough is being solved.
+    #[error("Other models are being solved. Try again in a few seconds.")]
+    Busy,
     /// The work ended early: a defect.
     #[error("The answer was not finished: {0}. Report this with the log.")]
     Ended(String),
@@ -99,6 +106,13 @@ impl Refusal {
             Self::Look(LookError::NotRunning(_)) => (409, "not-running", "The graph is not running"),
             Self::Look(LookError::UnknownInput { .. }) => (422, "unknown-input", "No such input"),
             Self::Look(LookError::Node(_)) => (422, "model-failed", "The model failed"),
+            Self::Solve(SolveError::Model(_)) => (422, "model-refused", "Not a model"),
+            Self::Solve(SolveError::Deadline { .. }) => (422, "deadline", "It takes too long"),
+            Self::Solve(SolveError::Unknown { .. } | SolveError::Value { .. } | SolveError::Grid { .. }) => {
+                (422, "bad-request", "Not something to solve")
+            }
+            Self::Solve(_) => (422, "model-failed", "The model failed"),
+            Self::Busy => (503, "busy", "Busy"),
             Self::Ended(_) => (500, "ended", "The answer was not finished"),
             Self::Bus(_) => (503, "bus", "The bus does not answer"),
             Self::Randomness(_) => (500, "randomness", "No randomness"),

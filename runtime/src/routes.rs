@@ -1,4 +1,4 @@
-//! The runtime's HTTP routes: graphs, looks ahead, control. Mounted by the gateway under `/api/v1`.
+//! The runtime's HTTP routes: graphs, looks ahead, control, models. Mounted by the gateway under `/api/v1`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +26,7 @@ const DEFAULT_HORIZON_S: u32 = 90;
 
 /// The routes, relative to `/api/v1`.
 pub(crate) fn routes(runtime: Arc<Runtime>) -> Router {
+    let solver = crate::solver::routes(runtime.engine_kind());
     Router::new()
         .route("/graphs", get(graphs))
         .route("/graphs/{id}/forecast", get(forecast))
@@ -41,6 +42,7 @@ pub(crate) fn routes(runtime: Arc<Runtime>) -> Router {
         .route("/control/off", post(off))
         .route("/control/commands/{id}", get(command))
         .with_state(runtime)
+        .merge(solver)
 }
 
 /// The OpenAPI paths of these routes, relative to `/api/v1`.
@@ -50,7 +52,7 @@ pub fn openapi() -> serde_json::Value {
         "200": { "description": "done", "content": { "application/json": {} } },
         "4XX": { "description": "refused, with the reason", "content": { "application/problem+json": {} } } } } })
     };
-    json!({ "paths": {
+    let mut paths = json!({
         "/graphs": path("get", "Graphs with their model, bindings, state and counters"),
         "/graphs/{id}/forecast": path("get", "The model run ahead with its inputs held"),
         "/graphs/{id}/what-if": path("post", "The model run ahead with some inputs changed"),
@@ -64,7 +66,11 @@ pub fn openapi() -> serde_json::Value {
         "/control/set": path("post", "Check and send one change"),
         "/control/off": path("post", "Send every channel its off value; nothing stands in the way"),
         "/control/commands/{id}": path("get", "What became of a command"),
-    } })
+    });
+    if let (Some(paths), serde_json::Value::Object(solver)) = (paths.as_object_mut(), crate::solver::openapi()) {
+        paths.extend(solver);
+    }
+    json!({ "paths": paths })
 }
 
 #[derive(Serialize)]

@@ -12,7 +12,7 @@ use orrery_protocol::{AlignedBlock, Clock, Record, RecordKind, SealKey, Subject,
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, EngineKind};
 use crate::control::{Control, ControlParts};
 use crate::engine::Engine;
 use crate::error::{Error, GraphError};
@@ -160,6 +160,10 @@ impl Runtime {
     /// Control over the devices.
     pub fn control(&self) -> &Control {
         &self.control
+    }
+
+    pub(crate) fn engine_kind(&self) -> EngineKind {
+        self.config.engine
     }
 
     /// The time that graphs and control go by.

@@ -141,7 +141,7 @@ mod tests {
             script: Default::default(),
         };
         let snapshot = Snapshot {
-            abi: 1,
+            abi: orrery_lang::abi::ABI,
             identity: Digest([1; 32]),
             aligned: vec![],
             traces: vec![],

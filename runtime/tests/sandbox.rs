@@ -1,77 +1,16 @@
 //! Whatever a module does, the host gets a value back.
 #![allow(clippy::unwrap_used)] // Helpers of tests; a failed unwrap is a failed test.
 
-use orrery_lang::{Compiled, Meta, Var, abi};
+#[path = "support/hostile.rs"]
+mod hostile;
+
+use hostile::module;
+use orrery_lang::Compiled;
 use orrery_runtime::config::EngineKind;
 use orrery_runtime::graph::Limits;
 use orrery_runtime::node::{Knots, Node, TickPlan};
 use orrery_runtime::{Engine, NodeError};
-use wasm_encoder::{
-    CodeSection, EntityType, ExportKind, ExportSection, Function, FunctionSection, ImportSection, Instruction as I,
-    MemorySection, MemoryType, Module, TypeSection, ValType,
-};
-
-/// A module whose `solve` is this body.
-fn module(body: &[I<'_>], import: bool) -> Compiled {
-    let mut module = Module::new();
-    let mut types = TypeSection::new();
-    types.ty().function([ValType::I32], [ValType::I32]);
-    module.section(&types);
-    if import {
-        let mut imports = ImportSection::new();
-        imports.import("env", "launch", EntityType::Function(0));
-        module.section(&imports);
-    }
-    let mut functions = FunctionSection::new();
-    functions.function(0);
-    module.section(&functions);
-    let mut memories = MemorySection::new();
-    memories.memory(MemoryType {
-        minimum: 1,
-        maximum: None,
-        memory64: false,
-        shared: false,
-        page_size_log2: None,
-    });
-    module.section(&memories);
-    let mut exports = ExportSection::new();
-    exports.export(abi::MEMORY, ExportKind::Memory, 0);
-    exports.export(abi::SOLVE, ExportKind::Func, u32::from(import));
-    module.section(&exports);
-    let mut code = CodeSection::new();
-    let mut function = Function::new([]);
-    body.iter().for_each(|instruction| {
-        function.instruction(instruction);
-    });
-    function.instruction(&I::End);
-    code.function(&function);
-    module.section(&code);
-    let meta = Meta {
-        abi: abi::ABI,
-        compiler: "hand".into(),
-        model: "Hostile".into(),
-        description: String::new(),
-        file: "hostile.mo".into(),
-        lanes: 1,
-        states: vec![],
-        inputs: vec![],
-        outputs: vec![],
-        columns: vec![Var {
-            name: "x".into(),
-            ..Var::default()
-        }],
-        parameters: vec![],
-        context_bytes: 1024,
-        persistent: 512..600,
-        starts_at: 600,
-        equations: vec![],
-    };
-    Compiled {
-        wasm: module.finish(),
-        digest: [0; 32],
-        meta,
-    }
-}
+use wasm_encoder::Instruction as I;
 
 fn run(compiled: &Compiled, kind: EngineKind, limits: Limits) -> Result<Vec<f64>, NodeError> {
     let engine = Engine::new(kind).unwrap();

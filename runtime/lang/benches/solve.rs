@@ -233,5 +233,92 @@ fn text_to_module(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, lotka_volterra, tclab, text_to_module);
+/// A ring of `cells` with one parameter each: Lotka–Volterra's size for 10, that of a discretised cell for 1,000.
+fn ring(cells: u32) -> String {
+    format!(
+        "model Ring parameter Real k[{cells}] = {{0.5 + 0.001*i for i in 1:{cells}}};\
+         Real x[{cells}](start={{1.0 + 0.01*i for i in 1:{cells}}}, each fixed=true);\
+         equation for i in 1:{cells} loop der(x[i]) = k[i]*(x[if i > 1 then i - 1 else {cells}] - x[i]) - 0.1*x[i]^2; end for; end Ring;"
+    )
+}
+
+/// A solve alone, and a solve with its tape and the reverse pass.
+fn gradient(criterion: &mut Criterion) {
+    let cases = [
+        ("lotka-volterra", LOTKA_VOLTERRA.to_string()),
+        ("ring of 10", ring(10)),
+        ("ring of 100", ring(100)),
+        ("ring of 1000", ring(1000)),
+    ];
+    for (name, source) in cases {
+        let mut group = criterion.benchmark_group(format!("{name}, 1e-8"));
+        group.sample_size(20);
+        let plan = one_tick(10, Method::Tsit5);
+        let mut machine = Machine::new(&source, &plan);
+        group.bench_function("value", |bencher| bencher.iter(|| black_box(machine.steps())));
+        let plan = Plan {
+            tape_bytes: 1 << 26,
+            ..plan
+        };
+        let mut machine = Machine::new(&source, &plan);
+        let meta = machine.compiled.meta.clone();
+        let layout = Layout::for_plan(&meta, &plan);
+        let seeds = abi::Seeds {
+            rows: vec![1.0],
+            last: Vec::new(),
+        };
+        group.bench_function("value and gradient", |bencher| {
+            bencher.iter(|| {
+                let memory = machine
+                    .instance
+                    .get_memory(&mut machine.store, abi::MEMORY)
+                    .expect("memory");
+                let data = memory.data_mut(&mut machine.store);
+                abi::write_plan(data, CONTEXT_BASE, &meta, &plan).expect("a good plan");
+                black_box(machine.steps());
+                let data = memory.data_mut(&mut machine.store);
+                abi::write_seeds(data, CONTEXT_BASE, &meta, &layout, &seeds).expect("seeds");
+                assert_eq!(
+                    machine.solve.call(&mut machine.store, CONTEXT_BASE).expect("no trap"),
+                    0
+                );
+                abi::read_gradient(memory.data(&machine.store), CONTEXT_BASE, &meta, &plan, &layout)
+            })
+        });
+        group.finish();
+    }
+    // An edit of a model until its first gradient: compiled, made machine code, solved, derived.
+    let mut group = criterion.benchmark_group("text to gradient");
+    for (name, source) in [("lotka-volterra", LOTKA_VOLTERRA), ("tclab", TCLAB)] {
+        let plan = Plan {
+            tape_bytes: 1 << 20,
+            ..one_tick(10, Method::Tsit5)
+        };
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let mut machine = Machine::new(black_box(source), &plan);
+                machine.steps();
+                let meta = machine.compiled.meta.clone();
+                let layout = Layout::for_plan(&meta, &plan);
+                let seeds = abi::Seeds {
+                    rows: vec![1.0],
+                    last: Vec::new(),
+                };
+                let memory = machine
+                    .instance
+                    .get_memory(&mut machine.store, abi::MEMORY)
+                    .expect("memory");
+                let data = memory.data_mut(&mut machine.store);
+                abi::write_seeds(data, CONTEXT_BASE, &meta, &layout, &seeds).expect("seeds");
+                assert_eq!(
+                    machine.solve.call(&mut machine.store, CONTEXT_BASE).expect("no trap"),
+                    0
+                );
+            })
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, lotka_volterra, tclab, gradient, text_to_module);
 criterion_main!(benches);

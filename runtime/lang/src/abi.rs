@@ -17,7 +17,7 @@
 use crate::meta::Meta;
 
 /// Version of this layout; a module and a host must agree on it.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = 2;
 /// The least context address: what lies below belongs to the module (its stack, if it ever needs one).
 pub const CONTEXT_BASE: u32 = 1024;
 /// Bytes in a WebAssembly page.
@@ -49,10 +49,16 @@ pub(crate) mod plan {
     pub const TAPE_AT: u32 = 84;
     pub const TAPE_BYTES: u32 = 88;
     pub const FIRST_STEP: u32 = 96;
+    pub const EVENT_ROWS: u32 = 104;
+    pub const SEEDS_AT: u32 = 108;
+    pub const GRADIENT_AT: u32 = 112;
+    pub const GRADIENT: u32 = 116;
     pub const BYTES: u32 = 256;
 
     pub const FLAG_INITIALISE: u32 = 1;
     pub const FLAG_FIRST_ROW: u32 = 2;
+    pub const FLAG_REVERSE: u32 = 4;
+    pub const FLAG_FORWARD: u32 = 8;
 }
 
 /// Byte offsets in the status, relative to the context address.
@@ -158,6 +164,9 @@ pub struct Plan {
     pub rows_per_tick: u32,
     /// Clock units per second: 1e9, so that all times are nanoseconds, unless a very long or short run needs another.
     pub clock_hz: f64,
+    /// Room for rows at events beside the regular ones: each event writes one row before and one after it, both with
+    /// its time. 0 writes none.
+    pub event_rows: u32,
     /// The first step of an adaptive method in seconds; 0 lets the method choose.
     pub first_step: f64,
     /// Bytes granted for the tape of the reverse pass; 0 records none.
@@ -179,6 +188,7 @@ impl Default for Plan {
             initialise: None,
             first_row: false,
             rows_per_tick: 1,
+            event_rows: 0,
             clock_hz: 1e9,
             first_step: 0.0,
             tape_bytes: 0,
@@ -199,6 +209,12 @@ pub struct Layout {
     pub rows: u32,
     /// The tape.
     pub tape_at: u32,
+    /// Cotangents of the rows, then of the last states and memory; only with a tape.
+    pub seeds_at: u32,
+    /// Where the reverse pass writes the gradient; only with a tape.
+    pub gradient_at: u32,
+    /// Words of the gradient.
+    pub gradient_words: u32,
 }
 
 /// Why a plan cannot be written or a context cannot be read.
@@ -263,6 +279,8 @@ pub enum Code {
     Grazing,
     /// Events at one instant whose order changes the derivative.
     AmbiguousEventOrder,
+    /// More events than the plan has rows for ([`Plan::event_rows`]).
+    RowsFull,
     /// A code that this version does not know.
     Unknown(u32),
 }
@@ -284,6 +302,7 @@ impl Code {
             10 => Code::Assertion,
             11 => Code::Grazing,
             12 => Code::AmbiguousEventOrder,
+            13 => Code::RowsFull,
             other => Code::Unknown(other),
         }
     }
@@ -340,6 +359,7 @@ impl Status {
             Code::Assertion => "an assertion of the model failed".to_string(),
             Code::Grazing => "an event surface is touched, not crossed: there is no gradient".to_string(),
             Code::AmbiguousEventOrder => "events at one instant whose order changes the gradient".to_string(),
+            Code::RowsFull => "there are more events than rows for them".to_string(),
             Code::Unknown(code) => format!("status {code}, which this version does not know"),
         };
         let mut text = format!("{}: {what} at time {} s", meta.model, self.time);
@@ -386,12 +406,26 @@ impl Layout {
     pub fn for_plan(meta: &Meta, plan: &Plan) -> Layout {
         let inputs = meta.inputs.len() as u64;
         let knots: u64 = plan.inputs.iter().map(|table| table.knots.len() as u64).sum();
-        let rows = u64::from(plan.ticks) * u64::from(plan.rows_per_tick) + u64::from(plan.first_row);
+        let rows = u64::from(plan.ticks) * u64::from(plan.rows_per_tick)
+            + u64::from(plan.first_row)
+            + u64::from(plan.event_rows);
         let inputs_at = align(u64::from(meta.context_bytes));
         let rows_at = inputs_at + 16 * inputs + 16 * knots;
         let tape_at = align(rows_at.saturating_add(rows.saturating_mul(u64::from(row_bytes(meta)))));
-        let bytes = tape_at.saturating_add(u64::from(plan.tape_bytes));
+        let seeds_at = align(tape_at.saturating_add(u64::from(plan.tape_bytes)));
+        let last = u64::from(meta.carried());
+        let (seeds, gradient) = if plan.tape_bytes > 0 {
+            let seeds = rows.saturating_mul(meta.columns.len() as u64).saturating_add(last);
+            (seeds, meta.parameters.len() as u64 + last + knots)
+        } else {
+            (0, 0)
+        };
+        let gradient_at = seeds_at.saturating_add(seeds.saturating_mul(8));
+        let bytes = gradient_at.saturating_add(8 * gradient);
         Layout {
+            seeds_at: clamp(seeds_at),
+            gradient_at: clamp(gradient_at),
+            gradient_words: clamp(gradient),
             bytes: clamp(bytes),
             inputs_at: clamp(inputs_at),
             rows_at: clamp(rows_at),
@@ -458,9 +492,13 @@ pub fn write_plan(mem: &mut [u8], ctx: u32, meta: &Meta, plan: &Plan) -> Result<
     context.u32(plan::ROWS_AT, layout.rows_at);
     context.u32(plan::ROWS, layout.rows);
     context.u32(plan::ROWS_PER_TICK, plan.rows_per_tick);
+    context.u32(plan::EVENT_ROWS, plan.event_rows);
     context.u32(plan::STEPS_PER_TICK, steps_per_tick);
     context.u32(plan::TAPE_AT, layout.tape_at);
     context.u32(plan::TAPE_BYTES, plan.tape_bytes);
+    context.u32(plan::SEEDS_AT, layout.seeds_at);
+    context.u32(plan::GRADIENT_AT, layout.gradient_at);
+    context.u32(plan::GRADIENT, layout.gradient_words);
     context.f64(plan::FIRST_STEP, plan.first_step);
     write_inputs(&mut context, meta, plan, &layout);
     if let Some(initialise) = &plan.initialise {
@@ -603,6 +641,117 @@ pub fn read_outputs(mem: &[u8], ctx: u32, meta: &Meta, layout: &Layout) -> Rows 
         values.extend((0..columns as u32).map(|column| read_f64(mem, ctx, at + 8 + 8 * column)));
     }
     Rows { times, values, columns }
+}
+
+/// What a reverse pass starts from: cotangents of everything that a loss reads.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Seeds {
+    /// One a row and column, row by row, for the rows that the plan wrote; missing ones are 0.
+    pub rows: Vec<f64>,
+    /// One for each state and word of discrete memory at the plan's end, as the next plan's gradient gives them in
+    /// [`Gradient::states`]; missing ones are 0.
+    pub last: Vec<f64>,
+}
+
+/// The gradient of a loss.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Gradient {
+    /// By each parameter, through start expressions too.
+    pub parameters: Vec<f64>,
+    /// By each state at the plan's start (before its first event), then by each word of discrete memory.
+    pub states: Vec<f64>,
+    /// By each knot of each input.
+    pub inputs: Vec<Vec<f64>>,
+}
+
+/// Asks for the reverse pass of a plan that `solve` did with a tape; the next call of `solve` does it.
+///
+/// The mesh of the solution is held; times of events move. Rows at events ([`Plan::event_rows`]) have no cotangents.
+pub fn write_seeds(mem: &mut [u8], ctx: u32, meta: &Meta, layout: &Layout, seeds: &Seeds) -> Result<(), AbiError> {
+    let rows = layout.rows as usize * meta.columns.len();
+    let last = meta.carried() as usize;
+    if seeds.rows.len() > rows || seeds.last.len() > last || layout.gradient_words == 0 {
+        return Err(AbiError::Plan {
+            what: "seeds",
+            value: format!("{} and {}", seeds.rows.len(), seeds.last.len()),
+            remedy: "there is at most one a row and column, and one a state and word of memory, and a plan with a tape",
+        });
+    }
+    let mut context = Context { mem, ctx };
+    let flags = read_u32(context.mem, ctx, plan::FLAGS);
+    context.u32(plan::FLAGS, flags & !plan::FLAG_FORWARD | plan::FLAG_REVERSE);
+    for index in 0..rows {
+        let value = seeds.rows.get(index).copied().unwrap_or(0.0);
+        context.f64(layout.seeds_at + 8 * index as u32, value);
+    }
+    for index in 0..last {
+        let value = seeds.last.get(index).copied().unwrap_or(0.0);
+        context.f64(layout.seeds_at + 8 * (rows + index) as u32, value);
+    }
+    Ok(())
+}
+
+/// Asks for the tangents along `direction` of a plan that `solve` did with a tape; the next call of `solve` does it, and
+/// [`read_tangents`] reads them. The states of a direction are added to what the start expressions give.
+pub fn write_direction(
+    mem: &mut [u8],
+    ctx: u32,
+    meta: &Meta,
+    layout: &Layout,
+    direction: &Gradient,
+) -> Result<(), AbiError> {
+    let words: Vec<f64> = direction
+        .parameters
+        .iter()
+        .chain(&direction.states)
+        .chain(direction.inputs.iter().flatten())
+        .copied()
+        .collect();
+    let expected = meta.parameters.len() + meta.carried() as usize;
+    if words.len() != layout.gradient_words as usize
+        || direction.parameters.len() + direction.states.len() != expected
+        || words.is_empty()
+    {
+        return Err(AbiError::Plan {
+            what: "direction",
+            value: format!("{} words", words.len()),
+            remedy: "it has the shape of the plan's gradient, and the plan a tape",
+        });
+    }
+    let mut context = Context { mem, ctx };
+    let flags = read_u32(context.mem, ctx, plan::FLAGS);
+    context.u32(plan::FLAGS, flags & !plan::FLAG_REVERSE | plan::FLAG_FORWARD);
+    for (index, value) in words.iter().enumerate() {
+        context.f64(layout.gradient_at + 8 * index as u32, *value);
+    }
+    Ok(())
+}
+
+/// The tangents that a forward sweep wrote: of every row and column, row by row.
+pub fn read_tangents(mem: &[u8], ctx: u32, meta: &Meta, layout: &Layout) -> Vec<f64> {
+    let count = layout.rows * meta.columns.len() as u32;
+    (0..count)
+        .map(|index| read_f64(mem, ctx, layout.seeds_at + 8 * index))
+        .collect()
+}
+
+/// The gradient that the reverse pass wrote.
+pub fn read_gradient(mem: &[u8], ctx: u32, meta: &Meta, plan: &Plan, layout: &Layout) -> Gradient {
+    let mut at = layout.gradient_at;
+    let mut take = |count: usize| -> Vec<f64> {
+        let values = (0..count as u32)
+            .map(|index| read_f64(mem, ctx, at + 8 * index))
+            .collect();
+        at += 8 * count as u32;
+        values
+    };
+    Gradient {
+        parameters: take(meta.parameters.len()),
+        states: take(meta.carried() as usize),
+        inputs: (0..meta.inputs.len())
+            .map(|input| take(plan.inputs.get(input).map_or(0, |table| table.knots.len())))
+            .collect(),
+    }
 }
 
 /// The context's persistent bytes: with the module's digest, all that is needed to go on elsewhere.

@@ -6,6 +6,8 @@
 
 use std::collections::HashMap;
 
+mod events;
+
 use crate::derive;
 use crate::diagnostic::Diagnostic;
 use crate::flatten::{Flat, FlatEquation, Kind, Variable};
@@ -32,6 +34,15 @@ pub struct System {
     pub equations: Vec<(String, Span)>,
     /// For each column the equation that determines it, from 1; 0 for inputs.
     pub column_equations: Vec<u32>,
+    /// Discrete-time variables with a word of memory, in order.
+    pub memory: Vec<u32>,
+    pub memory_starts: Vec<Id>,
+    /// Relations that make events: a root that changes sign with each, and its truth.
+    pub guards: Vec<(Id, Id)>,
+    /// States and memory after an event, over what they were before it.
+    pub update: Vec<Id>,
+    /// Truths that must hold at every accepted step and in every row; their places end `equations`.
+    pub assertions: Vec<Id>,
 }
 
 /// What the front of an error message needs.
@@ -53,6 +64,8 @@ pub fn causalise(flat: Flat, text: &Text<'_>) -> Result<System, Vec<Diagnostic>>
         variables,
         equations,
         initial_equations,
+        hybrid,
+        assertions,
         ..
     } = flat;
     if let Some(equation) = initial_equations.first() {
@@ -91,9 +104,22 @@ pub fn causalise(flat: Flat, text: &Text<'_>) -> Result<System, Vec<Diagnostic>>
         let placed = place.apply(&mut graph, explicit);
         place.solved.insert(unknown, placed);
     }
-    Ok(assemble(
-        graph, variables, &equations, &unknowns, &matching, &blocks, place,
-    ))
+    let events = events::place(&mut graph, &variables, &unknowns.states, &hybrid, &mut place, text)?;
+    let conditions = assertions
+        .iter()
+        .map(|assertion| place.apply(&mut graph, assertion.condition))
+        .collect();
+    let mut system = assemble(
+        graph, variables, &equations, &unknowns, &matching, &blocks, place, events,
+    );
+    let guards = hybrid.guards.iter().map(|guard| ("event".to_string(), guard.span));
+    system.equations.extend(guards);
+    system.assertions = conditions;
+    let places = assertions
+        .into_iter()
+        .map(|assertion| (assertion.message, assertion.span));
+    system.equations.extend(places);
+    Ok(system)
 }
 
 /// Every dependent parameter as a node over parameters with values of their own.
@@ -182,14 +208,14 @@ impl Unknowns {
         match self.leaves[unknown] {
             Leaf::Derivative(variable) => format!("der({})", variables[variable as usize].name),
             Leaf::Variable(variable) => variables[variable as usize].name.clone(),
-            Leaf::Time | Leaf::Slot(_) => String::new(),
+            _ => String::new(),
         }
     }
 
     fn variable(&self, unknown: usize) -> u32 {
         match self.leaves[unknown] {
-            Leaf::Derivative(variable) | Leaf::Variable(variable) | Leaf::Slot(variable) => variable,
-            Leaf::Time => 0,
+            Leaf::Derivative(variable) | Leaf::Variable(variable) => variable,
+            _ => 0,
         }
     }
 }
@@ -549,6 +575,7 @@ fn assemble(
     matching: &Matching,
     blocks: &[Vec<usize>],
     mut place: Placement,
+    events: events::Placed,
 ) -> System {
     let states = unknowns.states.clone();
     let derivatives: Vec<Id> = states
@@ -594,7 +621,15 @@ fn assemble(
         ));
         numbers.insert(leaf, named.len() as u32);
     }
-    let changing = |index: &u32| matches!(variables[*index as usize].kind, Kind::Unknown);
+    let changing = |index: &u32| {
+        let variable = &variables[*index as usize];
+        matches!(variable.kind, Kind::Unknown | Kind::Discrete) && !variable.name.starts_with('$')
+    };
+    let memory_starts = events
+        .memory
+        .iter()
+        .map(|index| start_of(&mut graph, &mut place, *index))
+        .collect();
     let outputs = (0..variables.len() as u32).filter(|index| variables[*index as usize].output);
     let others = (0..variables.len() as u32)
         .filter(changing)
@@ -623,5 +658,10 @@ fn assemble(
         columns,
         equations: named,
         column_equations,
+        memory: events.memory,
+        memory_starts,
+        guards: events.guards,
+        update: events.update,
+        assertions: Vec::new(),
     }
 }

@@ -66,6 +66,7 @@ pub fn describe(system: &mut System, places: &Places, names: Names<'_>) -> Meta 
         }),
         context_bytes: places.context_bytes,
         persistent: abi::persistent::START..places.persistent_end,
+        memory: system.memory.len() as u32,
         starts_at: places.starts,
         equations: system
             .equations

@@ -1,5 +1,7 @@
 //! From an explicit system to kernel functions and the module.
 
+mod reverse;
+
 use std::collections::HashMap;
 
 use crate::abi::{persistent, plan, status};
@@ -22,6 +24,12 @@ pub struct Places {
     input: u32,
     slots: u32,
     spill: u32,
+    memory: u32,
+    conditions: u32,
+    initial: u32,
+    seeds: u32,
+    bars: reverse::Bars,
+    dots: reverse::Bars,
     constants: HashMap<String, Expr>,
 }
 
@@ -36,6 +44,9 @@ pub fn emit(system: &System, mut program: Program) -> Result<Emitted, String> {
     let mut graph = system.graph.clone();
     let hoisted = hoist(&mut graph, system);
     let mut places = place(system, hoisted.slots.len() as u32);
+    let products = reverse::products(&mut graph, system, &hoisted, places.bars);
+    let tangents = reverse::tangents(&mut graph, system, &hoisted, places.dots);
+    let rates = reverse::guard_rates(&mut graph, system, &hoisted);
     let mut emitter = Emitter {
         graph: &graph,
         system,
@@ -44,7 +55,6 @@ pub fn emit(system: &System, mut program: Program) -> Result<Emitted, String> {
         spilled: 0,
     };
     emitter.declare();
-    let ctx = || Expr::Local(0, Ty::I32);
     let vector = |base: Expr, count: usize| {
         (0..count as u32)
             .map(move |index| (base.clone(), 8 * index))
@@ -72,13 +82,37 @@ pub fn emit(system: &System, mut program: Program) -> Result<Emitted, String> {
         .map(states_at(persistent::STATES))
         .collect();
     emitter.function("state_starts", &system.starts, &destinations);
+    emitter.function(
+        "guards",
+        &hoisted.guards,
+        &vector(Expr::Local(3, Ty::I32), hoisted.guards.len()),
+    );
+    emitter.function(
+        "update",
+        &hoisted.update,
+        &vector(Expr::Local(3, Ty::I32), hoisted.update.len()),
+    );
+    let destinations: Vec<(Expr, u32)> = (0..system.memory.len() as u32)
+        .map(states_at(emitter.places.memory))
+        .collect();
+    emitter.function("memory_starts", &system.memory_starts, &destinations);
+    let asserted = emitter.constant("ASSERTED");
+    let destinations: Vec<(Expr, u32)> = (0..system.assertions.len() as u32).map(states_at(asserted)).collect();
+    emitter.function("assertions", &hoisted.assertions, &destinations);
+    emitter.products(&products, &rates);
+    emitter.tangents(&tangents);
     emitter.nominals();
     emitter.column_equation();
     let spill_bytes = 8 * emitter.spilled;
     places.context_bytes = (places.spill + spill_bytes).div_ceil(16) * 16;
-    let _ = ctx;
-    parse::parse(&mut program, include_str!("kernel/model.kernel"), &places.constants)?;
-    parse::parse(&mut program, include_str!("kernel/solve.kernel"), &places.constants)?;
+    let text = concat!(
+        include_str!("kernel/model.kernel"),
+        include_str!("kernel/solve.kernel"),
+        include_str!("kernel/events.kernel"),
+        include_str!("kernel/reverse.kernel"),
+        include_str!("kernel/forward.kernel"),
+    );
+    parse::parse(&mut program, text, &places.constants)?;
     Ok(Emitted { program, places })
 }
 
@@ -99,17 +133,38 @@ pub fn print(emitted: &Emitted, section: &[u8]) -> Result<Vec<u8>, String> {
 struct Hoisted {
     derivatives: Vec<Id>,
     columns: Vec<Id>,
+    /// The roots of all guards, then their truths as numbers.
+    guards: Vec<Id>,
+    /// States and memory after an event.
+    update: Vec<Id>,
+    /// The truths of assertions as numbers.
+    assertions: Vec<Id>,
     /// Values over parameters alone, computed once a plan.
     slots: Vec<Id>,
 }
 
 /// Takes what depends on parameters alone out of the functions that run at every stage.
 fn hoist(graph: &mut Graph, system: &System) -> Hoisted {
+    let (one, zero) = (graph.constant(1.0), graph.constant(0.0));
+    let truths: Vec<Id> = system
+        .guards
+        .iter()
+        .map(|(_, truth)| graph.select(*truth, one, zero))
+        .collect();
+    let guards: Vec<Id> = system.guards.iter().map(|(root, _)| *root).chain(truths).collect();
+    let assertions: Vec<Id> = system
+        .assertions
+        .iter()
+        .map(|truth| graph.select(*truth, one, zero))
+        .collect();
     let roots: Vec<Id> = system
         .derivatives
         .iter()
         .copied()
         .chain(system.columns.iter().map(|(_, id)| *id))
+        .chain(guards.iter().copied())
+        .chain(assertions.iter().copied())
+        .chain(system.update.iter().copied())
         .collect();
     let parameters: std::collections::HashSet<u32> = system.parameters.iter().copied().collect();
     let cone = graph.cone(&roots);
@@ -158,11 +213,15 @@ fn hoist(graph: &mut Graph, system: &System) -> Hoisted {
     Hoisted {
         derivatives: system.derivatives.iter().map(|id| map[id]).collect(),
         columns: system.columns.iter().map(|(_, id)| map[id]).collect(),
+        assertions: assertions.iter().map(|id| map[id]).collect(),
+        guards: guards.iter().map(|id| map[id]).collect(),
+        update: system.update.iter().map(|id| map[id]).collect(),
         slots,
     }
 }
 
 fn place(system: &System, slots: u32) -> Places {
+    let hoisted = slots;
     let n = system.states.len() as u32;
     let inputs = system.inputs.len() as u32;
     let mut constants = HashMap::new();
@@ -175,6 +234,10 @@ fn place(system: &System, slots: u32) -> Places {
     };
     next("STATES", 8 * n);
     let parameters = next("PARAMETERS", 8 * system.parameters.len() as u32);
+    let guards = system.guards.len() as u32;
+    let words = system.memory.len() as u32;
+    let memory = next("MEMORY", 8 * words);
+    let conditions = next("CONDITIONS", 8 * guards);
     let persistent_end = next("PERSISTENT_END", 0);
     let starts = next("STARTS", 8 * n);
     for stage in ["K1", "K2", "K3", "K4", "K5", "K6", "K7", "X_NEW", "X_STAGE", "NOMINAL"] {
@@ -188,12 +251,76 @@ fn place(system: &System, slots: u32) -> Places {
     next("ROW_TIME", 8);
     next("TICK_START", 8);
     next("STEPS_OF_TICK", 8);
-    let slots = next("SLOTS", 8 * slots);
+    let initial = next("INITIAL", 8);
+    next("EVENT_TIME", 8);
+    next("LAST_EVENT", 8);
+    next("CROWDED_EVENTS", 8);
+    next("GUARDS", 16 * guards);
+    next("GUARDS_LOW", 16 * guards);
+    next("UPDATE", 8 * (n + words));
+    next("UPDATE_GUARDS", 16 * guards);
+    next("ASSERTED", 8 * system.assertions.len() as u32);
+    next("EVENT_ROWS_USED", 8);
+    next("X_EVENT", 8 * n);
+    let columns = system.columns.len() as u32;
+    let seeds = next("SEEDS", 8 * (n + words + 1).max(columns).max(guards).max(hoisted));
+    let np = system.parameters.len() as u32;
+    next("TABLEAU", 8 * 56);
+    next("WEIGHTS", 8 * 14);
+    for stage in ["STAGES", "SLOPES", "SLOPE_BARS"] {
+        next(stage, 8 * 7 * n);
+    }
+    for vector in ["START_BAR", "STAGE_BAR", "RATE"] {
+        next(vector, 8 * n);
+    }
+    for number in [
+        "LENGTH_BAR",
+        "START_TIME",
+        "EVENT_BAR",
+        "TAPE_END",
+        "TAPE_EARLY",
+        "PIECE_CLOCK",
+    ] {
+        next(number, 8);
+    }
+    next("LAMBDA", 8 * (n + words));
+    next("RATES", 8 * guards);
+    next("SAVED", 8 * (words + guards));
+    let bars = reverse::Bars {
+        states: next("X_BAR", 8 * (n + words)),
+        time: next("T_BAR", 8),
+        inputs: next("U_BAR", 8 * inputs),
+        parameters: next("P_BAR", 8 * np),
+        slots: next("SLOT_BAR", 8 * hoisted),
+    };
+    let dots = reverse::Bars {
+        states: next("X_DOT", 8 * (n + words)),
+        time: next("T_DOT", 8),
+        inputs: next("U_DOT", 8 * inputs),
+        parameters: next("P_DOT", 8 * np),
+        slots: next("SLOT_DOT", 8 * hoisted),
+    };
+    next("U_SAVED", 8 * inputs);
+    next("P_SAVED", 8 * (np + hoisted));
+    let slots = next("SLOTS", 8 * hoisted);
     let spill = next("SPILL", 0);
     for (name, value) in [
         ("N", n),
         ("NI", inputs),
         ("NC", system.columns.len() as u32),
+        ("NG", guards),
+        (
+            "NE",
+            (system.equations.len() - system.guards.len() - system.assertions.len()) as u32,
+        ),
+        ("NA", system.assertions.len() as u32),
+        ("NM", words),
+        ("NP", np),
+        ("NS", hoisted),
+        ("P_SEEDS_AT", plan::SEEDS_AT),
+        ("P_GRADIENT_AT", plan::GRADIENT_AT),
+        ("P_GRADIENT", plan::GRADIENT),
+        ("P_EVENT_ROWS", plan::EVENT_ROWS),
         ("P_ORIGIN", plan::ORIGIN),
         ("P_TICK", plan::TICK),
         ("P_FIRST_TICK", plan::FIRST_TICK),
@@ -239,6 +366,12 @@ fn place(system: &System, slots: u32) -> Places {
         input,
         slots,
         spill,
+        memory,
+        conditions,
+        initial,
+        seeds,
+        bars,
+        dots,
         constants,
     }
 }
@@ -262,7 +395,30 @@ impl Emitter<'_> {
 
     fn declare(&mut self) {
         let shape = [Ty::I32, Ty::F64, Ty::I32, Ty::I32];
-        for name in ["rhs", "outputs", "parameter_slots", "input_starts", "state_starts"] {
+        for name in [
+            "rhs",
+            "outputs",
+            "parameter_slots",
+            "input_starts",
+            "state_starts",
+            "guards",
+            "update",
+            "memory_starts",
+            "assertions",
+            "rhs_vjp",
+            "outputs_vjp",
+            "guards_vjp",
+            "update_vjp",
+            "starts_vjp",
+            "slots_vjp",
+            "guard_rates",
+            "rhs_jvp",
+            "outputs_jvp",
+            "guards_jvp",
+            "update_jvp",
+            "starts_jvp",
+            "slots_jvp",
+        ] {
             self.program.declare(name, &shape, None);
         }
         self.program.declare("nominals", &[Ty::I32], None);
@@ -372,6 +528,9 @@ impl Emitter<'_> {
                 if let Some(parameter) = position(&self.system.parameters, variable) {
                     return load(0, self.places.parameters + 8 * parameter);
                 }
+                if let Some(word) = position(&self.system.memory, variable) {
+                    return load(0, self.places.memory + 8 * word);
+                }
                 let input = position(&self.system.inputs, variable).unwrap_or(0);
                 let at = self.places.input + 24 * input;
                 // value + slope · (t − start)
@@ -379,6 +538,14 @@ impl Emitter<'_> {
                 let change = Expr::binary(Binary::Mul, Ty::F64, load(0, at + 8), since);
                 Expr::binary(Binary::Add, Ty::F64, load(0, at), change)
             }
+            Leaf::Pre(variable) => {
+                let word = position(&self.system.memory, variable).unwrap_or(0);
+                load(0, self.places.memory + 8 * word)
+            }
+            Leaf::Condition(number) => load(0, self.places.conditions + 8 * number),
+            Leaf::Initial => load(0, self.places.initial),
+            Leaf::Seed(number) => load(0, self.places.seeds + 8 * number),
+            Leaf::Word(address) => load(0, address),
             // Every derivative was replaced by its value.
             Leaf::Derivative(_) => Expr::F64(f64::NAN),
         }

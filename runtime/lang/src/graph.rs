@@ -21,6 +21,16 @@ pub enum Leaf {
     Time,
     /// A value computed before and kept in the context.
     Slot(u32),
+    /// The value a discrete-time variable had before the present event.
+    Pre(u32),
+    /// Whether the relation with this number holds, 1 or 0: fixed between events.
+    Condition(u32),
+    /// 1 while the model is initialised, 0 otherwise.
+    Initial,
+    /// A cotangent that a reverse pass starts from.
+    Seed(u32),
+    /// A word of the context.
+    Word(u32),
 }
 
 /// Functions of one real.
@@ -348,6 +358,16 @@ impl Graph {
                 Relation::Equal => x == y,
                 Relation::NotEqual => x != y,
             });
+        }
+        // A truth that was made a number is that truth again.
+        if let (Relation::NotEqual, Node::Select(condition, first, second), Some(0.0)) =
+            (relation, self.node(left), self.value(right))
+        {
+            match (self.value(first), self.value(second)) {
+                (Some(1.0), Some(0.0)) => return condition,
+                (Some(0.0), Some(1.0)) => return self.not(condition),
+                _ => {}
+            }
         }
         self.intern(Node::Relation(relation, left, right))
     }

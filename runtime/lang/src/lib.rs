@@ -29,6 +29,7 @@ mod describe;
 mod diagnostic;
 mod emit;
 mod flatten;
+mod format;
 mod graph;
 mod kernel;
 mod meta;
@@ -39,6 +40,7 @@ use sha2::{Digest as _, Sha256};
 
 pub use abi::Plan;
 pub use diagnostic::{Diagnostic, Note};
+pub use format::format;
 pub use meta::{Compiled, EquationInfo, Meta, Var};
 
 /// The version of the compiler; it is written into every module and so enters every digest.

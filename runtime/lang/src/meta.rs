@@ -44,6 +44,9 @@ pub struct Meta {
     pub context_bytes: u32,
     /// The bytes, relative to the context address, that a snapshot holds.
     pub persistent: Range<u32>,
+    /// Words of discrete memory: what events changed, and what `pre` reads.
+    #[serde(default)]
+    pub memory: u32,
     /// The bytes, relative to the context address, of the start overrides, one f64 a state (NaN: none).
     pub starts_at: u32,
     /// The equations in the order that error records number them.
@@ -90,6 +93,11 @@ pub struct EquationInfo {
 }
 
 impl Meta {
+    /// Words that are carried from one plan to the next and have derivatives: states, then discrete memory.
+    pub fn carried(&self) -> u32 {
+        self.states.len() as u32 + self.memory
+    }
+
     /// Index of the parameter called `name`.
     pub fn parameter(&self, name: &str) -> Option<usize> {
         self.parameters.iter().position(|var| var.name == name)

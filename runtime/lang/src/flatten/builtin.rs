@@ -9,13 +9,7 @@ use crate::syntax::{Expr, Ident};
 use crate::units::{Measure, Unit};
 
 /// Known Modelica that is not read, with what to do instead.
-pub const REFUSED: [(&str, &str); 22] = [
-    ("pre", "`pre` belongs to events"),
-    ("edge", "`edge` belongs to events"),
-    ("change", "`change` belongs to events"),
-    ("sample", "`sample` belongs to events"),
-    ("reinit", "`reinit` belongs to events"),
-    ("initial", "`initial()` belongs to events"),
+pub const REFUSED: [(&str, &str); 16] = [
     ("terminal", "`terminal()` belongs to events"),
     ("terminate", "`terminate` is outside the subset"),
     (
@@ -59,6 +53,22 @@ impl<'a> Flattener<'a> {
             ("der", 1) => return self.derivative(&arguments[0], id),
             ("noEvent", 1) => return self.without_event(&arguments[0], id),
             ("smooth", 2) => return self.without_event(&arguments[1], id),
+            ("pre" | "edge" | "change", 1) => return self.before_event(name, &arguments[0], id),
+            ("initial", 0) => {
+                let item = self.graph.leaf(Leaf::Initial);
+                let item = self.truth_of(item);
+                return Ok(Value {
+                    truth: true,
+                    ..Value::scalar(item, Unit::Any)
+                });
+            }
+            ("sample", 2) => return self.sample(arguments, expr, id),
+            ("reinit", _) => {
+                let error = self.error(expr.span, "unsupported", "`reinit` belongs into a when-clause");
+                return Err(Box::new(
+                    error.remedy("write `when condition then reinit(x, value); end when;`"),
+                ));
+            }
             ("size", _) => {
                 if let Some(super::structural::Fixed::Number(size)) = self.try_structural(expr, id) {
                     let item = self.graph.constant(size);
@@ -109,7 +119,8 @@ impl<'a> Flattener<'a> {
             return Box::new(error.remedy("docs/guides/modelica-subset.md lists what is read"));
         }
         let known = UNARY.iter().map(|(name, _)| *name).chain([
-            "min", "max", "atan2", "sum", "product", "sign", "noEvent", "smooth", "der",
+            "min", "max", "atan2", "sum", "product", "sign", "noEvent", "smooth", "der", "pre", "edge", "change",
+            "sample", "initial",
         ]);
         if known.clone().any(|known| known == name) {
             return self.error(expr.span, "type", format!("`{name}` does not take {count} arguments"));
@@ -126,7 +137,7 @@ impl<'a> Flattener<'a> {
     }
 
     fn all_parametric(&self, values: &[Value]) -> bool {
-        values.iter().all(|value| self.is_parametric(&value.items))
+        values.iter().all(|value| self.is_discrete(&value.items))
     }
 
     fn without_event(&mut self, argument: &'a Expr, id: InstanceId) -> Lowered<Value> {
@@ -148,7 +159,11 @@ impl<'a> Flattener<'a> {
             };
             let variable = &self.variables[index as usize];
             match variable.kind {
-                Kind::Unknown => items.push(self.graph.leaf(Leaf::Derivative(index))),
+                Kind::Unknown if !variable.discrete => items.push(self.graph.leaf(Leaf::Derivative(index))),
+                Kind::Unknown | Kind::Discrete => {
+                    let message = format!("`{}` changes at events only: it has no derivative", variable.name);
+                    return Err(self.error(argument.span, "type", message));
+                }
                 Kind::Parameter | Kind::Dependent => items.push(self.graph.constant(0.0)),
                 Kind::Input => {
                     let message = format!("the derivative of the input `{}` is not known", variable.name);

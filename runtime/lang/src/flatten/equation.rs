@@ -4,13 +4,14 @@ use super::builtin::REFUSED;
 use super::expression::Remedied as _;
 use super::instance::{InstanceId, Member};
 use super::{FlatEquation, Flattener, Kind, Lowered};
-use crate::graph::Leaf;
+use crate::graph::{Id, Leaf, Node};
 use crate::syntax::{Class, Equation, Expr, ExprKind, Span, Variability};
 
 impl<'a> Flattener<'a> {
     /// Lowers the bindings and equations of every instance.
     pub fn lower_all(&mut self, root: InstanceId) -> Lowered<()> {
         debug_assert_eq!(root.0, 0);
+        self.find_assigned()?;
         for index in 0..self.instances.len() {
             let id = InstanceId(index);
             self.bindings(id)?;
@@ -26,8 +27,14 @@ impl<'a> Flattener<'a> {
                         self.errors.push(*error);
                     }
                 }
+                for statements in &class.algorithms {
+                    if let Err(error) = self.model_algorithm(statements, id) {
+                        self.errors.push(*error);
+                    }
+                }
             }
         }
+        self.finish_connections();
         Ok(())
     }
 
@@ -72,9 +79,10 @@ impl<'a> Flattener<'a> {
         }
         let unit = variable.unit.clone();
         let value = self.expression(expr, written_in)?;
-        if value.truth {
-            return Err(self.error(expr.span, "type", "a Boolean cannot be the value of a Real"));
+        if value.truth != self.variables[first as usize].boolean {
+            return Err(self.error(expr.span, "type", "a Boolean and a number cannot be equal"));
         }
+        let value = self.as_numbers(value);
         self.check_fits(&value.unit, &unit, expr.span, "the declared unit")?;
         if value.shape != shape && !value.shape.is_empty() {
             return Err(self.error(
@@ -91,6 +99,7 @@ impl<'a> Flattener<'a> {
             } else {
                 value.items[offset]
             };
+            self.check_discrete(left, right, name.to(expr.span))?;
             self.equations.push(FlatEquation {
                 left,
                 right,
@@ -103,6 +112,9 @@ impl<'a> Flattener<'a> {
     pub fn equation(&mut self, equation: &'a Equation, id: InstanceId, initial: bool) -> Lowered<()> {
         self.check_size(equation.span())?;
         match equation {
+            Equation::Equal { left, right, span } if matches!(left.kind, ExprKind::Tuple(_)) => {
+                self.several(left, right, *span, id, initial)
+            }
             Equation::Equal { left, right, span } => self.equality(left, right, *span, id, initial),
             Equation::For {
                 index,
@@ -125,36 +137,30 @@ impl<'a> Flattener<'a> {
                 branches,
                 otherwise,
                 span,
-            } => {
-                for (condition, body) in branches {
-                    let Some(super::structural::Fixed::Truth(holds)) = self.try_structural(condition, id) else {
-                        let error = self.error(
-                            condition.span,
-                            "unsupported",
-                            "the condition of an if-equation must be known when compiling",
-                        );
-                        return Err(error.into_remedy("use an if-expression: `y = noEvent(if … then … else …)`"));
-                    };
-                    if holds {
-                        return body.iter().try_for_each(|inner| self.equation(inner, id, initial));
-                    }
+            } => self.if_equation(branches, otherwise, *span, id, initial),
+            Equation::When { branches, span } => {
+                if initial || !self.conditions.is_empty() {
+                    return Err(
+                        self.unsupported(*span, "a `when` cannot be an initial equation or depend on a condition")
+                    );
                 }
-                let _ = span;
-                otherwise.iter().try_for_each(|inner| self.equation(inner, id, initial))
+                self.when_equation(branches, id)
             }
-            Equation::When { span, .. } => {
-                let start = Span {
-                    start: span.start,
-                    end: span.start + 4,
-                };
-                Err(self.unsupported(start, "`when` needs events, which are not built yet"))
+            Equation::Connect { left, right, span } => {
+                if initial || !self.conditions.is_empty() {
+                    let error = self.error(*span, "type", "what is connected cannot depend on time");
+                    return Err(error.into_remedy("connect outside, or let a parameter decide"));
+                }
+                self.connect(left, right, *span, id)
             }
-            Equation::Connect { span, .. } => Err(self.unsupported(*span, "`connect` is not built yet")),
             Equation::Call { call } => {
                 let name = match &call.kind {
                     ExprKind::Call { function, .. } => function.text.as_str(),
                     _ => "",
                 };
+                if name == "assert" {
+                    return self.assertion(call, id);
+                }
                 let reason = REFUSED
                     .iter()
                     .find(|(refused, _)| *refused == name)
@@ -165,6 +171,25 @@ impl<'a> Flattener<'a> {
                 ))
             }
         }
+    }
+
+    /// A variable that changes at events only cannot equal what changes between them.
+    fn check_discrete(&self, left: Id, right: Id, place: Span) -> Lowered<()> {
+        for (one, other) in [(left, right), (right, left)] {
+            let Node::Leaf(Leaf::Variable(index)) = self.graph.node(one) else {
+                continue;
+            };
+            let variable = &self.variables[index as usize];
+            if variable.discrete && !self.is_discrete(&[other]) {
+                let message = format!(
+                    "`{}` changes at events only and cannot equal what changes continuously",
+                    variable.name
+                );
+                let error = self.error(place, "type", message);
+                return Err(error.into_remedy("assign it in a `when`, or declare a Real"));
+            }
+        }
+        Ok(())
     }
 
     fn equality(&mut self, left: &'a Expr, right: &'a Expr, span: Span, id: InstanceId, initial: bool) -> Lowered<()> {
@@ -183,9 +208,10 @@ impl<'a> Flattener<'a> {
             start: gap.start + offset,
             end: gap.start + offset + 1,
         };
-        if left_value.truth || right_value.truth {
-            return Err(self.unsupported(span, "equations between Booleans need events, which are not built yet"));
+        if left_value.truth != right_value.truth {
+            return Err(self.error(place, "type", "a Boolean and a number cannot be equal"));
         }
+        let (left_value, right_value) = (self.as_numbers(left_value), self.as_numbers(right_value));
         self.same_unit(&left_value.unit, &right_value.unit, place, "the sides are in")?;
         if left_value.shape != right_value.shape {
             let message = format!(
@@ -195,6 +221,7 @@ impl<'a> Flattener<'a> {
             return Err(self.error(place, "bad-size", message));
         }
         for (left, right) in left_value.items.into_iter().zip(right_value.items) {
+            self.check_discrete(left, right, place)?;
             let equation = FlatEquation { left, right, span };
             if initial {
                 self.initial_equations.push(equation);

@@ -4,8 +4,8 @@ use super::instance::{BaseType, Declared, InstanceId, Member};
 use super::structural::Fixed;
 use super::{Flattener, Kind, Lowered};
 use crate::diagnostic::Diagnostic;
-use crate::graph::{Binary, Id, Leaf, Relation, Unary};
-use crate::syntax::{BinaryOp, Expr, ExprKind, Part, Span, UnaryOp, Variability};
+use crate::graph::{Id, Leaf, Node};
+use crate::syntax::{BinaryOp, Expr, ExprKind, Part, Span, Variability};
 use crate::units::{Measure, Unit};
 
 /// A lowered expression: one node an element, row by row.
@@ -45,7 +45,10 @@ impl<'a> Flattener<'a> {
                     variable.name.clone()
                 }
                 Leaf::Time => "time".to_string(),
-                Leaf::Derivative(_) | Leaf::Slot(_) => "a derivative".to_string(),
+                Leaf::Pre(index) => format!("pre({})", self.variables[index as usize].name),
+                Leaf::Condition(_) => "a relation".to_string(),
+                Leaf::Initial => "initial()".to_string(),
+                Leaf::Derivative(_) | Leaf::Slot(_) | Leaf::Seed(_) | Leaf::Word(_) => "a derivative".to_string(),
             };
             let error = self.error(
                 expr.span,
@@ -84,8 +87,12 @@ impl<'a> Flattener<'a> {
                 arguments,
                 named,
             } => {
+                if let Some(result) = self.function_call(function, arguments, named, expr, id) {
+                    return result;
+                }
                 if let Some((name, _)) = named.first() {
-                    return Err(self.unsupported(name.span, "arguments by name are outside the subset"));
+                    let message = format!("`{}` takes no arguments by name", function.text);
+                    return Err(self.unsupported(name.span, message));
                 }
                 self.call(function, arguments, expr, id)
             }
@@ -117,6 +124,14 @@ impl<'a> Flattener<'a> {
                     truth: false,
                     number: None,
                 })
+            }
+            ExprKind::Tuple(_) => {
+                let error = self.error(
+                    expr.span,
+                    "syntax",
+                    "several results are only taken on the left of an equation",
+                );
+                Err(error.into_remedy("write `(a, b) = f(x);`"))
             }
             ExprKind::All | ExprKind::End => {
                 Err(self.error(expr.span, "syntax", "this only has a meaning as a subscript"))
@@ -166,19 +181,16 @@ impl<'a> Flattener<'a> {
                     ..Value::scalar(item, Unit::Any)
                 });
             }
-            if let Some(value) = self
-                .locals
-                .iter()
-                .rev()
-                .find(|(name, _)| *name == part.name.text)
-                .map(|(_, value)| value.clone())
-            {
-                return self.subscripted(value, &part.subscripts, id);
+            if let Some(value) = self.local(part, id) {
+                return value;
             }
             if part.name.text == "time" {
                 let item = self.graph.leaf(Leaf::Time);
                 return Ok(Value::scalar(item, Unit::Known(Measure::time())));
             }
+        }
+        if let Some(value) = self.constant(parts, expr, id) {
+            return value;
         }
         self.member(parts, expr, id, id)
     }
@@ -219,7 +231,7 @@ impl<'a> Flattener<'a> {
     }
 
     /// The elements of a declared variable that `subscripts` (written in the names of `id`) choose.
-    fn declared_value(
+    pub fn declared_value(
         &mut self,
         declared: &Declared<'a>,
         owner: InstanceId,
@@ -227,7 +239,7 @@ impl<'a> Flattener<'a> {
         subscripts: &'a [Expr],
         id: InstanceId,
     ) -> Lowered<Value> {
-        if declared.base != BaseType::Real {
+        if declared.base != BaseType::Real && declared.first.is_none() {
             let fixed = self.structural_declared(declared, owner, expr)?;
             let value = self.fixed_value(&fixed, expr.span)?;
             return self.subscripted(value, subscripts, id);
@@ -245,10 +257,20 @@ impl<'a> Flattener<'a> {
             .get(first as usize)
             .map_or(Unit::Any, |variable| variable.unit.clone());
         let (shape, chosen) = self.select_indices(&declared.shape, subscripts, id, expr.span)?;
-        let items = chosen
+        let items: Vec<Id> = chosen
             .into_iter()
             .map(|offset| self.graph.leaf(Leaf::Variable(first + offset as u32)))
             .collect();
+        if declared.base == BaseType::Boolean {
+            let items = items.into_iter().map(|item| self.truth_of(item)).collect();
+            return Ok(Value {
+                shape,
+                truth: true,
+                items,
+                unit: Unit::Any,
+                number: None,
+            });
+        }
         let number = match (declared.component.variability, &unit, declared.binding) {
             // A constant without a unit is as good as the number it names.
             (
@@ -301,7 +323,7 @@ impl<'a> Flattener<'a> {
     }
 
     /// The shape that subscripts leave, and the flat indices they choose.
-    fn select_indices(
+    pub fn select_indices(
         &mut self,
         shape: &[usize],
         subscripts: &'a [Expr],
@@ -402,7 +424,7 @@ impl<'a> Flattener<'a> {
         }
     }
 
-    fn subscripted(&mut self, value: Value, subscripts: &'a [Expr], id: InstanceId) -> Lowered<Value> {
+    pub fn subscripted(&mut self, value: Value, subscripts: &'a [Expr], id: InstanceId) -> Lowered<Value> {
         let Some(first) = subscripts.first() else {
             return Ok(value);
         };
@@ -471,10 +493,11 @@ impl<'a> Flattener<'a> {
         expr: &'a Expr,
         id: InstanceId,
     ) -> Lowered<Value> {
-        let mut result = self.expression(otherwise, id)?;
-        for (condition, value) in branches.iter().rev() {
-            let truth = self.truth_expression(condition, id)?;
-            let value = self.expression(value, id)?;
+        let outer = self.conditions.len();
+        let lowered = self.alternatives(branches, otherwise, id);
+        self.conditions.truncate(outer);
+        let (alternatives, mut result) = lowered?;
+        for (truth, value) in alternatives.into_iter().rev() {
             if value.shape != result.shape || value.truth != result.truth {
                 return Err(self.error(expr.span, "bad-size", "both branches must have one size and type"));
             }
@@ -495,6 +518,33 @@ impl<'a> Flattener<'a> {
         Ok(result)
     }
 
+    /// Conditions with their values in the order of the text, and the value where none holds.
+    fn alternatives(
+        &mut self,
+        branches: &'a [(Expr, Expr)],
+        otherwise: &'a Expr,
+        id: InstanceId,
+    ) -> Lowered<(Vec<(Id, Value)>, Value)> {
+        let mut alternatives = Vec::new();
+        for (condition, value) in branches {
+            let truth = self.truth_expression(condition, id)?;
+            // In an algorithm what is known not to be reached is not unfolded: so recursion ends.
+            match (self.frame.is_some(), self.graph.node(truth)) {
+                (true, Node::Truth(true)) => return Ok((alternatives, self.expression(value, id)?)),
+                (true, Node::Truth(false)) => continue,
+                _ => {}
+            }
+            self.conditions.push(truth);
+            let value = self.expression(value, id);
+            self.conditions.pop();
+            alternatives.push((truth, value?));
+            let fails = self.graph.not(truth);
+            self.conditions.push(fails);
+        }
+        let last = self.expression(otherwise, id)?;
+        Ok((alternatives, last))
+    }
+
     /// A scalar truth.
     pub fn truth_expression(&mut self, expr: &'a Expr, id: InstanceId) -> Lowered<Id> {
         let value = self.expression(expr, id)?;
@@ -504,374 +554,6 @@ impl<'a> Flattener<'a> {
         Err(self
             .error(expr.span, "type", "a condition must be a Boolean")
             .into_remedy("compare: `x > 0`"))
-    }
-
-    fn unary_operator(&mut self, op: UnaryOp, value: Value, span: Span) -> Lowered<Value> {
-        match op {
-            UnaryOp::Not => {
-                if !value.truth {
-                    return Err(self.error(span, "type", "`not` needs a Boolean"));
-                }
-                let items = value.items.iter().map(|item| self.graph.not(*item)).collect();
-                Ok(Value { items, ..value })
-            }
-            UnaryOp::Plus | UnaryOp::Minus if value.truth => Err(self.error(span, "type", "a Boolean has no sign")),
-            UnaryOp::Plus => Ok(value),
-            UnaryOp::Minus => {
-                let items = value.items.iter().map(|item| self.graph.neg(*item)).collect();
-                Ok(Value {
-                    items,
-                    number: value.number.map(|number| -number),
-                    ..value
-                })
-            }
-        }
-    }
-
-    fn binary_operator(
-        &mut self,
-        op: BinaryOp,
-        left: Value,
-        right: Value,
-        left_expr: &Expr,
-        right_expr: &Expr,
-    ) -> Lowered<Value> {
-        let span = left_expr.span.to(right_expr.span);
-        // The operator itself is the place of a clash; it lies between the operands.
-        let gap = Span {
-            start: left_expr.span.end,
-            end: right_expr.span.start,
-        };
-        let text = self.source.get(gap.range()).unwrap_or("");
-        let offset = text.find(op.symbol()).unwrap_or(0);
-        let place = Span {
-            start: gap.start + offset,
-            end: gap.start + offset + op.symbol().len(),
-        };
-        match op {
-            BinaryOp::And | BinaryOp::Or => self.logical(op, left, right, place),
-            BinaryOp::Less
-            | BinaryOp::LessEqual
-            | BinaryOp::Greater
-            | BinaryOp::GreaterEqual
-            | BinaryOp::Equal
-            | BinaryOp::NotEqual => self.compare(op, left, right, place),
-            _ if left.truth || right.truth => Err(self.error(
-                place,
-                "type",
-                format!("`{}` cannot be applied to a Boolean", op.symbol()),
-            )),
-            BinaryOp::Add | BinaryOp::Sub | BinaryOp::ElementAdd | BinaryOp::ElementSub => {
-                self.sum(op, left, right, place)
-            }
-            BinaryOp::Mul if !left.shape.is_empty() && !right.shape.is_empty() => {
-                self.matrix_product(left, right, place)
-            }
-            BinaryOp::Mul | BinaryOp::ElementMul | BinaryOp::Div | BinaryOp::ElementDiv => {
-                self.product(op, left, right, place)
-            }
-            BinaryOp::Pow | BinaryOp::ElementPow => self.power(op, left, right, span, place),
-        }
-    }
-
-    fn logical(&mut self, op: BinaryOp, left: Value, right: Value, place: Span) -> Lowered<Value> {
-        if !left.truth || !right.truth || !left.shape.is_empty() || !right.shape.is_empty() {
-            return Err(self.error(place, "type", format!("`{}` joins Booleans", op.symbol())));
-        }
-        let (x, y) = (left.items[0], right.items[0]);
-        let item = if op == BinaryOp::And {
-            self.graph.and(x, y)
-        } else {
-            self.graph.or(x, y)
-        };
-        Ok(Value {
-            truth: true,
-            ..Value::scalar(item, Unit::Any)
-        })
-    }
-
-    fn compare(&mut self, op: BinaryOp, left: Value, right: Value, place: Span) -> Lowered<Value> {
-        if left.truth || right.truth || !left.shape.is_empty() || !right.shape.is_empty() {
-            return Err(self.error(place, "type", format!("`{}` compares two numbers", op.symbol())));
-        }
-        self.same_unit(&left.unit, &right.unit, place, &format!("`{}` between", op.symbol()))?;
-        let (x, y) = (left.items[0], right.items[0]);
-        if !self.without_events && !self.is_parametric(&[x, y]) {
-            let message = format!(
-                "the relation `{}` changes while the model runs, which makes an event",
-                op.symbol()
-            );
-            let error = self.error(place, "needs-events", message);
-            return Err(Box::new(error.remedy(
-                "wrap the whole expression in `noEvent(…)` where a smooth switch is meant",
-            )));
-        }
-        let item = match op {
-            BinaryOp::Less => self.graph.relation(Relation::Less, x, y),
-            BinaryOp::Greater => self.graph.relation(Relation::Less, y, x),
-            BinaryOp::LessEqual => self.graph.relation(Relation::LessEqual, x, y),
-            BinaryOp::GreaterEqual => self.graph.relation(Relation::LessEqual, y, x),
-            BinaryOp::Equal => self.graph.relation(Relation::Equal, x, y),
-            _ => self.graph.relation(Relation::NotEqual, x, y),
-        };
-        Ok(Value {
-            truth: true,
-            ..Value::scalar(item, Unit::Any)
-        })
-    }
-
-    /// Whether nodes depend on parameters only.
-    pub fn is_parametric(&self, items: &[Id]) -> bool {
-        self.graph.leaves(items).into_iter().all(|leaf| match leaf {
-            Leaf::Variable(index) => matches!(self.variables[index as usize].kind, Kind::Parameter | Kind::Dependent),
-            Leaf::Time | Leaf::Derivative(_) | Leaf::Slot(_) => false,
-        })
-    }
-
-    fn elementwise(&mut self, op: Binary, left: &Value, right: &Value, place: Span) -> Lowered<(Vec<usize>, Vec<Id>)> {
-        let shape = if left.shape.is_empty() {
-            right.shape.clone()
-        } else {
-            left.shape.clone()
-        };
-        if !left.shape.is_empty() && !right.shape.is_empty() && left.shape != right.shape {
-            let message = format!("arrays of sizes {:?} and {:?} do not fit", left.shape, right.shape);
-            return Err(self.error(place, "bad-size", message));
-        }
-        let count: usize = shape.iter().product();
-        let at = |value: &Value, index: usize| {
-            if value.shape.is_empty() {
-                value.items[0]
-            } else {
-                value.items[index]
-            }
-        };
-        let items = (0..count)
-            .map(|index| self.graph.binary(op, at(left, index), at(right, index)))
-            .collect();
-        Ok((shape, items))
-    }
-
-    fn sum(&mut self, op: BinaryOp, left: Value, right: Value, place: Span) -> Lowered<Value> {
-        let element = matches!(op, BinaryOp::ElementAdd | BinaryOp::ElementSub);
-        let adds = matches!(op, BinaryOp::Add | BinaryOp::ElementAdd);
-        if !element && left.shape != right.shape {
-            let message = format!("arrays of sizes {:?} and {:?} cannot be added", left.shape, right.shape);
-            return Err(self.error(place, "bad-size", message));
-        }
-        let unit = self.sum_unit(&left, &right, adds, place)?;
-        let (shape, items) = self.elementwise(if adds { Binary::Add } else { Binary::Sub }, &left, &right, place)?;
-        let number = match (left.number, right.number) {
-            (Some(x), Some(y)) => Some(if adds { x + y } else { x - y }),
-            _ => None,
-        };
-        Ok(Value {
-            shape,
-            items,
-            unit,
-            truth: false,
-            number,
-        })
-    }
-
-    fn sum_unit(&mut self, left: &Value, right: &Value, adds: bool, place: Span) -> Lowered<Unit> {
-        let (Unit::Known(x), Unit::Known(y)) = (&left.unit, &right.unit) else {
-            let known = if left.unit == Unit::Any { right } else { left };
-            let number = left.number.or(right.number);
-            // T + 273.15 leads from Celsius to kelvin, T − 273.15 back.
-            if let (Unit::Known(measure), Some(offset)) = (&known.unit, number) {
-                if (offset.abs() - 273.15).abs() < 1e-9 {
-                    let to_kelvin = adds == (offset > 0.0);
-                    if let Some(converted) = measure
-                        .celsius_point(!to_kelvin)
-                        .filter(|_| measure.is_celsius() == to_kelvin)
-                    {
-                        return Ok(Unit::Known(converted));
-                    }
-                }
-            }
-            let both = left.unit != Unit::Any || right.unit != Unit::Any;
-            let plain = left.number.is_some() || right.number.is_some();
-            return Ok(if both && plain { known.unit.clone() } else { Unit::Any });
-        };
-        let clash = || {
-            let message = format!(
-                "`{}` joins {} and {}",
-                if adds { "+" } else { "-" },
-                x.describe(),
-                y.describe()
-            );
-            let error = self.error(place, "unit-clash", message);
-            Box::new(error.remedy("convert one side, or correct the unit of a declaration"))
-        };
-        match (x.is_celsius(), y.is_celsius()) {
-            (false, false) => {
-                if x.fits(y) {
-                    Ok(right.unit.clone())
-                } else {
-                    Err(clash())
-                }
-            }
-            (true, false) if x.difference().fits(y) => Ok(left.unit.clone()),
-            (false, true) if adds && x.fits(&y.difference()) => Ok(right.unit.clone()),
-            (true, true) if !adds => Ok(Unit::Known(x.difference())),
-            _ => Err(clash()),
-        }
-    }
-
-    fn product(&mut self, op: BinaryOp, left: Value, right: Value, place: Span) -> Lowered<Value> {
-        let multiplies = matches!(op, BinaryOp::Mul | BinaryOp::ElementMul);
-        if op == BinaryOp::Div && !right.shape.is_empty() {
-            return Err(self.error(
-                place,
-                "bad-size",
-                "an array cannot divide; use `./` to divide element by element",
-            ));
-        }
-        let unit = product_unit(&left, &right, multiplies);
-        let (shape, items) =
-            self.elementwise(if multiplies { Binary::Mul } else { Binary::Div }, &left, &right, place)?;
-        let number = match (left.number, right.number) {
-            (Some(x), Some(y)) => Some(if multiplies { x * y } else { x / y }),
-            _ => None,
-        };
-        Ok(Value {
-            shape,
-            items,
-            unit,
-            truth: false,
-            number,
-        })
-    }
-
-    fn matrix_product(&mut self, left: Value, right: Value, place: Span) -> Lowered<Value> {
-        let unit = product_unit(&left, &right, true);
-        let (rows, inner) = match left.shape.as_slice() {
-            [inner] => (None, *inner),
-            [rows, inner] => (Some(*rows), *inner),
-            _ => return Err(self.error(place, "bad-size", "`*` multiplies vectors and matrices")),
-        };
-        let (same, columns) = match right.shape.as_slice() {
-            [same] => (*same, None),
-            [same, columns] => (*same, Some(*columns)),
-            _ => return Err(self.error(place, "bad-size", "`*` multiplies vectors and matrices")),
-        };
-        if inner != same {
-            return Err(self.error(
-                place,
-                "bad-size",
-                format!("sizes {:?} and {:?} cannot be multiplied", left.shape, right.shape),
-            ));
-        }
-        let mut items = Vec::new();
-        for row in 0..rows.unwrap_or(1) {
-            for column in 0..columns.unwrap_or(1) {
-                let mut sum = self.graph.constant(0.0);
-                for index in 0..inner {
-                    let x = left.items[row * inner + index];
-                    let y = right.items[index * columns.unwrap_or(1) + column];
-                    let product = self.graph.mul(x, y);
-                    sum = self.graph.add(sum, product);
-                }
-                items.push(sum);
-            }
-        }
-        Ok(Value {
-            shape: rows.into_iter().chain(columns).collect(),
-            items,
-            unit,
-            truth: false,
-            number: None,
-        })
-    }
-
-    fn power(&mut self, op: BinaryOp, left: Value, right: Value, span: Span, place: Span) -> Lowered<Value> {
-        if op == BinaryOp::Pow && !(left.shape.is_empty() && right.shape.is_empty()) {
-            return Err(self.unsupported(
-                span,
-                "powers of matrices are outside the subset; `.^` works element by element",
-            ));
-        }
-        if let Unit::Known(exponent) = &right.unit {
-            if !exponent.fits(&Measure::one()) {
-                let message = format!(
-                    "an exponent must be a plain number and has the unit {}",
-                    exponent.describe()
-                );
-                return Err(self.error(place, "unit-clash", message));
-            }
-        }
-        let unit = match (&left.unit, right.number) {
-            (Unit::Any, _) => Unit::Any,
-            (Unit::Known(base), Some(number)) => base.difference().power(number).map_or(Unit::Any, Unit::Known),
-            (Unit::Known(base), None) if base.fits(&Measure::one()) => Unit::Known(Measure::one()),
-            (Unit::Known(base), None) => {
-                let message = format!("{} cannot be raised to a power that is not a number", base.describe());
-                let error = self.error(place, "unit-clash", message);
-                return Err(Box::new(error.remedy("divide by a reference value first")));
-            }
-        };
-        let (shape, items) = self.elementwise(Binary::Pow, &left, &right, place)?;
-        Ok(Value {
-            shape,
-            items,
-            unit,
-            truth: false,
-            number: None,
-        })
-    }
-
-    /// The common unit of two sides, or an error at `place`.
-    pub fn same_unit(&self, left: &Unit, right: &Unit, place: Span, what: &str) -> Lowered<Unit> {
-        match (left, right) {
-            (Unit::Known(x), Unit::Known(y)) if !x.fits(y) => {
-                let message = format!("{what} {} and {}", x.describe(), y.describe());
-                let error = self.error(place, "unit-clash", message);
-                Err(Box::new(
-                    error.remedy("convert one side, or correct the unit of a declaration"),
-                ))
-            }
-            (Unit::Known(_), _) => Ok(left.clone()),
-            _ => Ok(right.clone()),
-        }
-    }
-
-    pub fn check_fits(&self, given: &Unit, wanted: &Unit, place: Span, what: &str) -> Lowered<()> {
-        match (given, wanted) {
-            (Unit::Known(given), Unit::Known(wanted)) if !given.fits(wanted) => {
-                let message = format!("this is in {}, {what} is {}", given.describe(), wanted.describe());
-                let error = self.error(place, "unit-clash", message);
-                Err(Box::new(
-                    error.remedy("convert it, or correct the unit of a declaration"),
-                ))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    pub fn apply_unary(&mut self, op: Unary, value: &Value) -> Vec<Id> {
-        value.items.iter().map(|item| self.graph.unary(op, *item)).collect()
-    }
-}
-
-fn product_unit(left: &Value, right: &Value, multiplies: bool) -> Unit {
-    match (&left.unit, left.number, &right.unit, right.number) {
-        (Unit::Known(x), _, Unit::Known(y), _) => {
-            Unit::Known(x.difference().times(&y.difference(), if multiplies { 1 } else { -1 }))
-        }
-        (Unit::Known(x), _, Unit::Any, Some(number)) => {
-            Unit::Known(x.times_number(if multiplies { number } else { 1.0 / number }))
-        }
-        (Unit::Any, Some(number), Unit::Known(y), _) => {
-            let other = y.difference();
-            let measure = if multiplies {
-                other
-            } else {
-                Measure::one().times(&other, -1)
-            };
-            Unit::Known(measure.times_number(number))
-        }
-        _ => Unit::Any,
     }
 }
 

@@ -1,14 +1,9 @@
 //! The tree of instances: components, inheritance, modifications; then one flat variable for every scalar.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use super::structural::Fixed;
-use super::{Flattener, Kind, Lowered, Variable, is_interface};
-use crate::graph::{Id, Leaf};
-use crate::syntax::{
-    Causality, Class, ClassKind, Component, Dimension, Element, Expr, ExprKind, Ident, Modifier, Span, Variability,
-};
-use crate::units::{self, Unit};
+use super::{Flattener, Lowered};
+use crate::syntax::{Causality, Class, ClassKind, Component, Dimension, Element, Expr, ExprKind, Modifier, Span};
 
 /// A place in the arena of instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,8 +23,12 @@ pub struct Instance<'a> {
     pub members: BTreeMap<String, Member<'a>>,
     /// Members in the order of declaration.
     pub order: Vec<String>,
-    /// The instance whose class text surrounds this one's, for looking up classes.
-    pub parent: Option<InstanceId>,
+    /// The classes whose text the names in this instance come from: its class and what that inherits from.
+    pub classes: Vec<&'a Class>,
+    /// The instances whose class text surrounds that of `classes`, for looking up classes and constants.
+    pub scopes: Vec<InstanceId>,
+    /// The model itself, or a connector of it.
+    pub interface: bool,
 }
 
 /// A modification with the instance in whose names its value is written.
@@ -54,12 +53,13 @@ pub struct Declared<'a> {
     pub base: BaseType,
     pub modifications: Vec<Modification<'a>>,
     pub binding: Option<(&'a Expr, InstanceId)>,
-    pub owner: InstanceId,
+    /// Its own, or that of its type.
+    pub causality: Causality,
+    /// Its type is a connector: `connector RealInput = input Real`.
+    pub connector: bool,
     /// Set when the flat variables exist.
     pub shape: Vec<usize>,
     pub first: Option<u32>,
-    /// For Integer, Boolean, String and constants: the value known when compiling.
-    pub fixed: Option<Vec<Fixed>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +70,30 @@ pub enum BaseType {
     String,
 }
 
-fn builtin(name: &str) -> Option<BaseType> {
+/// What the name of a type stands for.
+pub struct Resolved<'a> {
+    pub base: Option<BaseType>,
+    /// Those of abbreviations on the way, outermost last.
+    pub modifications: Vec<Modification<'a>>,
+    pub class: Option<&'a Class>,
+    /// Where `class` is written.
+    pub scope: Option<InstanceId>,
+    pub causality: Causality,
+    pub connector: bool,
+}
+
+/// An instance to be.
+struct Plan<'a> {
+    class: &'a Class,
+    prefix: String,
+    modifications: Vec<Modification<'a>>,
+    scope: Option<InstanceId>,
+    depth: usize,
+    interface: bool,
+    span: Span,
+}
+
+pub fn builtin(name: &str) -> Option<BaseType> {
     match name {
         "Real" => Some(BaseType::Real),
         "Integer" => Some(BaseType::Integer),
@@ -81,26 +104,18 @@ fn builtin(name: &str) -> Option<BaseType> {
 }
 
 impl<'a> Flattener<'a> {
-    pub fn instantiate_root(&mut self, class: &'a Class) -> Lowered<InstanceId> {
-        self.instantiate(class, String::new(), Vec::new(), None, 0, class.name.span)
+    /// The place of the model itself, the first of all instances.
+    pub fn reserve_root(&mut self, class: &'a Class) -> InstanceId {
+        self.reserve(class, String::new(), 0, true)
     }
 
-    fn instantiate(
-        &mut self,
-        class: &'a Class,
-        prefix: String,
-        modifications: Vec<Modification<'a>>,
-        parent: Option<InstanceId>,
-        depth: usize,
-        span: Span,
-    ) -> Lowered<InstanceId> {
-        if depth > MAX_DEPTH || self.instances.len() > super::MAX_SCALARS {
-            let message = format!(
-                "`{}` nests deeper than {MAX_DEPTH} levels: does it contain itself?",
-                class.name.text
-            );
-            return Err(self.error(span, "too-deep", message));
-        }
+    pub fn instantiate_root(&mut self, id: InstanceId, scope: Option<InstanceId>) -> Lowered<()> {
+        let class = self.instances[id.0].class;
+        self.instances[id.0].scopes.extend(scope);
+        self.inherit(id, class, Vec::new(), 0)
+    }
+
+    pub fn reserve(&mut self, class: &'a Class, prefix: String, depth: usize, interface: bool) -> InstanceId {
         let id = InstanceId(self.instances.len());
         self.instances.push(Instance {
             class,
@@ -109,9 +124,25 @@ impl<'a> Flattener<'a> {
             depth,
             members: BTreeMap::new(),
             order: Vec::new(),
-            parent,
+            classes: Vec::new(),
+            scopes: Vec::new(),
+            interface,
         });
-        self.inherit(id, class, modifications, 0)?;
+        id
+    }
+
+    fn instantiate(&mut self, plan: Plan<'a>) -> Lowered<InstanceId> {
+        let class = plan.class;
+        if plan.depth > MAX_DEPTH || self.instances.len() > super::MAX_SCALARS {
+            let message = format!(
+                "`{}` nests deeper than {MAX_DEPTH} levels: does it contain itself?",
+                class.name.text
+            );
+            return Err(self.error(plan.span, "too-deep", message));
+        }
+        let id = self.reserve(class, plan.prefix, plan.depth, plan.interface);
+        self.instances[id.0].scopes.extend(plan.scope);
+        self.inherit(id, class, plan.modifications, 0)?;
         Ok(id)
     }
 
@@ -130,9 +161,13 @@ impl<'a> Flattener<'a> {
                 format!("`{}` inherits from itself", class.name.text),
             ));
         }
+        self.instances[id.0].classes.push(class);
         for element in &class.elements {
             if let Element::Extends { base, modifiers } = element {
-                let base_class = self.find_class(id, base)?;
+                let found = self.find_class(id, base)?;
+                let base_class = found.class;
+                let scope = self.scope_of(&found).filter(|scope| *scope != id);
+                self.instances[id.0].scopes.extend(scope);
                 if base_class.alias.is_some() || builtin(&base.text).is_some() {
                     return Err(self.unsupported(base.span, "extending a built-in type is outside the subset"));
                 }
@@ -179,79 +214,6 @@ impl<'a> Flattener<'a> {
         Ok(())
     }
 
-    /// The class called `name` as seen from instance `id`.
-    pub fn find_class(&self, id: InstanceId, name: &Ident) -> Lowered<&'a Class> {
-        let mut parts = name.text.split('.');
-        let first = parts.next().unwrap_or("");
-        let mut found = None;
-        let mut at = Some(id);
-        while let (None, Some(here)) = (found, at) {
-            let instance = &self.instances[here.0];
-            let local = std::iter::once(&instance.class).chain(&instance.lineage);
-            found = local
-                .flat_map(|class| &class.elements)
-                .find_map(|element| match element {
-                    Element::Class(class) if class.name.text == first => Some(&**class),
-                    _ => None,
-                });
-            at = instance.parent;
-        }
-        let mut class = found.or_else(|| self.classes.iter().find(|class| class.name.text == first));
-        for part in parts {
-            class = class.and_then(|class| {
-                class.elements.iter().find_map(|element| match element {
-                    Element::Class(inner) if inner.name.text == part => Some(&**inner),
-                    _ => None,
-                })
-            });
-        }
-        class.ok_or_else(|| {
-            let error = self.error(name.span, "undefined-type", format!("there is no type `{}`", name.text));
-            let known = ["Real", "Integer", "Boolean"]
-                .into_iter()
-                .chain(self.classes.iter().map(|class| class.name.text.as_str()));
-            if name.text.starts_with("Modelica.") {
-                return Box::new(error.remedy("the Modelica Standard Library is not read: write `Real x(unit=\"…\")`"));
-            }
-            match crate::nearest(&name.text, known) {
-                Some(near) => Box::new(error.remedy(format!("did you mean `{near}`?"))),
-                None => Box::new(error.remedy("types are Real, Integer, Boolean and the classes of this file")),
-            }
-        })
-    }
-
-    /// Follows `type` abbreviations down to a built-in type.
-    fn resolve_base(
-        &self,
-        id: InstanceId,
-        name: &Ident,
-    ) -> Lowered<(Option<BaseType>, Vec<Modification<'a>>, Option<&'a Class>)> {
-        if let Some(base) = builtin(&name.text) {
-            return Ok((Some(base), Vec::new(), None));
-        }
-        let mut class = self.find_class(id, name)?;
-        let mut modifications = Vec::new();
-        for _ in 0..MAX_DEPTH {
-            let Some((base, modifiers)) = &class.alias else {
-                return Ok((None, modifications, Some(class)));
-            };
-            let more = modifiers.iter().map(|modifier| Modification {
-                modifier,
-                written_in: id,
-            });
-            modifications = more.chain(modifications).collect();
-            if let Some(base) = builtin(&base.text) {
-                return Ok((Some(base), modifications, None));
-            }
-            class = self.find_class(id, base)?;
-        }
-        Err(self.error(
-            name.span,
-            "too-deep",
-            format!("the type `{}` abbreviates itself", name.text),
-        ))
-    }
-
     fn check_new(&self, id: InstanceId, component: &Component) -> Lowered<()> {
         let name = &component.name;
         if name.text == "time" {
@@ -267,10 +229,19 @@ impl<'a> Flattener<'a> {
     }
 
     fn declare(&mut self, id: InstanceId, component: &'a Component, outer: &[Modification<'a>]) -> Lowered<()> {
-        let (base, from_type, _) = self.resolve_base(id, &component.type_name)?;
-        let Some(base) = base else { return Ok(()) };
+        let resolved = self.resolve_base(id, &component.type_name)?;
+        let Some(base) = resolved.base else { return Ok(()) };
         self.check_new(id, component)?;
-        let mut modifications = from_type;
+        if component.flow && self.instances[id.0].class.kind != ClassKind::Connector {
+            let message = format!("`{}` is a flow variable outside a connector", component.name.text);
+            let error = self.error(component.span, "type", message);
+            return Err(Box::new(error.remedy("flow variables are declared in a `connector`")));
+        }
+        let causality = match component.causality {
+            Causality::Local => resolved.causality,
+            own => own,
+        };
+        let mut modifications = resolved.modifications;
         modifications.extend(component.modifiers.iter().map(|modifier| Modification {
             modifier,
             written_in: id,
@@ -294,10 +265,10 @@ impl<'a> Flattener<'a> {
             base,
             modifications,
             binding,
-            owner: id,
+            causality,
+            connector: resolved.connector,
             shape: Vec::new(),
             first: None,
-            fixed: None,
         };
         let name = component.name.text.clone();
         self.instances[id.0].order.push(name.clone());
@@ -313,11 +284,16 @@ impl<'a> Flattener<'a> {
         component: &'a Component,
         outer: &[Modification<'a>],
     ) -> Lowered<()> {
-        let (base, _, class) = self.resolve_base(id, &component.type_name)?;
-        let (None, Some(class)) = (base, class) else {
+        let resolved = self.resolve_base(id, &component.type_name)?;
+        let (None, Some(class)) = (resolved.base, resolved.class) else {
             return Ok(());
         };
         self.check_new(id, component)?;
+        if class.partial {
+            let message = format!("`{}` is partial: it has no instances", class.name.text);
+            let error = self.error(component.type_name.span, "type", message);
+            return Err(Box::new(error.remedy("use a class that extends it")));
+        }
         if matches!(class.kind, ClassKind::Function | ClassKind::Package) {
             let message =
                 format!("`{}` is a {:?}, not a type of components", class.name.text, class.kind).to_lowercase();
@@ -327,14 +303,11 @@ impl<'a> Flattener<'a> {
             return Err(self.unsupported(binding.span, "a binding for a whole component is outside the subset"));
         }
         let shape = self.shape_of(id, &component.dimensions, None)?;
-        let mut modifications: Vec<Modification<'a>> = component
-            .modifiers
-            .iter()
-            .map(|modifier| Modification {
-                modifier,
-                written_in: id,
-            })
-            .collect();
+        let own = component.modifiers.iter().map(|modifier| Modification {
+            modifier,
+            written_in: id,
+        });
+        let mut modifications: Vec<Modification<'a>> = resolved.modifications.into_iter().chain(own).collect();
         for modification in outer
             .iter()
             .filter(|modification| modification.modifier.name.text == component.name.text)
@@ -346,11 +319,20 @@ impl<'a> Flattener<'a> {
             }));
         }
         let depth = self.instances[id.0].depth + 1;
+        let interface = self.instances[id.0].interface && class.kind == ClassKind::Connector;
         let prefix = self.instances[id.0].prefix.clone();
         let mut ids = Vec::new();
         for subscripts in subscripts_of(&shape) {
             let full = format!("{prefix}{}{subscripts}.", component.name.text);
-            ids.push(self.instantiate(class, full, modifications.clone(), Some(id), depth, component.span)?);
+            ids.push(self.instantiate(Plan {
+                class,
+                prefix: full,
+                modifications: modifications.clone(),
+                scope: resolved.scope,
+                depth,
+                interface,
+                span: component.span,
+            })?);
         }
         let name = component.name.text.clone();
         self.instances[id.0].order.push(name.clone());
@@ -402,321 +384,6 @@ impl<'a> Flattener<'a> {
         }
         Ok(shape)
     }
-
-    /// Makes flat variables for everything declared below `id`, in order of declaration.
-    pub fn create_variables(&mut self, id: InstanceId) -> Lowered<()> {
-        for name in self.instances[id.0].order.clone() {
-            match self.instances[id.0].members.get(&name).cloned() {
-                Some(Member::Variable(declared)) => {
-                    if let Err(error) = self.create(id, &name, *declared) {
-                        self.errors.push(*error);
-                    }
-                }
-                Some(Member::Instances { ids, .. }) => {
-                    for inner in ids {
-                        self.create_variables(inner)?;
-                    }
-                }
-                None => {}
-            }
-        }
-        if self.instances[id.0].depth == 0 && self.errors.is_empty() {
-            self.attributes_of_all()?;
-        }
-        Ok(())
-    }
-
-    fn create(&mut self, id: InstanceId, name: &str, mut declared: Declared<'a>) -> Lowered<()> {
-        let component = declared.component;
-        declared.shape = self.shape_of(id, &component.dimensions, declared.binding)?;
-        let depth = self.instances[id.0].depth;
-        let in_function = self.instances[id.0].class.kind == ClassKind::Function;
-        let constant = component.variability == Variability::Constant;
-        let parameter = component.variability == Variability::Parameter;
-        if declared.base != BaseType::Real && !in_function {
-            if !constant && !parameter {
-                let message = format!(
-                    "`{name}` is a {:?} that changes with time, which needs events",
-                    declared.base
-                );
-                return Err(self.unsupported(component.span, message));
-            }
-            // Structural: read with structural evaluation where it is used.
-            self.store(id, name, declared);
-            return Ok(());
-        }
-        let kind = if constant || parameter {
-            Kind::Parameter
-        } else if component.causality == Causality::Input && is_interface(component.causality, depth) {
-            Kind::Input
-        } else {
-            Kind::Unknown
-        };
-        let unit_text = self.text_attribute(&declared, "unit")?.unwrap_or_default();
-        let unit = match units::parse(&unit_text) {
-            Ok(unit) => unit,
-            Err(message) => {
-                let span = attribute(&declared, "unit").map_or(component.span, |(expr, _)| expr.span);
-                let error = self.error(span, "bad-unit", message);
-                return Err(Box::new(error.remedy(
-                    "write units like \"W/(m2.K)\", \"degC\", \"%\", \"1/s\"; \"1\" means none",
-                )));
-            }
-        };
-        let first = self.variables.len() as u32;
-        let prefix = self.instances[id.0].prefix.clone();
-        for subscripts in subscripts_of(&declared.shape) {
-            self.variables.push(Variable {
-                name: format!("{prefix}{name}{subscripts}"),
-                kind,
-                output: component.causality == Causality::Output && is_interface(component.causality, depth),
-                protected: component.protected,
-                unit_text: unit_text.clone(),
-                unit: unit.clone(),
-                description: component.description.clone(),
-                start: None,
-                fixed: false,
-                min: None,
-                max: None,
-                nominal: None,
-                value: None,
-                span: component.name.span,
-            });
-            self.check_size(component.span)?;
-        }
-        declared.first = Some(first);
-        self.store(id, name, declared);
-        Ok(())
-    }
-
-    fn store(&mut self, id: InstanceId, name: &str, declared: Declared<'a>) {
-        self.instances[id.0]
-            .members
-            .insert(name.to_string(), Member::Variable(Box::new(declared)));
-    }
-
-    fn text_attribute(&self, declared: &Declared<'a>, name: &str) -> Lowered<Option<String>> {
-        match attribute(declared, name) {
-            None => Ok(None),
-            Some((
-                Expr {
-                    kind: ExprKind::Text(text),
-                    ..
-                },
-                _,
-            )) => Ok(Some(text.clone())),
-            Some((expr, _)) => Err(self.error(expr.span, "bad-attribute", format!("`{name}` must be a string"))),
-        }
-    }
-
-    /// Attributes and parameter values, once every variable exists.
-    fn attributes_of_all(&mut self) -> Lowered<()> {
-        for index in 0..self.instances.len() {
-            for name in self.instances[index].order.clone() {
-                let Some(Member::Variable(declared)) = self.instances[index].members.get(&name).cloned() else {
-                    continue;
-                };
-                if let Err(error) = self.attributes(&declared) {
-                    self.errors.push(*error);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn attributes(&mut self, declared: &Declared<'a>) -> Lowered<()> {
-        const KNOWN: [&str; 11] = [
-            "unit",
-            "displayUnit",
-            "start",
-            "fixed",
-            "min",
-            "max",
-            "nominal",
-            "quantity",
-            "stateSelect",
-            "unbounded",
-            "each",
-        ];
-        for modification in &declared.modifications {
-            let name = &modification.modifier.name;
-            if !KNOWN.contains(&name.text.as_str()) {
-                let error = self.error(
-                    name.span,
-                    "bad-attribute",
-                    format!("Real has no attribute `{}`", name.text),
-                );
-                return Err(match crate::nearest(&name.text, KNOWN.into_iter()) {
-                    Some(near) => Box::new(error.remedy(format!("did you mean `{near}`?"))),
-                    None => Box::new(
-                        error.remedy("attributes are unit, start, fixed, min, max, nominal, quantity, displayUnit"),
-                    ),
-                });
-            }
-            if name.text == "stateSelect" {
-                return Err(self.unsupported(
-                    name.span,
-                    "`stateSelect` is outside the subset: states are what `der` is applied to",
-                ));
-            }
-        }
-        let Some(first) = declared.first else {
-            return Ok(());
-        };
-        let count: usize = declared.shape.iter().product();
-        let range = first as usize..first as usize + count;
-        let unit = self
-            .variables
-            .get(range.start)
-            .map_or(Unit::Any, |variable| variable.unit.clone());
-        if let Some((expr, written_in)) = attribute(declared, "start") {
-            let start = self.attribute_values(expr, written_in, &declared.shape, Some(&unit))?;
-            for (variable, start) in self.variables[range.clone()].iter_mut().zip(start) {
-                variable.start = Some(start);
-            }
-        }
-        if let Some((expr, written_in)) = attribute(declared, "fixed") {
-            let fixed = self.structural_truth(expr, written_in)?;
-            self.variables[range.clone()]
-                .iter_mut()
-                .for_each(|variable| variable.fixed = fixed);
-        }
-        for (name, is_nominal) in [("min", false), ("max", false), ("nominal", true)] {
-            let Some((expr, written_in)) = attribute(declared, name) else {
-                continue;
-            };
-            let values = self.attribute_values(expr, written_in, &declared.shape, Some(&unit))?;
-            for (offset, value) in values.into_iter().enumerate() {
-                // Bounds that depend on parameters are taken at the parameters' defaults.
-                let number = self.default_value(value);
-                if is_nominal && !number.is_none_or(|number| number.is_finite() && number != 0.0) {
-                    return Err(self.error(expr.span, "bad-attribute", "`nominal` must be a number other than zero"));
-                }
-                let variable = &mut self.variables[range.start + offset];
-                match name {
-                    "min" => variable.min = number,
-                    "max" => variable.max = number,
-                    _ => variable.nominal = number.map(f64::abs),
-                }
-            }
-        }
-        self.parameter_values(declared, range)
-    }
-
-    fn parameter_values(&mut self, declared: &Declared<'a>, range: std::ops::Range<usize>) -> Lowered<()> {
-        let component = declared.component;
-        let is_value = matches!(component.variability, Variability::Parameter | Variability::Constant);
-        if !is_value {
-            return Ok(());
-        }
-        let unit = self
-            .variables
-            .get(range.start)
-            .map_or(Unit::Any, |variable| variable.unit.clone());
-        let values: Vec<Id> = match declared.binding {
-            Some((expr, written_in)) => self.attribute_values(expr, written_in, &declared.shape, Some(&unit))?,
-            None => range
-                .clone()
-                .map(|index| self.variables[index].start)
-                .collect::<Option<Vec<Id>>>()
-                .unwrap_or_default(),
-        };
-        let bound = declared.binding.is_some();
-        for (offset, index) in range.clone().enumerate() {
-            let name = self.variables[index].name.clone();
-            if let Some(value) = self.set.get(&name).copied() {
-                self.used_set.push(name);
-                let constant = self.graph.constant(value);
-                self.variables[index].value = Some(constant);
-                continue;
-            }
-            let Some(value) = values.get(offset).copied() else {
-                let error = self.error(
-                    component.name.span,
-                    "no-value",
-                    format!("the parameter `{name}` has no value"),
-                );
-                return Err(Box::new(
-                    error.remedy(format!("give it one: `{} = …`", component.name.text)),
-                ));
-            };
-            let literal = self.graph.value(value).is_some();
-            self.variables[index].value = Some(value);
-            if component.variability == Variability::Constant || (bound && !literal) {
-                self.variables[index].kind = Kind::Dependent;
-            }
-        }
-        Ok(())
-    }
-
-    /// Values of an attribute or binding as nodes, one a scalar; a scalar stands for all elements (`each`).
-    fn attribute_values(
-        &mut self,
-        expr: &'a Expr,
-        written_in: InstanceId,
-        shape: &[usize],
-        unit: Option<&Unit>,
-    ) -> Lowered<Vec<Id>> {
-        let value = self.parameter_expression(expr, written_in)?;
-        if let Some(unit) = unit {
-            self.check_fits(&value.unit, unit, expr.span, "the declared unit")?;
-        }
-        let count: usize = shape.iter().product();
-        if value.shape == shape {
-            return Ok(value.items);
-        }
-        if value.shape.is_empty() {
-            return Ok(vec![value.items[0]; count]);
-        }
-        let message = format!(
-            "a value of size {:?} cannot fill an array of size {shape:?}",
-            value.shape
-        );
-        Err(self.error(expr.span, "bad-size", message))
-    }
-
-    /// The number a parameter expression has with the default parameters.
-    pub fn default_value(&mut self, id: Id) -> Option<f64> {
-        let values: HashMap<u32, Option<Id>> = self
-            .variables
-            .iter()
-            .enumerate()
-            .map(|(index, variable)| (index as u32, variable.value))
-            .collect();
-        evaluate_default(&mut self.graph, id, &values, 0)
-    }
-}
-
-fn evaluate_default(
-    graph: &mut crate::graph::Graph,
-    id: Id,
-    values: &HashMap<u32, Option<Id>>,
-    depth: u32,
-) -> Option<f64> {
-    if depth > 50 {
-        return None;
-    }
-    let mut known = HashMap::new();
-    for leaf in graph.leaves(&[id]) {
-        let Leaf::Variable(variable) = leaf else {
-            return None;
-        };
-        let value = values.get(&variable).copied().flatten()?;
-        known.insert(leaf, evaluate_default(graph, value, values, depth + 1)?);
-    }
-    graph.evaluate(id, |leaf| known.get(&leaf).copied())
-}
-
-/// The last modification of an attribute that has a value.
-fn attribute<'a>(declared: &Declared<'a>, name: &str) -> Option<(&'a Expr, InstanceId)> {
-    declared.modifications.iter().rev().find_map(|modification| {
-        let value = modification
-            .modifier
-            .value
-            .as_ref()
-            .filter(|_| modification.modifier.name.text == name);
-        value.map(|value| (value, modification.written_in))
-    })
 }
 
 /// `[1,2]`, `[1,3]`… for every element of a shape, the last subscript fastest; one empty text for a scalar.

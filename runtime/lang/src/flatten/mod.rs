@@ -4,23 +4,34 @@
 //! compiling (sizes, ranges, Integer and Boolean parameters), [`expression`] lowers expressions and checks their units,
 //! [`equation`] lowers equations.
 
+mod algorithm;
+mod attribute;
 mod builtin;
+mod conditional;
+mod connect;
 mod equation;
+mod event;
 mod expression;
+mod function;
 mod instance;
+mod operator;
+mod scope;
 mod structural;
 
 use std::collections::HashMap;
 
 use crate::diagnostic::{Diagnostic, line_column};
 use crate::graph::{Graph, Id};
-use crate::syntax::{Causality, Class, ClassKind, Span};
+use crate::syntax::{Causality, Class, ClassKind, Element, Span};
 use crate::units::Unit;
 
 /// At most this many scalar variables and equations: a limit on what a small text can unfold into.
 pub const MAX_SCALARS: usize = 20_000;
 /// At most this many nodes.
 pub const MAX_NODES: usize = 2_000_000;
+
+/// At most this many expressions are lowered, those of loops and functions counted as often as they run.
+pub const MAX_WORK: u64 = 5_000_000;
 
 /// What a flat variable is before causality is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +43,8 @@ pub enum Kind {
     Input,
     /// Changes with time and is determined by equations.
     Unknown,
+    /// Assigned in when-clauses: keeps its value between events.
+    Discrete,
 }
 
 /// One scalar variable.
@@ -52,7 +65,42 @@ pub struct Variable {
     pub nominal: Option<f64>,
     /// Value of a parameter.
     pub value: Option<Id>,
+    /// Boolean or Integer: changes at events only. Booleans are kept as 0 and 1.
+    pub discrete: bool,
+    pub boolean: bool,
     pub span: Span,
+}
+
+/// A relation that makes events: `Leaf::Condition` of its number stands for its value between events.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    /// Changes sign where the relation changes.
+    pub root: Id,
+    pub relation: Id,
+    pub span: Span,
+}
+
+/// One branch of a when-clause: what happens at the instant when `fires` holds.
+#[derive(Debug, Clone)]
+pub struct Action {
+    pub fires: Id,
+    /// The variable that gets a value; a continuous state where it is reinitialised.
+    pub variable: u32,
+    pub value: Id,
+    pub reinit: bool,
+    /// Equal for the branches of one when-clause, whose first one that fires counts.
+    pub clause: u32,
+    pub span: Span,
+}
+
+/// What happens at events.
+#[derive(Debug, Clone, Default)]
+pub struct Hybrid {
+    pub guards: Vec<Guard>,
+    pub actions: Vec<Action>,
+    /// Discrete-time variables whose value before the event is read.
+    pub remembered: std::collections::BTreeSet<u32>,
+    pub clauses: u32,
 }
 
 /// One scalar equation `left = right`.
@@ -60,6 +108,14 @@ pub struct Variable {
 pub struct FlatEquation {
     pub left: Id,
     pub right: Id,
+    pub span: Span,
+}
+
+/// A condition that must hold, and what to say when it does not.
+#[derive(Debug, Clone)]
+pub struct Assertion {
+    pub condition: Id,
+    pub message: String,
     pub span: Span,
 }
 
@@ -72,6 +128,8 @@ pub struct Flat {
     pub variables: Vec<Variable>,
     pub equations: Vec<FlatEquation>,
     pub initial_equations: Vec<FlatEquation>,
+    pub hybrid: Hybrid,
+    pub assertions: Vec<Assertion>,
 }
 
 /// What all parts of flattening share.
@@ -89,12 +147,27 @@ pub struct Flattener<'a> {
     pub structural_depth: u32,
     /// Values of loop indices, innermost last.
     pub loops: Vec<(String, f64)>,
-    /// Local names of a function being unfolded, innermost last.
-    pub locals: Vec<(String, expression::Value)>,
+    /// The names of the algorithm being executed.
+    pub frame: Option<algorithm::Frame>,
+    /// Loops of the algorithm around what is being executed.
+    pub algorithm_loops: u32,
+    /// Calls of functions around what is being executed.
+    pub calls: u32,
+    /// Constants of packages around what is being evaluated.
+    pub constants: u32,
+    /// Conditions under which what is being lowered counts.
+    pub conditions: Vec<Id>,
+    pub assertions: Vec<Assertion>,
+    pub connections: connect::Connections,
+    pub pseudo_instances: HashMap<(*const Class, Option<instance::InstanceId>), instance::InstanceId>,
+    pub work: std::cell::Cell<u64>,
     /// What `end` means in the subscripts being read.
     pub ends: Vec<f64>,
     /// Inside `noEvent` or `smooth`.
     pub without_events: bool,
+    /// In the body of a when-clause: relations there are evaluated at the event.
+    pub in_when: bool,
+    pub hybrid: Hybrid,
     pub errors: Vec<Diagnostic>,
 }
 
@@ -110,7 +183,8 @@ pub fn flatten(
     set: &[(String, f64)],
     graph: Graph,
 ) -> Result<Flat, Vec<Diagnostic>> {
-    let class = choose(source, file, classes, wanted).map_err(|error| vec![*error])?;
+    let chosen = choose(source, file, classes, wanted).map_err(|error| vec![*error])?;
+    let class = chosen.class;
     let mut flattener = Flattener {
         source,
         file,
@@ -124,22 +198,34 @@ pub fn flatten(
         instances: Vec::new(),
         structural_depth: 0,
         loops: Vec::new(),
-        locals: Vec::new(),
+        frame: None,
+        algorithm_loops: 0,
+        calls: 0,
+        constants: 0,
+        conditions: Vec::new(),
+        assertions: Vec::new(),
+        connections: connect::Connections::default(),
+        pseudo_instances: HashMap::new(),
+        work: std::cell::Cell::new(0),
         ends: Vec::new(),
         without_events: false,
+        in_when: false,
+        hybrid: Hybrid::default(),
         errors: Vec::new(),
     };
-    if let Err(error) = flattener.run(class) {
+    if let Err(error) = flattener.run(&chosen) {
         flattener.errors.push(*error);
     }
     if flattener.errors.is_empty() {
         return Ok(Flat {
-            name: class.name.text.clone(),
+            name: chosen.name,
             description: class.description.clone(),
             graph: flattener.graph,
             variables: flattener.variables,
             equations: flattener.equations,
             initial_equations: flattener.initial_equations,
+            hybrid: flattener.hybrid,
+            assertions: flattener.assertions,
         });
     }
     flattener.errors.sort_by_key(|error| (error.line, error.column));
@@ -148,36 +234,66 @@ pub fn flatten(
     Err(flattener.errors)
 }
 
-fn choose<'a>(source: &str, file: &str, classes: &'a [Class], wanted: Option<&str>) -> Lowered<&'a Class> {
-    let runnable: Vec<&Class> = classes
-        .iter()
-        .filter(|class| matches!(class.kind, ClassKind::Model | ClassKind::Block) && class.alias.is_none())
-        .collect();
-    let names = || {
-        runnable
-            .iter()
-            .map(|class| class.name.text.as_str())
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
+/// A model of the file with the packages around it.
+struct Chosen<'a> {
+    class: &'a Class,
+    packages: Vec<&'a Class>,
+    name: String,
+}
+
+fn choose<'a>(source: &str, file: &str, classes: &'a [Class], wanted: Option<&str>) -> Lowered<Chosen<'a>> {
+    let mut runnable = Vec::new();
+    find_runnable(classes.iter(), &[], &mut runnable);
+    let names: Vec<String> = runnable.iter().map(|chosen: &Chosen<'a>| chosen.name.clone()).collect();
     if let Some(wanted) = wanted {
-        let found = runnable.iter().find(|class| class.name.text == wanted);
-        return found.copied().ok_or_else(|| {
+        let found = runnable.into_iter().find(|chosen| chosen.name == wanted);
+        return found.ok_or_else(|| {
             let message = format!("the file holds no model `{wanted}`");
-            Box::new(
-                Diagnostic::at(source, file, 0..0, "no-such-model", message).remedy(format!("it holds: {}", names())),
-            )
+            let error = Diagnostic::at(source, file, 0..0, "no-such-model", message);
+            Box::new(error.remedy(format!("it holds: {}", names.join(", "))))
         });
     }
-    runnable.last().copied().ok_or_else(|| {
+    runnable.pop().ok_or_else(|| {
         let error = Diagnostic::at(source, file, 0..0, "no-model", "the file holds no model or block");
         Box::new(error.remedy("write `model Name … end Name;`"))
     })
 }
 
+/// Models and blocks that are not partial, also those in packages.
+fn find_runnable<'a>(classes: impl Iterator<Item = &'a Class>, packages: &[&'a Class], found: &mut Vec<Chosen<'a>>) {
+    for class in classes {
+        if class.kind == ClassKind::Package {
+            let inner = class.elements.iter().filter_map(|element| match element {
+                Element::Class(class) => Some(&**class),
+                _ => None,
+            });
+            let packages: Vec<&'a Class> = packages.iter().copied().chain([class]).collect();
+            let inner: Vec<&'a Class> = inner.collect();
+            find_runnable(inner.into_iter(), &packages, found);
+        } else if matches!(class.kind, ClassKind::Model | ClassKind::Block) && class.alias.is_none() && !class.partial {
+            let path = packages
+                .iter()
+                .copied()
+                .chain([class])
+                .map(|class| class.name.text.as_str());
+            found.push(Chosen {
+                class,
+                packages: packages.to_vec(),
+                name: path.collect::<Vec<_>>().join("."),
+            });
+        }
+    }
+}
+
 impl<'a> Flattener<'a> {
-    fn run(&mut self, class: &'a Class) -> Lowered<()> {
-        let root = self.instantiate_root(class)?;
+    fn run(&mut self, chosen: &Chosen<'a>) -> Lowered<()> {
+        let class = chosen.class;
+        let mut scope = None;
+        let root = self.reserve_root(class);
+        for package in &chosen.packages {
+            scope = Some(self.pseudo_instance(package, scope));
+        }
+        self.instantiate_root(root, scope)?;
         self.create_variables(root)?;
         let unknown: Vec<String> = self
             .set
@@ -211,6 +327,12 @@ impl<'a> Flattener<'a> {
 
     /// Stops models that unfold into more than any machine should hold.
     pub fn check_size(&self, span: Span) -> Lowered<()> {
+        self.spend(1);
+        if self.work.get() > MAX_WORK {
+            let message = format!("the model has more than {MAX_WORK} expressions, loops and calls written out");
+            let error = self.error(span, "too-large", message);
+            return Err(Box::new(error.remedy("shorten the loops; does one of them never end?")));
+        }
         let scalars = self.variables.len().max(self.equations.len());
         if scalars <= MAX_SCALARS && self.graph.len() <= MAX_NODES {
             return Ok(());
@@ -219,12 +341,17 @@ impl<'a> Flattener<'a> {
         Err(self.error(span, "too-large", message))
     }
 
+    /// Counts work against [`MAX_WORK`]; the next check of the size finds out.
+    pub fn spend(&self, work: u64) {
+        self.work.set(self.work.get().saturating_add(work));
+    }
+
     pub fn line_of(&self, span: Span) -> u32 {
         line_column(self.source, span.start).0
     }
 }
 
-/// Whether a component of this causality in the top class is an interface of the model.
-pub fn is_interface(causality: Causality, depth: usize) -> bool {
-    depth == 0 && causality != Causality::Local
+/// Whether a component of this causality in the top class, or in a connector of it, is an interface of the model.
+pub fn is_interface(causality: Causality, interface: bool) -> bool {
+    interface && causality != Causality::Local
 }

@@ -44,6 +44,7 @@ impl<'a> Flattener<'a> {
         let Fixed::Array(items) = self.structural(expr, id)? else {
             return Err(self.error(expr.span, "not-a-range", "a range such as `1:n` is needed here"));
         };
+        self.spend(items.len() as u64);
         items
             .into_iter()
             .map(|item| match item {
@@ -119,11 +120,21 @@ impl<'a> Flattener<'a> {
                 ))
             }
             ExprKind::Call {
-                function, arguments, ..
-            } => self.structural_call(&function.text, arguments, expr, id),
-            ExprKind::Comprehension { .. } | ExprKind::Matrix(_) | ExprKind::All | ExprKind::End => {
-                Err(self.not_structural(expr))
+                function,
+                arguments,
+                named,
+            } => {
+                if let Some(value) = self.function_call(function, arguments, named, expr, id) {
+                    let value = value?;
+                    return self.fixed_of(&value).ok_or_else(|| self.not_structural(expr));
+                }
+                self.structural_call(&function.text, arguments, expr, id)
             }
+            ExprKind::Comprehension { .. }
+            | ExprKind::Tuple(_)
+            | ExprKind::Matrix(_)
+            | ExprKind::All
+            | ExprKind::End => Err(self.not_structural(expr)),
         }
     }
 
@@ -148,6 +159,15 @@ impl<'a> Flattener<'a> {
             if let Some((_, value)) = self.loops.iter().rev().find(|(name, _)| *name == part.name.text) {
                 return Ok(Fixed::Number(*value));
             }
+        }
+        if let [part] = parts {
+            if let Some(value) = self.local_fixed(part, expr, id) {
+                return value;
+            }
+        }
+        if let Some(value) = self.constant(parts, expr, id) {
+            let value = value?;
+            return self.fixed_of(&value).ok_or_else(|| self.not_structural(expr));
         }
         let (declared, owner) = self.find_declared(parts, id, expr)?;
         let mut value = self.structural_declared(&declared, owner, expr)?;
@@ -276,6 +296,17 @@ impl<'a> Flattener<'a> {
             return Err(self.error(expr.span, "type", "`size` takes an array and a dimension: `size(x, 1)`"));
         };
         let dimension = self.structural_integer(&arguments[1], id)?;
+        if let Some(local) = self.frame.as_ref().and_then(|frame| match parts.as_slice() {
+            [part] => frame.find(&part.name.text),
+            _ => None,
+        }) {
+            let size = usize::try_from(dimension - 1)
+                .ok()
+                .and_then(|place| local.shape.get(place).copied());
+            let size = size
+                .ok_or_else(|| self.error(expr.span, "bad-subscript", format!("there is no dimension {dimension}")))?;
+            return Ok(Fixed::Number(size as f64));
+        }
         let (declared, owner) = self.find_declared(parts, id, expr)?;
         let shape = self.shape_of(owner, &declared.component.dimensions, declared.binding)?;
         let size = usize::try_from(dimension - 1)

@@ -43,6 +43,21 @@ pub enum ClassKind {
     Type,
 }
 
+impl ClassKind {
+    /// With its article, as a message names it.
+    pub fn describe(self) -> &'static str {
+        match self {
+            ClassKind::Model => "a model",
+            ClassKind::Block => "a block",
+            ClassKind::Connector => "a connector",
+            ClassKind::Function => "a function",
+            ClassKind::Record => "a record",
+            ClassKind::Package => "a package",
+            ClassKind::Type => "a type",
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Class {
     pub kind: ClassKind,
@@ -51,9 +66,13 @@ pub struct Class {
     pub elements: Vec<Element>,
     pub equations: Vec<Equation>,
     pub initial_equations: Vec<Equation>,
-    pub algorithm: Vec<Statement>,
+    /// One for every `algorithm` section.
+    pub algorithms: Vec<Vec<Statement>>,
     /// For `type`: the type it abbreviates, with its modifications.
     pub alias: Option<(Ident, Vec<Modifier>)>,
+    pub partial: bool,
+    /// `connector RealInput = input Real`
+    pub alias_causality: Causality,
     pub span: Span,
 }
 
@@ -176,6 +195,8 @@ pub enum Statement {
         span: Span,
     },
     While {
+        condition: Expr,
+        body: Vec<Statement>,
         span: Span,
     },
     Return {
@@ -187,6 +208,20 @@ pub enum Statement {
     Call {
         call: Expr,
     },
+}
+
+impl Statement {
+    pub fn span(&self) -> Span {
+        match self {
+            Statement::Assign { span, .. }
+            | Statement::If { span, .. }
+            | Statement::For { span, .. }
+            | Statement::While { span, .. }
+            | Statement::Return { span }
+            | Statement::Break { span } => *span,
+            Statement::Call { call } => call.span,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -227,6 +262,8 @@ pub enum ExprKind {
         step: Option<Box<Expr>>,
         to: Box<Expr>,
     },
+    /// `(a, , b)` on the left of a call with several results.
+    Tuple(Vec<Option<Expr>>),
     /// `:` as a subscript.
     All,
     /// `end` as a subscript.

@@ -125,3 +125,17 @@ pub fn bits(rows: &Rows) -> Vec<u64> {
         .map(|value| value.to_bits())
         .collect()
 }
+
+/// The values at the end of a run from 0 to `seconds`, by name.
+pub fn final_values(source: &str, seconds: f64) -> std::collections::BTreeMap<String, f64> {
+    let mut machine = Machine::new(source);
+    let plan = Plan {
+        rtol: 1e-9,
+        atol: 1e-12,
+        ..until(seconds, 1)
+    };
+    let rows = machine.good(&plan);
+    let names = machine.compiled.meta.columns.iter().map(|column| column.name.clone());
+    let last = rows.row(rows.times.len() - 1);
+    names.zip(last.iter().copied()).collect()
+}

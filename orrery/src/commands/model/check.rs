@@ -1,25 +1,21 @@
 //! `orrery model check`.
 
-use crate::cli::Model;
+use std::path::Path;
+
+use super::refused;
 use crate::error::{Exit, Failure};
 
 /// Checks a Modelica file: its diagnostics go to standard error, one after the other, or as JSON to standard output.
-pub fn model(arguments: &Model) -> Result<(), Failure> {
-    let Model::Check { file, json } = arguments;
+pub fn check(file: &Path, json: bool) -> Result<(), Failure> {
     let checked = orrery_runtime::model_check(file).map_err(|error| Failure::new(Exit::NotFound, error.to_string()))?;
     let diagnostics = checked.as_ref().err().map_or(&[][..], Vec::as_slice);
-    if *json {
-        println!(
-            "{}",
-            serde_json::to_string_pretty(diagnostics).map_err(Failure::from_error)?
-        );
-    } else {
-        for diagnostic in diagnostics {
-            eprintln!("{}", diagnostic.render());
-        }
+    if json {
+        let text = serde_json::to_string_pretty(diagnostics).map_err(Failure::from_error)?;
+        println!("{text}");
     }
     match checked {
-        Ok(compiled) if !json => {
+        Ok(_) if json => Ok(()),
+        Ok(compiled) => {
             let meta = &compiled.meta;
             println!(
                 "{}: {} states, {} inputs, {} outputs, {} parameters; {} bytes of Wasm",
@@ -32,13 +28,11 @@ pub fn model(arguments: &Model) -> Result<(), Failure> {
             );
             Ok(())
         }
-        Ok(_) => Ok(()),
-        Err(diagnostics) => {
-            let errors = if diagnostics.len() == 1 { "error" } else { "errors" };
-            Err(Failure::new(
-                Exit::Failure,
-                format!("{}: {} {errors}", file.display(), diagnostics.len()),
-            ))
+        // The diagnostics are on standard output already.
+        Err(diagnostics) if json => {
+            let message = format!("{}: {} in the JSON", file.display(), diagnostics.len());
+            Err(Failure::new(Exit::Failure, message))
         }
+        Err(diagnostics) => Err(refused(file, &diagnostics)),
     }
 }

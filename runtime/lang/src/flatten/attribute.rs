@@ -1,0 +1,329 @@
+//! One flat variable for every scalar that is declared, with its attributes and the values of parameters.
+
+use std::collections::HashMap;
+
+use super::instance::{BaseType, Declared, InstanceId, Member, subscripts_of};
+use super::{Flattener, Kind, Lowered, Variable, is_interface};
+use crate::graph::{Id, Leaf};
+use crate::syntax::{Causality, ClassKind, Expr, ExprKind, Variability};
+use crate::units::{self, Unit};
+
+impl<'a> Flattener<'a> {
+    /// Makes flat variables for everything declared below `id`, in order of declaration.
+    pub fn create_variables(&mut self, id: InstanceId) -> Lowered<()> {
+        for name in self.instances[id.0].order.clone() {
+            match self.instances[id.0].members.get(&name).cloned() {
+                Some(Member::Variable(declared)) => {
+                    if let Err(error) = self.create(id, &name, *declared) {
+                        self.errors.push(*error);
+                    }
+                }
+                Some(Member::Instances { ids, .. }) => {
+                    for inner in ids {
+                        self.create_variables(inner)?;
+                    }
+                }
+                None => {}
+            }
+        }
+        if self.instances[id.0].depth == 0 && self.errors.is_empty() {
+            self.attributes_of_all()?;
+        }
+        Ok(())
+    }
+
+    fn create(&mut self, id: InstanceId, name: &str, mut declared: Declared<'a>) -> Lowered<()> {
+        let component = declared.component;
+        declared.shape = self.shape_of(id, &component.dimensions, declared.binding)?;
+        let interface = self.instances[id.0].interface;
+        let in_function = self.instances[id.0].class.kind == ClassKind::Function;
+        let constant = component.variability == Variability::Constant;
+        let parameter = component.variability == Variability::Parameter;
+        if declared.base != BaseType::Real && !in_function {
+            if constant || parameter {
+                // Structural: read with structural evaluation where it is used.
+                self.store(id, name, declared);
+                return Ok(());
+            }
+            if declared.base == BaseType::String {
+                let message = format!("`{name}` is a String that changes with time");
+                return Err(self.unsupported(component.span, message));
+            }
+        }
+        let changes = declared.base != BaseType::Real && !in_function;
+        let kind = if constant || parameter {
+            Kind::Parameter
+        } else if declared.causality == Causality::Input && is_interface(declared.causality, interface) {
+            Kind::Input
+        } else {
+            Kind::Unknown
+        };
+        let unit_text = self.text_attribute(&declared, "unit")?.unwrap_or_default();
+        let unit = match units::parse(&unit_text) {
+            Ok(unit) => unit,
+            Err(message) => {
+                let span = attribute(&declared, "unit").map_or(component.span, |(expr, _)| expr.span);
+                let error = self.error(span, "bad-unit", message);
+                return Err(Box::new(error.remedy(
+                    "write units like \"W/(m2.K)\", \"degC\", \"%\", \"1/s\"; \"1\" means none",
+                )));
+            }
+        };
+        let first = self.variables.len() as u32;
+        let prefix = self.instances[id.0].prefix.clone();
+        for subscripts in subscripts_of(&declared.shape) {
+            self.variables.push(Variable {
+                name: format!("{prefix}{name}{subscripts}"),
+                kind,
+                output: declared.causality == Causality::Output && is_interface(declared.causality, interface),
+                protected: component.protected,
+                unit_text: unit_text.clone(),
+                unit: unit.clone(),
+                description: component.description.clone(),
+                start: None,
+                fixed: false,
+                min: None,
+                max: None,
+                nominal: None,
+                value: None,
+                discrete: changes || component.variability == Variability::Discrete,
+                boolean: declared.base == BaseType::Boolean,
+                span: component.name.span,
+            });
+            self.check_size(component.span)?;
+        }
+        declared.first = Some(first);
+        self.store(id, name, declared);
+        Ok(())
+    }
+
+    fn store(&mut self, id: InstanceId, name: &str, declared: Declared<'a>) {
+        self.instances[id.0]
+            .members
+            .insert(name.to_string(), Member::Variable(Box::new(declared)));
+    }
+
+    fn text_attribute(&self, declared: &Declared<'a>, name: &str) -> Lowered<Option<String>> {
+        match attribute(declared, name) {
+            None => Ok(None),
+            Some((
+                Expr {
+                    kind: ExprKind::Text(text),
+                    ..
+                },
+                _,
+            )) => Ok(Some(text.clone())),
+            Some((expr, _)) => Err(self.error(expr.span, "bad-attribute", format!("`{name}` must be a string"))),
+        }
+    }
+
+    /// Attributes and parameter values, once every variable exists.
+    fn attributes_of_all(&mut self) -> Lowered<()> {
+        for index in 0..self.instances.len() {
+            for name in self.instances[index].order.clone() {
+                let Some(Member::Variable(declared)) = self.instances[index].members.get(&name).cloned() else {
+                    continue;
+                };
+                if let Err(error) = self.attributes(&declared) {
+                    self.errors.push(*error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn attributes(&mut self, declared: &Declared<'a>) -> Lowered<()> {
+        const KNOWN: [&str; 11] = [
+            "unit",
+            "displayUnit",
+            "start",
+            "fixed",
+            "min",
+            "max",
+            "nominal",
+            "quantity",
+            "stateSelect",
+            "unbounded",
+            "each",
+        ];
+        for modification in &declared.modifications {
+            let name = &modification.modifier.name;
+            if !KNOWN.contains(&name.text.as_str()) {
+                let error = self.error(
+                    name.span,
+                    "bad-attribute",
+                    format!("Real has no attribute `{}`", name.text),
+                );
+                return Err(match crate::nearest(&name.text, KNOWN.into_iter()) {
+                    Some(near) => Box::new(error.remedy(format!("did you mean `{near}`?"))),
+                    None => Box::new(
+                        error.remedy("attributes are unit, start, fixed, min, max, nominal, quantity, displayUnit"),
+                    ),
+                });
+            }
+            if name.text == "stateSelect" {
+                return Err(self.unsupported(
+                    name.span,
+                    "`stateSelect` is outside the subset: states are what `der` is applied to",
+                ));
+            }
+        }
+        let Some(first) = declared.first else {
+            return Ok(());
+        };
+        let count: usize = declared.shape.iter().product();
+        let range = first as usize..first as usize + count;
+        let unit = self
+            .variables
+            .get(range.start)
+            .map_or(Unit::Any, |variable| variable.unit.clone());
+        if let Some((expr, written_in)) = attribute(declared, "start") {
+            let start = self.attribute_values(expr, written_in, &declared.shape, Some(&unit))?;
+            for (variable, start) in self.variables[range.clone()].iter_mut().zip(start) {
+                variable.start = Some(start);
+            }
+        }
+        if let Some((expr, written_in)) = attribute(declared, "fixed") {
+            let fixed = self.structural_truth(expr, written_in)?;
+            self.variables[range.clone()]
+                .iter_mut()
+                .for_each(|variable| variable.fixed = fixed);
+        }
+        for (name, is_nominal) in [("min", false), ("max", false), ("nominal", true)] {
+            let Some((expr, written_in)) = attribute(declared, name) else {
+                continue;
+            };
+            let values = self.attribute_values(expr, written_in, &declared.shape, Some(&unit))?;
+            for (offset, value) in values.into_iter().enumerate() {
+                // Bounds that depend on parameters are taken at the parameters' defaults.
+                let number = self.default_value(value);
+                if is_nominal && !number.is_none_or(|number| number.is_finite() && number != 0.0) {
+                    return Err(self.error(expr.span, "bad-attribute", "`nominal` must be a number other than zero"));
+                }
+                let variable = &mut self.variables[range.start + offset];
+                match name {
+                    "min" => variable.min = number,
+                    "max" => variable.max = number,
+                    _ => variable.nominal = number.map(f64::abs),
+                }
+            }
+        }
+        self.parameter_values(declared, range)
+    }
+
+    fn parameter_values(&mut self, declared: &Declared<'a>, range: std::ops::Range<usize>) -> Lowered<()> {
+        let component = declared.component;
+        let is_value = matches!(component.variability, Variability::Parameter | Variability::Constant);
+        if !is_value {
+            return Ok(());
+        }
+        let unit = self
+            .variables
+            .get(range.start)
+            .map_or(Unit::Any, |variable| variable.unit.clone());
+        let values: Vec<Id> = match declared.binding {
+            Some((expr, written_in)) => self.attribute_values(expr, written_in, &declared.shape, Some(&unit))?,
+            None => range
+                .clone()
+                .map(|index| self.variables[index].start)
+                .collect::<Option<Vec<Id>>>()
+                .unwrap_or_default(),
+        };
+        let bound = declared.binding.is_some();
+        for (offset, index) in range.clone().enumerate() {
+            let name = self.variables[index].name.clone();
+            if let Some(value) = self.set.get(&name).copied() {
+                self.used_set.push(name);
+                let constant = self.graph.constant(value);
+                self.variables[index].value = Some(constant);
+                continue;
+            }
+            let Some(value) = values.get(offset).copied() else {
+                let error = self.error(
+                    component.name.span,
+                    "no-value",
+                    format!("the parameter `{name}` has no value"),
+                );
+                return Err(Box::new(
+                    error.remedy(format!("give it one: `{} = …`", component.name.text)),
+                ));
+            };
+            let literal = self.graph.value(value).is_some();
+            self.variables[index].value = Some(value);
+            if component.variability == Variability::Constant || (bound && !literal) {
+                self.variables[index].kind = Kind::Dependent;
+            }
+        }
+        Ok(())
+    }
+
+    /// Values of an attribute or binding as nodes, one a scalar; a scalar stands for all elements (`each`).
+    fn attribute_values(
+        &mut self,
+        expr: &'a Expr,
+        written_in: InstanceId,
+        shape: &[usize],
+        unit: Option<&Unit>,
+    ) -> Lowered<Vec<Id>> {
+        let value = self.parameter_expression(expr, written_in)?;
+        let value = self.as_numbers(value);
+        if let Some(unit) = unit {
+            self.check_fits(&value.unit, unit, expr.span, "the declared unit")?;
+        }
+        let count: usize = shape.iter().product();
+        if value.shape == shape {
+            return Ok(value.items);
+        }
+        if value.shape.is_empty() {
+            return Ok(vec![value.items[0]; count]);
+        }
+        let message = format!(
+            "a value of size {:?} cannot fill an array of size {shape:?}",
+            value.shape
+        );
+        Err(self.error(expr.span, "bad-size", message))
+    }
+
+    /// The number a parameter expression has with the default parameters.
+    pub fn default_value(&mut self, id: Id) -> Option<f64> {
+        let values: HashMap<u32, Option<Id>> = self
+            .variables
+            .iter()
+            .enumerate()
+            .map(|(index, variable)| (index as u32, variable.value))
+            .collect();
+        evaluate_default(&mut self.graph, id, &values, 0)
+    }
+}
+
+fn evaluate_default(
+    graph: &mut crate::graph::Graph,
+    id: Id,
+    values: &HashMap<u32, Option<Id>>,
+    depth: u32,
+) -> Option<f64> {
+    if depth > 50 {
+        return None;
+    }
+    let mut known = HashMap::new();
+    for leaf in graph.leaves(&[id]) {
+        let Leaf::Variable(variable) = leaf else {
+            return None;
+        };
+        let value = values.get(&variable).copied().flatten()?;
+        known.insert(leaf, evaluate_default(graph, value, values, depth + 1)?);
+    }
+    graph.evaluate(id, |leaf| known.get(&leaf).copied())
+}
+
+/// The last modification of an attribute that has a value.
+fn attribute<'a>(declared: &Declared<'a>, name: &str) -> Option<(&'a Expr, InstanceId)> {
+    declared.modifications.iter().rev().find_map(|modification| {
+        let value = modification
+            .modifier
+            .value
+            .as_ref()
+            .filter(|_| modification.modifier.name.text == name);
+        value.map(|value| (value, modification.written_in))
+    })
+}
