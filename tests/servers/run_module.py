@@ -91,6 +91,7 @@ def main():
     write(64, "IIII", inputs_at, rows_at, rows, arguments.rows)
     write(84, "II", 0, 0)  # no tape
     write(96, "d", 0.0)  # the first step is the method's choice
+    write(104, "IIII", 0, 0, 0, 0)  # no rows at events, no gradient
     for at, variable in enumerate(inputs):
         given = variable["name"] in constant
         write(inputs_at + 16 * at, "IIII", 0, int(given), knots_at, 0)  # hold, knots, their address

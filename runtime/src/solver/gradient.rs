@@ -108,7 +108,18 @@ impl Session<'_> {
         options: &SolveOptions,
         values: &Values,
     ) -> Result<Gradient, SolveError> {
-        let (evaluated, sensitivities) = self.differentiate(loss, options, values)?;
+        let mut values = self.problem().base.with(values);
+        // An input by which is differentiated has at least one knot: the value it keeps.
+        for (_, wrt) in wrt {
+            let Wrt::Input(at) = wrt else { continue };
+            if let Some(var) = self.problem().meta().inputs.get(*at) {
+                let given = options.inputs.iter().any(|series| series.name == var.name);
+                if !given && values.inputs.iter().all(|(known, _)| known != at) {
+                    values.inputs.push((*at, var.default));
+                }
+            }
+        }
+        let (evaluated, sensitivities) = self.differentiate(loss, options, &values)?;
         Ok(Gradient::pick(&evaluated, &sensitivities, wrt))
     }
 
@@ -244,7 +255,10 @@ impl Serialize for By<'_> {
             map.serialize_entry(name, derivative)?;
         }
         for (name, derivatives) in &self.0.by_knots {
-            map.serialize_entry(name, derivatives)?;
+            match derivatives.as_slice() {
+                [constant] => map.serialize_entry(name, constant)?,
+                knots => map.serialize_entry(name, knots)?,
+            }
         }
         map.end()
     }
