@@ -261,6 +261,7 @@ fn place(system: &System, slots: u32) -> Places {
     next("UPDATE_GUARDS", 16 * guards);
     next("ASSERTED", 8 * system.assertions.len() as u32);
     next("EVENT_ROWS_USED", 8);
+    next("SHOWN", 16 * (n + system.columns.len() as u32));
     next("X_EVENT", 8 * n);
     let columns = system.columns.len() as u32;
     let seeds = next("SEEDS", 8 * (n + words + 1).max(columns).max(guards).max(hoisted));

@@ -3,6 +3,7 @@
 mod bench;
 mod build;
 mod check;
+mod format;
 mod gradient;
 mod new;
 mod run;
@@ -28,6 +29,7 @@ pub fn model(arguments: &Model) -> Result<(), Failure> {
             set,
         } => build::build(file, output, model.as_deref(), set),
         Model::Bench { solve, seconds, json } => bench::bench(solve, *seconds, *json),
+        Model::Fmt { files, check } => format::format(files, *check),
         Model::New { name } => new::new(name),
     }
 }
