@@ -2,7 +2,7 @@
 
     python run_module.py decay.wasm --until 2 --rows 8 --set k=3 --input u=0.5
 
-The layout is that of docs/guides/models.md, ABI 1. All addresses in a plan are relative to the context's.
+The layout is that of docs/guides/models.md, ABI 2. All addresses in a plan are relative to the context's.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import struct
 
 import wasmtime
 
-ABI = 1
+ABI = 2
 CONTEXT = 1024  # the least address; a module may hold several contexts, each at a multiple of 16
 CLOCK_HZ = 1e9  # clock units per second: nanoseconds
 
