@@ -385,10 +385,14 @@ pub struct ModelSolve {
 /// An integration method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ModelMethod {
-    /// Chosen for the model.
+    /// Tsit5, and Rodas5P from where the model turns out stiff.
     Auto,
     /// Tsitouras 5(4), adaptive, explicit.
     Tsit5,
+    /// Rodas5P, adaptive, for stiff models.
+    Rodas5p,
+    /// ESDIRK5(4)7L[2]SA2, adaptive, for stiff models.
+    Esdirk,
     /// The classical Runge-Kutta method with a fixed step.
     Rk4,
 }

@@ -82,6 +82,8 @@ fn options(arguments: &ModelSolve) -> Result<SolveOptions, Failure> {
     let method = match arguments.method {
         ModelMethod::Auto => Method::Auto,
         ModelMethod::Tsit5 => Method::Tsit5,
+        ModelMethod::Rodas5p => Method::Rodas5p,
+        ModelMethod::Esdirk => Method::Esdirk,
         ModelMethod::Rk4 => {
             let missing = || Failure::new(Exit::Usage, "rk4 has a fixed step: give it with --step or --every");
             Method::Rk4 {
