@@ -274,6 +274,7 @@ fn place(system: &System, slots: u32) -> Places {
     implicit::place(system, &mut next);
     let np = system.parameters.len() as u32;
     next("TABLEAU", 8 * 56);
+    next("TABLEAU_KIND", 8);
     next("WEIGHTS", 8 * 14);
     for stage in ["STAGES", "SLOPES", "SLOPE_BARS"] {
         next(stage, 8 * 7 * n);
