@@ -28,6 +28,7 @@ pub struct Sealer {
     host: ClockId,
     device_clock: Option<ClockId>,
     max_rows: usize,
+    last_beat: Option<MonoNanos>,
 }
 
 struct StreamBatch {
@@ -63,6 +64,7 @@ impl Sealer {
             host,
             device_clock: None,
             max_rows,
+            last_beat: None,
         }
     }
 
@@ -152,7 +154,7 @@ impl Sealer {
         self.chain.seal(&self.key, now, kind, payload)
     }
 
-    /// A heartbeat, when some stream sealed no samples since the last one; forgets what was sealed either way.
+    /// A heartbeat, when some stream sealed no samples since the last call, or when the counters have not been told for a while.
     ///
     /// # Errors
     /// When it is larger than an envelope: never.
@@ -166,9 +168,13 @@ impl Sealer {
         for stream in &mut self.streams {
             stream.is_sealed_since_beat = false;
         }
-        if is_busy {
+        let is_recent = self
+            .last_beat
+            .is_some_and(|last| complete_until.since(last) < LONGEST_BEAT);
+        if is_busy && is_recent {
             return Ok(None);
         }
+        self.last_beat = Some(complete_until);
         let payload = HeartbeatPayload {
             clock_id: self.host.clone(),
             complete_until,
@@ -237,6 +243,9 @@ impl Wave {
         }
     }
 }
+
+/// The longest a busy device goes without telling its counters.
+const LONGEST_BEAT: Duration = Duration::from_secs(5);
 
 /// The least real time between heartbeats of a sped-up clock.
 const LEAST_BEAT: Duration = Duration::from_millis(50);

@@ -329,6 +329,15 @@ pub enum Model {
         #[arg(long)]
         json: bool,
     },
+    /// Write models as they are usually written: two spaces, one statement a line.
+    Fmt {
+        /// The files.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Change nothing; say which files would change and exit with 1.
+        #[arg(long)]
+        check: bool,
+    },
     /// Write a small commented model to start from.
     New {
         /// The model's name; the file is NAME.mo in this folder.
@@ -376,10 +385,14 @@ pub struct ModelSolve {
 /// An integration method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ModelMethod {
-    /// Chosen for the model.
+    /// Tsit5, and Rodas5P from where the model turns out stiff.
     Auto,
     /// Tsitouras 5(4), adaptive, explicit.
     Tsit5,
+    /// Rodas5P, adaptive, for stiff models.
+    Rodas5p,
+    /// ESDIRK5(4)7L[2]SA2, adaptive, for stiff models.
+    Esdirk,
     /// The classical Runge-Kutta method with a fixed step.
     Rk4,
 }
@@ -420,6 +433,10 @@ pub struct ModelGradient {
 pub enum ModelMode {
     /// Backwards over the steps taken; its cost does not depend on the number of parameters.
     Adjoint,
+    /// Forwards along the steps taken, once for each number asked for.
+    Forward,
+    /// Both, and their largest difference.
+    Check,
 }
 
 /// How to print a solution.

@@ -260,6 +260,27 @@ impl ModelNode {
         Ok((status, abi::read_gradient(memory, CONTEXT, &self.meta, plan, &layout)))
     }
 
+    /// The tangents of the rows along `direction`, for the plan that was solved last, which had a tape.
+    pub(crate) fn forward(
+        &mut self,
+        plan: &abi::Plan,
+        direction: &abi::Gradient,
+    ) -> Result<(abi::Status, Vec<f64>), NodeError> {
+        let layout = abi::Layout::for_plan(&self.meta, plan);
+        let memory = self.memory.data_mut(&mut self.store);
+        abi::write_direction(memory, CONTEXT, &self.meta, &layout, direction).map_err(|error| {
+            NodeError::Numerical {
+                message: error.to_string(),
+            }
+        })?;
+        self.solve
+            .call(&mut self.store, CONTEXT as i32)
+            .map_err(|error| guest_error(&error, self.limits))?;
+        let memory = self.memory.data(&self.store);
+        let status = abi::read_status(memory, CONTEXT, &self.meta);
+        Ok((status, abi::read_tangents(memory, CONTEXT, &self.meta, &layout)))
+    }
+
     fn grow(&mut self, pages: u64) -> Result<(), NodeError> {
         let have = self.memory.size(&self.store);
         if pages <= have {
@@ -297,7 +318,11 @@ impl Node for ModelNode {
 
     fn advance(&mut self, plan: &TickPlan) -> Result<Vec<f64>, NodeError> {
         let table = |knots: &Knots| InputTable {
-            mode: if knots.linear { InputMode::Linear } else { InputMode::Hold },
+            mode: if knots.linear {
+                InputMode::Linear
+            } else {
+                InputMode::Hold
+            },
             knots: knots.points.clone(),
         };
         self.run(&abi::Plan {

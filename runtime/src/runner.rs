@@ -22,6 +22,8 @@ use crate::trace::{TickTrace, TraceWriter, decision_of};
 
 /// Ticks per visit to the worker thread while catching up.
 const BATCH_TICKS: usize = 256;
+/// The least real time before a stream of a sped-up clock is no longer waited for.
+const PLAYBACK_PATIENCE: Duration = Duration::from_secs(2);
 
 pub(crate) struct Runner {
     pub graph: Arc<GraphHandle>,
@@ -328,8 +330,14 @@ impl Runner {
             .filter(|layout| streams.contains(&layout.id))
         {
             let most = Duration::from_nanos(u64::try_from(stream.max_wait_nanos).unwrap_or(0));
+            // `max_wait` guards against a silent device, in the device's time. Under a sped-up clock a stall of this machine
+            // would pass for one, so at least PLAYBACK_PATIENCE of real time must have gone by as well.
+            let is_sped_up = self.clock.real(most) < most;
+            let is_stalled = is_sped_up && self.clock.real(waited) < PLAYBACK_PATIENCE;
             if waited < most {
                 next = next.min(most - waited);
+            } else if is_stalled {
+                next = next.min(most);
             } else if !turn.progress.is_waived(&stream.id) {
                 tracing::info!(graph = self.graph.id(), stream = %stream.id, "not waited for any longer; its last values hold");
                 turn.progress.waive(&stream.id);

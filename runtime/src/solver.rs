@@ -24,6 +24,7 @@ pub use gradient::{Gradient, Sensitivities, Wrt};
 pub use loss::{Cotangents, Evaluated, Loss, Noise, Series};
 pub use options::{InputSeries, Limits, Method, SolveOptions, Values};
 pub use orrery_lang::abi::{InputMode, Rows};
+pub use orrery_lang::format;
 pub use print::{csv_header, csv_rows, number};
 pub use problem::{Problem, ProblemOptions};
 pub(crate) use routes::{openapi, routes};

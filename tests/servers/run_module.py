@@ -2,7 +2,7 @@
 
     python run_module.py decay.wasm --until 2 --rows 8 --set k=3 --input u=0.5
 
-The layout is that of docs/guides/models.md, ABI 1. All addresses in a plan are relative to the context's.
+The layout is that of docs/guides/models.md, ABI 2. All addresses in a plan are relative to the context's.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import struct
 
 import wasmtime
 
-ABI = 1
+ABI = 2
 CONTEXT = 1024  # the least address; a module may hold several contexts, each at a multiple of 16
 CLOCK_HZ = 1e9  # clock units per second: nanoseconds
 
@@ -91,6 +91,7 @@ def main():
     write(64, "IIII", inputs_at, rows_at, rows, arguments.rows)
     write(84, "II", 0, 0)  # no tape
     write(96, "d", 0.0)  # the first step is the method's choice
+    write(104, "IIII", 0, 0, 0, 0)  # no rows at events, no gradient
     for at, variable in enumerate(inputs):
         given = variable["name"] in constant
         write(inputs_at + 16 * at, "IIII", 0, int(given), knots_at, 0)  # hold, knots, their address

@@ -23,6 +23,9 @@
 /// What `VER` answers.
 pub const VERSION: &str = "TCLab Firmware 2.0.1 Arduino Leonardo/Micro";
 
+/// What a board that plays a recording answers to `VER` after the last row; no real board says it.
+pub const ENDED: &str = "TCLab recording ended";
+
 const BUFFER_BYTES: usize = 64;
 
 /// One of the two heaters, with its thermistor.

@@ -10,7 +10,7 @@
 //!
 //! A client must therefore wait for an answer longer than the rows lie apart. The edge agent polls a playing board at the
 //! recording's rate with a time-out of several rows. After the last row the board stays silent when read, as one whose
-//! supply was cut: [`Progress::ended`] tells the host.
+//! supply was cut: [`Progress::ended`] tells the host, and `VER` is answered with [`crate::firmware::ENDED`].
 //!
 //! The heaters are what the recording says: `Q1 x` is answered with the recording's power, and changes nothing.
 

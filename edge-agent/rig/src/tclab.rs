@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bench::{DEFAULT_PWM_LIMITS, PWM_FULL_SCALE, SharedBench};
 use crate::error::RigError;
-use crate::firmware::{Action, Heater, LineBuffer, Quantities, VERSION};
+use crate::firmware::{Action, ENDED, Heater, LineBuffer, Quantities, VERSION};
 use crate::playback::{Answer, Player, Progress};
 use crate::pty::SerialPort;
 
@@ -178,6 +178,8 @@ impl Playing {
             Action::Restart => line("Start"),
             Action::Stop => line("Stop"),
             Action::Unknown(word) => [word.as_slice(), b"\r\n"].concat(),
+            // So that whoever asks a silent board why it is silent is told.
+            Action::Version if self.player.progress().ended => line(ENDED),
             Action::Version => line(VERSION),
             Action::Led(value) | Action::Limit(_, value) => line(format_args!("{value:.2}")),
             Action::Set(heater, _) => line(self.player.power(heater.index()).0),

@@ -363,6 +363,16 @@ async fn a_polling_client_sees_every_row_of_the_recording_once_and_unaltered() {
         .await
         .unwrap()
         .unwrap();
+
+    // Whoever asks why it is silent is told.
+    let path = rig.serial_path.clone();
+    let version = tokio::task::spawn_blocking(move || {
+        let mut port = OpenOptions::new().read(true).write(true).open(path).unwrap();
+        let mut answers = BufReader::new(port.try_clone().unwrap()).lines();
+        port.write_all(b"VER\r\n").unwrap();
+        answers.next().unwrap().unwrap().trim_end().to_owned()
+    });
+    assert_eq!(version.await.unwrap(), orrery_rig::firmware::ENDED);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use orrery_protocol::Value;
+use orrery_protocol::{Clock, Value};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -147,17 +147,23 @@ struct Board {
 
 /// How long a board that is quick may take to answer.
 const ANSWER: Duration = Duration::from_millis(500);
+/// How long a sped-up board may take: what stalls a machine does not shrink with its clocks, and an answer given up on
+/// is a row of the recording lost.
+const SPED_UP_ANSWER: Duration = Duration::from_secs(3);
 /// A board resets when its port opens and needs about two seconds to boot.
 const BOOT_ATTEMPTS: usize = 8;
 
 impl Session for Board {
     fn talk(&mut self, line: &mut LinePort, emit: &Emitter) -> Result<(), PortError> {
         let version = greet(line)?;
+        if version == orrery_rig::firmware::ENDED {
+            return stay_quiet(line, emit);
+        }
         tracing::debug!(%version, "board answers");
         emit.connected();
         let clock = Arc::clone(emit.clock());
         // A board that converts on demand answers when its conversion is complete: up to a period later.
-        let patience = ANSWER + clock.real(self.period) * 3;
+        let patience = patience(&*clock, self.period);
         let mut due = clock.monotonic();
         let mut failures = 0;
         loop {
@@ -178,9 +184,12 @@ impl Session for Board {
                     }
                 }
                 Err(problem) => {
+                    resynchronize(line)?;
+                    if has_ended(line)? {
+                        return stay_quiet(line, emit);
+                    }
                     failures += 1;
                     emit.blocking_send(Emitted::Bad(problem.clone()))?;
-                    resynchronize(line)?;
                     if failures >= 4 {
                         return Err(PortError::Lost(format!(
                             "the board stopped answering ({problem}); press its reset button"
@@ -189,6 +198,17 @@ impl Session for Board {
                 }
             }
         }
+    }
+}
+
+/// How long to wait for an answer, in real time, from a board that is scanned every `period` of `clock`.
+fn patience(clock: &dyn Clock, period: Duration) -> Duration {
+    let patience = ANSWER + clock.real(period) * 3;
+    let is_sped_up = clock.real(period) < period;
+    if is_sped_up {
+        patience.max(SPED_UP_ANSWER)
+    } else {
+        patience
     }
 }
 
@@ -295,6 +315,25 @@ fn greet(line: &mut LinePort) -> Result<String, PortError> {
         ),
         None => "nothing on the port answers to VER; check the cable, `port` and `baud`".to_owned(),
     }))
+}
+
+/// Asks a board that did not answer whether it plays a recording that is over.
+fn has_ended(line: &mut LinePort) -> Result<bool, PortError> {
+    line.write(b"VER\r\n")?;
+    let answer = line.line(ANSWER)?;
+    resynchronize(line)?;
+    Ok(matches!(answer, Some(Ok(answer)) if answer == orrery_rig::firmware::ENDED.as_bytes()))
+}
+
+/// A recording does not start again: says so once, and refuses commands until the agent stops.
+fn stay_quiet(line: &mut LinePort, emit: &Emitter) -> Result<(), PortError> {
+    emit.disconnected("ended: the recording has been played to its last row; start again to play it again");
+    loop {
+        if let Some(request) = line.request(Duration::from_secs(1))? {
+            let ended = "the recording on this port has ended".to_owned();
+            request.answer(Err(ControlError::NotConnected(ended)));
+        }
+    }
 }
 
 /// Reads until the board is quiet, so that the next answer belongs to the next question.

@@ -20,6 +20,8 @@ use crate::meta::Meta;
 pub const ABI: u32 = 2;
 /// The least context address: what lies below belongs to the module (its stack, if it ever needs one).
 pub const CONTEXT_BASE: u32 = 1024;
+/// Implicit methods are built for models of at most this many states: their matrices are dense.
+pub const MAX_IMPLICIT: usize = 400;
 /// Bytes in a WebAssembly page.
 pub const PAGE: u32 = 65536;
 /// The export that runs a plan: `(ctx: i32) -> i32`, the status code.
@@ -76,6 +78,8 @@ pub(crate) mod status {
     pub const TICKS: u32 = 320;
     pub const METHOD: u32 = 324;
     pub const TAPE_NEEDED: u32 = 328;
+    pub const SWITCHED: u32 = 336;
+    pub const SWITCHED_AT: u32 = 344;
     pub const END: u32 = 512;
 }
 
@@ -88,6 +92,12 @@ pub(crate) mod persistent {
     pub const STEP: u32 = 520;
     /// f64: the error of the last accepted step, for the PI controller.
     pub const ERROR: u32 = 528;
+    /// u32: 2 once an automatic choice has found the model stiff.
+    pub const METHOD: u32 = 516;
+    /// u32: steps that looked stiff.
+    pub const STIFF: u32 = 536;
+    /// u32: steps since that did not.
+    pub const SMOOTH: u32 = 540;
     pub const STATES: u32 = 544;
 }
 
@@ -122,6 +132,13 @@ pub enum Method {
     },
     /// Tsitouras 5(4), adaptive, with PI control and dense output.
     Tsit5,
+    /// Rodas5P, for stiff models: Rosenbrock–Wanner 5(4) with the analytic Jacobian (Steinebach 2023).
+    Rodas5p,
+    /// ESDIRK5(4)7L[2]SA2, for stiff models: diagonally implicit with Newton (Kennedy, Carpenter 2019).
+    Esdirk,
+    /// Tsit5 until its steps are held down by stability (Hairer, Wanner II, IV.2), Rodas5P from there on;
+    /// [`Status::switched_at`] says when. With a tape it stays with Tsit5.
+    Auto,
 }
 
 /// Values that replace the model's own when a context is initialised.
@@ -335,6 +352,11 @@ pub struct Status {
     pub events: u64,
     /// For [`Code::TapeFull`]: bytes that the whole plan needs.
     pub tape_needed: u64,
+    /// The method that ran last.
+    pub method: &'static str,
+    /// When an automatic choice went from Tsit5 to Rodas5P in this plan, in seconds from the origin: its steps were held
+    /// down by stability.
+    pub switched_at: Option<f64>,
 }
 
 impl Status {
@@ -477,6 +499,10 @@ pub fn write_plan(mem: &mut [u8], ctx: u32, meta: &Meta, plan: &Plan) -> Result<
     let (method, steps_per_tick) = match plan.method {
         Method::Rk4 { steps_per_tick } => (0, steps_per_tick),
         Method::Tsit5 => (1, 0),
+        Method::Rodas5p => (2, 0),
+        Method::Esdirk => (3, 0),
+        Method::Auto if plan.tape_bytes > 0 => (1, 0),
+        Method::Auto => (4, 0),
     };
     context.i64(plan::ORIGIN, plan.origin_nanos);
     context.i64(plan::TICK, plan.tick_nanos);
@@ -558,6 +584,33 @@ fn check(meta: &Meta, plan: &Plan) -> Result<(), AbiError> {
     if let Method::Rk4 { steps_per_tick: 0 } = plan.method {
         return refuse("steps_per_tick", "0".to_string(), "it must be at least 1");
     }
+    if matches!(plan.method, Method::Rodas5p | Method::Esdirk) {
+        if plan.tape_bytes > 0 {
+            return refuse(
+                "method",
+                format!("{:?}", plan.method),
+                "gradients are derived over the steps of rk4 and tsit5: choose one of them",
+            );
+        }
+        if meta.states.len() > MAX_IMPLICIT {
+            return refuse(
+                "method",
+                format!("{:?} for {} states", plan.method, meta.states.len()),
+                "implicit methods take at most 400 states: choose tsit5 or rk4",
+            );
+        }
+    }
+    for (what, value) in [
+        ("max_steps", plan.max_steps),
+        ("rows_per_tick", plan.rows_per_tick),
+        ("event_rows", plan.event_rows),
+        ("ticks", plan.ticks),
+        ("tape_bytes", plan.tape_bytes),
+    ] {
+        if i32::try_from(value).is_err() {
+            return refuse(what, value.to_string(), "it must be below 2,147,483,648");
+        }
+    }
     if plan.inputs.len() > meta.inputs.len() {
         return refuse(
             "inputs",
@@ -626,6 +679,13 @@ pub fn read_status(mem: &[u8], ctx: u32, meta: &Meta) -> Status {
         evaluations: read_u64(mem, ctx, status::EVALUATIONS),
         events: read_u64(mem, ctx, status::EVENTS),
         tape_needed: read_u64(mem, ctx, status::TAPE_NEEDED),
+        method: match get(status::METHOD) {
+            0 => "rk4",
+            2 => "rodas5p",
+            3 => "esdirk",
+            _ => "tsit5",
+        },
+        switched_at: (get(status::SWITCHED) != 0).then(|| read_f64(mem, ctx, status::SWITCHED_AT)),
     }
 }
 

@@ -1,5 +1,6 @@
 //! From an explicit system to kernel functions and the module.
 
+mod implicit;
 mod reverse;
 
 use std::collections::HashMap;
@@ -46,6 +47,8 @@ pub fn emit(system: &System, mut program: Program) -> Result<Emitted, String> {
     let mut places = place(system, hoisted.slots.len() as u32);
     let products = reverse::products(&mut graph, system, &hoisted, places.bars);
     let tangents = reverse::tangents(&mut graph, system, &hoisted, places.dots);
+    let jacobian = implicit::jacobian(&mut graph, system, &hoisted);
+    let by_time = implicit::by_time(&mut graph, system, &hoisted);
     let rates = reverse::guard_rates(&mut graph, system, &hoisted);
     let mut emitter = Emitter {
         graph: &graph,
@@ -99,6 +102,8 @@ pub fn emit(system: &System, mut program: Program) -> Result<Emitted, String> {
     let asserted = emitter.constant("ASSERTED");
     let destinations: Vec<(Expr, u32)> = (0..system.assertions.len() as u32).map(states_at(asserted)).collect();
     emitter.function("assertions", &hoisted.assertions, &destinations);
+    emitter.entries("jacobian", &jacobian);
+    emitter.entries("rhs_time", &by_time);
     emitter.products(&products, &rates);
     emitter.tangents(&tangents);
     emitter.nominals();
@@ -109,6 +114,7 @@ pub fn emit(system: &System, mut program: Program) -> Result<Emitted, String> {
         include_str!("kernel/model.kernel"),
         include_str!("kernel/solve.kernel"),
         include_str!("kernel/events.kernel"),
+        include_str!("kernel/implicit.kernel"),
         include_str!("kernel/reverse.kernel"),
         include_str!("kernel/forward.kernel"),
     );
@@ -261,11 +267,14 @@ fn place(system: &System, slots: u32) -> Places {
     next("UPDATE_GUARDS", 16 * guards);
     next("ASSERTED", 8 * system.assertions.len() as u32);
     next("EVENT_ROWS_USED", 8);
+    next("SHOWN", 16 * (n + system.columns.len() as u32));
     next("X_EVENT", 8 * n);
     let columns = system.columns.len() as u32;
     let seeds = next("SEEDS", 8 * (n + words + 1).max(columns).max(guards).max(hoisted));
+    implicit::place(system, &mut next);
     let np = system.parameters.len() as u32;
     next("TABLEAU", 8 * 56);
+    next("TABLEAU_KIND", 8);
     next("WEIGHTS", 8 * 14);
     for stage in ["STAGES", "SLOPES", "SLOPE_BARS"] {
         next(stage, 8 * 7 * n);
@@ -309,6 +318,13 @@ fn place(system: &System, slots: u32) -> Places {
         ("NI", inputs),
         ("NC", system.columns.len() as u32),
         ("NG", guards),
+        ("SMALL", u32::from(implicit::is_small(system))),
+        ("S_METHOD", status::METHOD),
+        ("S_SWITCHED", status::SWITCHED),
+        ("S_SWITCHED_AT", status::SWITCHED_AT),
+        ("C_METHOD", persistent::METHOD),
+        ("C_STIFF", persistent::STIFF),
+        ("C_SMOOTH", persistent::SMOOTH),
         (
             "NE",
             (system.equations.len() - system.guards.len() - system.assertions.len()) as u32,
@@ -405,6 +421,8 @@ impl Emitter<'_> {
             "update",
             "memory_starts",
             "assertions",
+            "jacobian",
+            "rhs_time",
             "rhs_vjp",
             "outputs_vjp",
             "guards_vjp",
@@ -546,8 +564,11 @@ impl Emitter<'_> {
             Leaf::Initial => load(0, self.places.initial),
             Leaf::Seed(number) => load(0, self.places.seeds + 8 * number),
             Leaf::Word(address) => load(0, address),
-            // Every derivative was replaced by its value.
-            Leaf::Derivative(_) => Expr::F64(f64::NAN),
+            // Of an input; every other derivative was replaced by its value.
+            Leaf::Derivative(variable) => {
+                let input = position(&self.system.inputs, variable).unwrap_or(0);
+                load(0, self.places.input + 24 * input + 8)
+            }
         }
     }
 

@@ -59,6 +59,8 @@ fn event_rows_come_in_pairs() {
     );
     assert_eq!(rows.times[1].to_bits(), rows.times[2].to_bits());
     assert_eq!(rows.row(2)[v], -0.8 * rows.row(1)[v]);
+    // One bounce within the second: the start, the pair, the end.
+    assert_eq!((rows.times.len(), status.events), (4, 1), "{:?}", rows.times);
 }
 
 #[test]

@@ -2,68 +2,9 @@
 
 mod common;
 
-use common::{CTX, Machine, until};
+use common::{Machine, close, gradient, until};
 use orrery_lang::Plan;
-use orrery_lang::abi::{self, Gradient, Initialise, Seeds};
-
-/// The value of `column` at the last row and its gradient.
-fn gradient(machine: &mut Machine, plan: &Plan, column: &str) -> (f64, Gradient) {
-    let plan = Plan {
-        tape_bytes: 1 << 22,
-        ..plan.clone()
-    };
-    let rows = machine.good(&plan);
-    let meta = machine.compiled.meta.clone();
-    let column = meta.column(column).expect("a column");
-    let layout = abi::Layout::for_plan(&meta, &plan);
-    let mut seeds = vec![0.0; rows.values.len()];
-    let last = rows.times.len() - 1;
-    seeds[last * rows.columns + column] = 1.0;
-    let seeds = Seeds {
-        rows: seeds,
-        last: Vec::new(),
-    };
-    abi::write_seeds(machine.memory.data_mut(&mut machine.store), CTX, &meta, &layout, &seeds).expect("seeds");
-    machine.call();
-    let data = machine.memory.data(&machine.store);
-    let status = abi::read_status(data, CTX, &meta);
-    assert_eq!(status.code, abi::Code::Ok, "{:?}", status.describe(&meta));
-    let gradient = abi::read_gradient(data, CTX, &meta, &plan, &layout);
-    // The forward sweep derives the same numbers.
-    let inputs = gradient.inputs.iter().flatten();
-    let words: Vec<f64> = gradient
-        .parameters
-        .iter()
-        .chain(&gradient.states)
-        .chain(inputs)
-        .copied()
-        .collect();
-    let (parameters, carried) = (meta.parameters.len(), meta.carried() as usize);
-    for chosen in 0..words.len() {
-        let mut unit = vec![0.0; words.len()];
-        unit[chosen] = 1.0;
-        let mut inputs = unit.split_off(parameters + carried);
-        let states = unit.split_off(parameters);
-        let split = |table: &abi::InputTable| inputs.drain(..table.knots.len()).collect();
-        let direction = Gradient {
-            inputs: plan.inputs.iter().map(split).collect(),
-            parameters: unit,
-            states,
-        };
-        let data = machine.memory.data_mut(&mut machine.store);
-        abi::write_direction(data, CTX, &meta, &layout, &direction).expect("a direction");
-        machine.call();
-        let tangents = abi::read_tangents(machine.memory.data(&machine.store), CTX, &meta, &layout);
-        let found = tangents[last * rows.columns + column];
-        close(found, words[chosen], 1e-9, &format!("direction {chosen}"));
-    }
-    (rows.row(last)[column], gradient)
-}
-
-fn close(found: f64, expected: f64, tolerance: f64, what: &str) {
-    let error = (found - expected).abs() / expected.abs().max(1.0);
-    assert!(error <= tolerance, "{what}: {found} and not {expected} ({error:e})");
-}
+use orrery_lang::abi::{self, Initialise};
 
 #[test]
 fn decay_has_its_closed_form() {

@@ -94,6 +94,19 @@ impl Problem {
     pub fn gradient(&self, loss: &Loss, wrt: &[(String, Wrt)], options: &SolveOptions) -> Result<Gradient, SolveError> {
         self.session()?.gradient(loss, wrt, options, &Values::default())
     }
+
+    /// Like [`Problem::gradient`] by forward sensitivities over the same steps.
+    ///
+    /// # Errors
+    /// [`SolveError`] says what failed, where in the model and when, and where there is no derivative.
+    pub fn gradient_forward(
+        &self,
+        loss: &Loss,
+        wrt: &[(String, Wrt)],
+        options: &SolveOptions,
+    ) -> Result<Gradient, SolveError> {
+        self.session()?.gradient_forward(loss, wrt, options, &Values::default())
+    }
 }
 
 impl Session<'_> {
@@ -108,8 +121,77 @@ impl Session<'_> {
         options: &SolveOptions,
         values: &Values,
     ) -> Result<Gradient, SolveError> {
-        let (evaluated, sensitivities) = self.differentiate(loss, options, values)?;
+        let mut values = self.problem().base.with(values);
+        // An input by which is differentiated has at least one knot: the value it keeps.
+        for (_, wrt) in wrt {
+            let Wrt::Input(at) = wrt else { continue };
+            if let Some(var) = self.problem().meta().inputs.get(*at) {
+                let given = options.inputs.iter().any(|series| series.name == var.name);
+                if !given && values.inputs.iter().all(|(known, _)| known != at) {
+                    values.inputs.push((*at, var.default));
+                }
+            }
+        }
+        let (evaluated, sensitivities) = self.differentiate(loss, options, &values)?;
         Ok(Gradient::pick(&evaluated, &sensitivities, wrt))
+    }
+
+    /// Like [`Session::gradient`] by forward sensitivities over the same steps: one sweep for each number asked for.
+    ///
+    /// # Errors
+    /// [`SolveError`] says what failed, where in the model and when, and where there is no derivative.
+    pub fn gradient_forward(
+        &mut self,
+        loss: &Loss,
+        wrt: &[(String, Wrt)],
+        options: &SolveOptions,
+        values: &Values,
+    ) -> Result<Gradient, SolveError> {
+        let problem = self.problem().clone();
+        let (plan, evaluated) = self.taped(loss, options, values)?;
+        let zero = |length: usize| vec![0.0; length];
+        let still = abi::Gradient {
+            parameters: zero(problem.meta().parameters.len()),
+            states: zero(problem.meta().carried() as usize),
+            inputs: (0..problem.meta().inputs.len())
+                .map(|input| zero(plan.inputs.get(input).map_or(0, |table| table.knots.len())))
+                .collect(),
+        };
+        let mut all = Sensitivities {
+            parameters: still.parameters.clone(),
+            starts: still.states.clone(),
+            inputs: still.inputs.clone(),
+        };
+        let mut sweep = |direction: &abi::Gradient| -> Result<f64, SolveError> {
+            let (status, tangents) = self.node().forward(&plan, direction)?;
+            if let Some(message) = failure(&problem, &status) {
+                return Err(SolveError::Numerical(message));
+            }
+            let pairs = evaluated.rows.values.iter().zip(tangents);
+            Ok(pairs.map(|(cotangent, tangent)| cotangent * tangent).sum())
+        };
+        for (_, wrt) in wrt {
+            let mut direction = still.clone();
+            match *wrt {
+                Wrt::Parameter(at) => {
+                    direction.parameters[at] = 1.0;
+                    all.parameters[at] = sweep(&direction)?;
+                }
+                Wrt::Start(at) => {
+                    direction.states[at] = 1.0;
+                    all.starts[at] = sweep(&direction)?;
+                }
+                Wrt::Input(at) => {
+                    for knot in 0..still.inputs[at].len() {
+                        direction.inputs[at] = zero(still.inputs[at].len());
+                        direction.inputs[at][knot] = 1.0;
+                        all.inputs[at][knot] = sweep(&direction)?;
+                    }
+                }
+                Wrt::Noise(_) => {}
+            }
+        }
+        Ok(Gradient::pick(&evaluated, &all, wrt))
     }
 
     /// The loss and its derivatives by everything.
@@ -122,6 +204,43 @@ impl Session<'_> {
         options: &SolveOptions,
         values: &Values,
     ) -> Result<(Evaluated, Sensitivities), SolveError> {
+        let problem = self.problem().clone();
+        let meta = problem.meta();
+        let (plan, evaluated) = self.taped(loss, options, values)?;
+        let seeds = Seeds {
+            rows: evaluated.rows.values.clone(),
+            last: Vec::new(),
+        };
+        let (status, gradient) = self.node().reverse(&plan, &seeds)?;
+        if let Some(message) = failure(&problem, &status) {
+            return Err(SolveError::Numerical(message));
+        }
+        let mut starts = gradient.states;
+        starts.truncate(meta.states.len());
+        let numbers = gradient
+            .parameters
+            .iter()
+            .chain(&starts)
+            .chain(gradient.inputs.iter().flatten());
+        if !numbers.copied().all(f64::is_finite) {
+            let message = format!("{}: the gradient is not a finite number", meta.model);
+            return Err(SolveError::Numerical(message));
+        }
+        let sensitivities = Sensitivities {
+            parameters: gradient.parameters,
+            starts,
+            inputs: gradient.inputs,
+        };
+        Ok((evaluated, sensitivities))
+    }
+
+    /// A solved plan with its tape, and the loss of its rows.
+    fn taped(
+        &mut self,
+        loss: &Loss,
+        options: &SolveOptions,
+        values: &Values,
+    ) -> Result<(abi::Plan, Evaluated), SolveError> {
         let problem = self.problem().clone();
         let (meta, values) = (problem.meta(), problem.base.with(values));
         let output = Output::At(loss.times());
@@ -157,31 +276,7 @@ impl Session<'_> {
                 problem.column(of)
             }
         })?;
-        let seeds = Seeds {
-            rows: evaluated.rows.values.clone(),
-            last: Vec::new(),
-        };
-        let (status, gradient) = self.node().reverse(&plan, &seeds)?;
-        if let Some(message) = failure(&problem, &status) {
-            return Err(SolveError::Numerical(message));
-        }
-        let mut starts = gradient.states;
-        starts.truncate(meta.states.len());
-        let numbers = gradient
-            .parameters
-            .iter()
-            .chain(&starts)
-            .chain(gradient.inputs.iter().flatten());
-        if !numbers.copied().all(f64::is_finite) {
-            let message = format!("{}: the gradient is not a finite number", meta.model);
-            return Err(SolveError::Numerical(message));
-        }
-        let sensitivities = Sensitivities {
-            parameters: gradient.parameters,
-            starts,
-            inputs: gradient.inputs,
-        };
-        Ok((evaluated, sensitivities))
+        Ok((plan, evaluated))
     }
 }
 
@@ -244,7 +339,10 @@ impl Serialize for By<'_> {
             map.serialize_entry(name, derivative)?;
         }
         for (name, derivatives) in &self.0.by_knots {
-            map.serialize_entry(name, derivatives)?;
+            match derivatives.as_slice() {
+                [constant] => map.serialize_entry(name, constant)?,
+                knots => map.serialize_entry(name, knots)?,
+            }
         }
         map.end()
     }

@@ -43,11 +43,15 @@ impl SolveOptions {
 /// An integration method.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Method {
-    /// The method is chosen for the model.
+    /// Tsit5, and Rodas5P from where the model turns out stiff. Gradients keep to Tsit5.
     #[default]
     Auto,
     /// Tsitouras 5(4): adaptive, explicit.
     Tsit5,
+    /// Rodas5P: adaptive, for stiff models.
+    Rodas5p,
+    /// ESDIRK5(4)7L[2]SA2: adaptive, for stiff models.
+    Esdirk,
     /// The classical Runge–Kutta method with a fixed step.
     Rk4 {
         /// The step in seconds; it is shortened so that whole steps fill the span.
@@ -59,7 +63,10 @@ impl Method {
     /// The method as the module knows it, for a tick of this length.
     pub(crate) fn for_tick(self, tick_s: f64) -> Result<abi::Method, SolveError> {
         match self {
-            Self::Auto | Self::Tsit5 => Ok(abi::Method::Tsit5),
+            Self::Auto => Ok(abi::Method::Auto),
+            Self::Tsit5 => Ok(abi::Method::Tsit5),
+            Self::Rodas5p => Ok(abi::Method::Rodas5p),
+            Self::Esdirk => Ok(abi::Method::Esdirk),
             Self::Rk4 { step } => {
                 let steps = (tick_s / step * (1.0 - 4.0 * f64::EPSILON)).ceil().max(1.0);
                 if step.is_nan() || step <= 0.0 || steps > f64::from(i32::MAX) {
@@ -70,14 +77,6 @@ impl Method {
                     steps_per_tick: steps as u32,
                 })
             }
-        }
-    }
-
-    /// The name of the method that runs.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Auto | Self::Tsit5 => "tsit5",
-            Self::Rk4 { .. } => "rk4",
         }
     }
 }

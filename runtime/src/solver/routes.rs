@@ -69,7 +69,7 @@ pub(crate) fn openapi() -> serde_json::Value {
         "until": number,
         "every": { "type": "number", "description": "seconds between rows; without it the first and the last row" },
         "at": { "type": "array", "items": number, "description": "times of rows, instead of every" },
-        "method": { "type": "string", "enum": ["auto", "tsit5", "rk4"], "default": "auto" },
+        "method": { "type": "string", "enum": ["auto", "tsit5", "rodas5p", "esdirk", "rk4"], "default": "auto" },
         "step": { "type": "number", "description": "for rk4" },
         "rtol": { "type": "number", "default": 1e-6 },
         "atol": { "type": "number", "default": 1e-9 },
@@ -133,6 +133,8 @@ struct Request {
 enum MethodName {
     Auto,
     Tsit5,
+    Rodas5p,
+    Esdirk,
     Rk4,
 }
 
@@ -262,6 +264,8 @@ impl Request {
         let method = match self.method.unwrap_or(MethodName::Auto) {
             MethodName::Auto => Method::Auto,
             MethodName::Tsit5 => Method::Tsit5,
+            MethodName::Rodas5p => Method::Rodas5p,
+            MethodName::Esdirk => Method::Esdirk,
             MethodName::Rk4 => Method::Rk4 {
                 step: self.step.or(self.every).unwrap_or(f64::NAN),
             },

@@ -30,6 +30,9 @@ pub struct Statistics {
     pub events: u64,
     /// The method that ran.
     pub method: String,
+    /// Why an automatic choice changed the method.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// Rows of a run with what they cost.
@@ -122,10 +125,7 @@ impl Session<'_> {
         let row_bytes = abi::row_bytes(meta);
         let schedule = Schedule::new(options.from, options.until, &options.output, row_bytes)?;
         let values = self.problem.base.with(values);
-        let mut statistics = Statistics {
-            method: options.method.name().to_owned(),
-            ..Statistics::default()
-        };
+        let mut statistics = Statistics::default();
         self.node.arm();
         for (number, piece) in schedule.pieces.iter().enumerate() {
             let used = statistics.steps + statistics.rejected;
@@ -246,6 +246,11 @@ pub(super) fn count(statistics: &mut Statistics, status: &Status) {
     statistics.rejected = statistics.rejected.saturating_add(status.rejected);
     statistics.evaluations = statistics.evaluations.saturating_add(status.evaluations);
     statistics.events = statistics.events.saturating_add(status.events);
+    status.method.clone_into(&mut statistics.method);
+    if let Some(time) = status.switched_at {
+        let reason = format!("rodas5p from {time} s on: the steps of tsit5 were held down by stability");
+        statistics.reason.get_or_insert(reason);
+    }
 }
 
 pub(super) fn failure(problem: &Problem, status: &Status) -> Option<String> {

@@ -3,6 +3,7 @@
 mod bench;
 mod build;
 mod check;
+mod format;
 mod gradient;
 mod new;
 mod run;
@@ -28,6 +29,7 @@ pub fn model(arguments: &Model) -> Result<(), Failure> {
             set,
         } => build::build(file, output, model.as_deref(), set),
         Model::Bench { solve, seconds, json } => bench::bench(solve, *seconds, *json),
+        Model::Fmt { files, check } => format::format(files, *check),
         Model::New { name } => new::new(name),
     }
 }
@@ -80,6 +82,8 @@ fn options(arguments: &ModelSolve) -> Result<SolveOptions, Failure> {
     let method = match arguments.method {
         ModelMethod::Auto => Method::Auto,
         ModelMethod::Tsit5 => Method::Tsit5,
+        ModelMethod::Rodas5p => Method::Rodas5p,
+        ModelMethod::Esdirk => Method::Esdirk,
         ModelMethod::Rk4 => {
             let missing = || Failure::new(Exit::Usage, "rk4 has a fixed step: give it with --step or --every");
             Method::Rk4 {

@@ -52,8 +52,12 @@ fn closed(error: &std::io::Error) -> Result<(), Failure> {
 }
 
 fn in_words(statistics: &Statistics) -> String {
+    let reason = statistics
+        .reason
+        .as_ref()
+        .map_or_else(String::new, |reason| format!(" ({reason})"));
     format!(
-        "{}: {} steps, {} rejected, {} evaluations, {} events",
+        "{}: {} steps, {} rejected, {} evaluations, {} events{reason}",
         statistics.method, statistics.steps, statistics.rejected, statistics.evaluations, statistics.events
     )
 }

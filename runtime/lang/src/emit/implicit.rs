@@ -1,0 +1,93 @@
+//! What implicit methods need of a model: ∂f/∂x and ∂f/∂t, where they are not zero for structural reasons.
+
+use std::collections::HashSet;
+
+use super::{Emitter, Hoisted};
+use crate::abi::MAX_IMPLICIT;
+use crate::causalise::System;
+use crate::derive;
+use crate::graph::{Graph, Id, Leaf};
+use crate::kernel::{Expr, Ty};
+
+/// Values with their places in a vector or, row after row, in a matrix.
+#[derive(Default)]
+pub struct Entries {
+    places: Vec<u32>,
+    values: Vec<Id>,
+}
+
+/// Whether implicit methods are built for a system.
+pub fn is_small(system: &System) -> bool {
+    system.states.len() <= MAX_IMPLICIT
+}
+
+/// ∂f/∂x of the hoisted derivatives; nothing for a system too large for dense matrices.
+pub fn jacobian(graph: &mut Graph, system: &System, hoisted: &Hoisted) -> Entries {
+    let roots = &hoisted.derivatives;
+    let mut entries = Vec::new();
+    if is_small(system) {
+        let reads: Vec<HashSet<Leaf>> = roots
+            .iter()
+            .map(|root| graph.leaves(&[*root]).into_iter().collect())
+            .collect();
+        for (column, state) in system.states.iter().enumerate() {
+            let leaf = Leaf::Variable(*state);
+            let rows: Vec<usize> = (0..roots.len()).filter(|row| reads[*row].contains(&leaf)).collect();
+            let chosen: Vec<Id> = rows.iter().map(|row| roots[*row]).collect();
+            let partials = derive::forward(graph, &chosen, leaf);
+            for (row, value) in rows.into_iter().zip(partials) {
+                if graph.value(value) != Some(0.0) {
+                    entries.push(((row * roots.len() + column) as u32, value));
+                }
+            }
+        }
+    }
+    entries.sort_unstable();
+    let (places, values) = entries.into_iter().unzip();
+    Entries { places, values }
+}
+
+/// ∂f/∂t with the inputs on their present piece: the derivative of an input is its slope.
+pub fn by_time(graph: &mut Graph, system: &System, hoisted: &Hoisted) -> Entries {
+    if !is_small(system) {
+        return Entries::default();
+    }
+    let values = derive::forward_seeded(graph, &hoisted.derivatives, |graph, leaf| match leaf {
+        Leaf::Time => Some(graph.constant(1.0)),
+        Leaf::Variable(variable) if system.inputs.binary_search(&variable).is_ok() => {
+            Some(graph.leaf(Leaf::Derivative(variable)))
+        }
+        _ => None,
+    });
+    Entries {
+        places: (0..values.len() as u32).collect(),
+        values,
+    }
+}
+
+/// Places of the implicit methods.
+pub fn place(system: &System, next: &mut dyn FnMut(&str, u32) -> u32) {
+    let small = if is_small(system) {
+        system.states.len() as u32
+    } else {
+        0
+    };
+    for vector in [
+        "U1", "U2", "U3", "U4", "U5", "U6", "U7", "U8", "DENSE1", "DENSE2", "DENSE3", "RHS_TIME", "PIVOTS",
+    ] {
+        next(vector, 8 * small);
+    }
+    next("JACOBIAN", 8 * small * small);
+    next("MATRIX", 8 * small * small);
+}
+
+impl Emitter<'_> {
+    pub fn entries(&mut self, name: &str, entries: &Entries) {
+        let out: Vec<(Expr, u32)> = entries
+            .places
+            .iter()
+            .map(|place| (Expr::Local(3, Ty::I32), 8 * place))
+            .collect();
+        self.function(name, &entries.values, &out);
+    }
+}
