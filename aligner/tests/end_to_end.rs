@@ -1,5 +1,7 @@
 //! From sealed envelopes on the real journal to SQL rows and digests, through restarts, holes and forgeries.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::time::Duration;

@@ -440,13 +440,12 @@ fn symbol(name: &str) -> Result<Measure, String> {
         return Ok(make(entry, 1.0));
     }
     for (prefix, factor) in PREFIXES {
-        if let Some(rest) = name.strip_prefix(prefix) {
-            if let Some(entry) = SYMBOLS.iter().find(|entry| entry.0 == rest) {
+        if let Some(rest) = name.strip_prefix(prefix)
+            && let Some(entry) = SYMBOLS.iter().find(|entry| entry.0 == rest) {
                 // 1e-3 · 1e3 and the like come out exact for the kilogram.
                 let scale = if name == "kg" { 1.0 } else { entry.2 * factor };
                 return Ok(Measure::plain(entry.1.map(|exponent| exponent * DENOMINATOR), scale));
             }
-        }
     }
     Err(format!("`{name}` is not a unit known here"))
 }

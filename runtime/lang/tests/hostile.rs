@@ -1,5 +1,7 @@
 //! Models and texts that mean harm or went wrong: each costs its caller one clear error.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::time::Instant;

@@ -110,7 +110,7 @@ fn nearly_whole(from: f64, until: f64, step: f64) -> Option<i64> {
     let count = ((until - from) / step).round();
     let off = (from + count * step - until).abs();
     let rounding = 4.0 * f64::EPSILON * from.abs().max(until.abs());
-    (count >= 1.0 && count <= MOST_ROWS && off <= rounding).then_some(count as i64)
+    ((1.0..=MOST_ROWS).contains(&count) && off <= rounding).then_some(count as i64)
 }
 
 fn positive(what: &'static str, value: f64) -> Result<f64, SolveError> {
@@ -262,7 +262,7 @@ impl Piece {
     fn wants(&self, row: u32, listed: &mut std::iter::Peekable<impl Iterator<Item = u32>>) -> bool {
         match &self.keep {
             Keep::All => true,
-            Keep::Each(stride) => row % stride == 0 || row == self.rows,
+            Keep::Each(stride) => row.is_multiple_of(*stride) || row == self.rows,
             Keep::Listed(_) => listed.next_if_eq(&row).is_some(),
         }
     }
