@@ -272,7 +272,7 @@ async fn what_must_not_come_in_is_named_counted_and_kept_as_a_dead_letter() {
     let double = twin
         .seal(&agent.key, TaiNanos(START), PayloadType::Log, b"another first envelope")
         .unwrap();
-    bench.send(&[double.clone()]).await;
+    bench.send(std::slice::from_ref(&double)).await;
     bench.send(&session[4..5]).await;
 
     let mut verdicts: Vec<String> = Vec::new();

@@ -51,9 +51,10 @@ pub fn forward_seeded(
             }
         };
         if let Some(tangent) = tangent
-            && graph.value(tangent) != Some(0.0) {
-                tangents.insert(id, tangent);
-            }
+            && graph.value(tangent) != Some(0.0)
+        {
+            tangents.insert(id, tangent);
+        }
     }
     let zero = graph.constant(0.0);
     roots

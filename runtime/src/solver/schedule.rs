@@ -270,6 +270,8 @@ impl Piece {
 
 #[cfg(test)]
 mod tests {
+    use std::f64::consts::FRAC_PI_4;
+
     use super::*;
 
     /// Rows as a module would write them, each value its own time.
@@ -303,13 +305,13 @@ mod tests {
         assert_eq!(uneven.len(), 316);
         assert_eq!(
             (uneven[3], uneven[314], uneven[315]),
-            (0.03, 3.14, std::f64::consts::PI)
+            (0.03, 314.0 / 100.0, std::f64::consts::PI)
         );
         let hundredths = every(0.0, 100.0, 0.01);
         assert_eq!(hundredths[2999], 29.99);
-        let program = every(0.0, 0.7853981633974483, 0.0007853981633974483);
+        let program = every(0.0, FRAC_PI_4, 0.0007853981633974483);
         assert_eq!(program.len(), 1001);
-        assert_eq!(program[1000], 0.7853981633974483);
+        assert_eq!(program[1000], FRAC_PI_4);
         let thirds = every(0.0, 1.0, 1.0 / 3.0);
         assert_eq!((thirds.len(), thirds[1], thirds[3]), (4, 1.0 / 3.0, 1.0));
     }

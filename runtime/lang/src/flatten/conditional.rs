@@ -242,9 +242,10 @@ fn assigned(statements: &[Statement], names: &mut Vec<(String, Span)>) {
                 };
                 for target in targets {
                     if let ExprKind::Reference(parts) = &target.kind
-                        && let [part] = parts.as_slice() {
-                            names.push((part.name.text.clone(), *span));
-                        }
+                        && let [part] = parts.as_slice()
+                    {
+                        names.push((part.name.text.clone(), *span));
+                    }
                 }
             }
             Statement::If {

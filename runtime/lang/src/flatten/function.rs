@@ -482,10 +482,11 @@ impl<'a> Flattener<'a> {
             level.map(|(_, value)| value)
         });
         if let Some(level) = level
-            && self.source.get(level.span.range()) != Some("AssertionLevel.error") {
-                let error = self.error(level.span, "unsupported", "only `AssertionLevel.error` is read");
-                return Err(error.into_remedy("leave it out: an assertion that fails stops the run"));
-            }
+            && self.source.get(level.span.range()) != Some("AssertionLevel.error")
+        {
+            let error = self.error(level.span, "unsupported", "only `AssertionLevel.error` is read");
+            return Err(error.into_remedy("leave it out: an assertion that fails stops the run"));
+        }
         let (Some(condition), Some(message)) = (arguments.first(), arguments.get(1)) else {
             let error = self.error(call.span, "type", "`assert` takes a condition and a message");
             return Err(error.into_remedy("write `assert(x > 0, \"x must be positive\");`"));

@@ -480,9 +480,10 @@ impl Parser<'_> {
         let left = self.coerce(left, right.ty());
         let right = self.coerce(right, left.ty());
         if let (Expr::I32(a), Expr::I32(b)) = (&left, &right)
-            && let Some(value) = fold(op, *a, *b) {
-                return Ok(Expr::I32(value));
-            }
+            && let Some(value) = fold(op, *a, *b)
+        {
+            return Ok(Expr::I32(value));
+        }
         let Some(ty) = left.ty() else {
             return self.error("a value without a type");
         };

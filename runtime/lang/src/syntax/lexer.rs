@@ -96,9 +96,9 @@ fn next(source: &str, file: &str, at: usize, rest: &str) -> Result<(Option<Token
         && let Some(end) = rest[1..]
             .find(['\'', '\n'])
             .filter(|end| rest.as_bytes()[end + 1] == b'\'')
-        {
-            return Ok((Some(Token::Name(rest[..end + 2].to_string())), end + 2));
-        }
+    {
+        return Ok((Some(Token::Name(rest[..end + 2].to_string())), end + 2));
+    }
     if let Some(symbol) = SYMBOLS.iter().find(|symbol| rest.starts_with(**symbol)) {
         return Ok((Some(Token::Symbol(symbol)), symbol.len()));
     }
