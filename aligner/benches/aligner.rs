@@ -2,6 +2,8 @@
 //!
 //! `cargo bench -p orrery-aligner`. The engine and the store run without the bus, whose own bench measures its fsync.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "../tests/common/mod.rs"]
 mod common;
 

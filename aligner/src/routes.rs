@@ -349,7 +349,8 @@ async fn piece(
 pub fn openapi() -> utoipa::openapi::OpenApi {
     use utoipa::openapi::path::{HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn, PathItemBuilder};
     use utoipa::openapi::{InfoBuilder, OpenApiBuilder, PathsBuilder, Required, ResponseBuilder, ResponsesBuilder};
-    let table: [(HttpMethod, &str, &str, &[(&str, bool)]); 9] = [
+    type Row<'a> = (HttpMethod, &'a str, &'a str, &'a [(&'a str, bool)]);
+    let table: [Row<'_>; 9] = [
         (
             HttpMethod::Get,
             "/api/v1/devices",

@@ -1,5 +1,7 @@
 //! Clock estimation against simulated truth: error, and how often the stated 95 % interval holds the truth.
 
+#![allow(clippy::unwrap_used)]
+
 use orrery_aligner::clocks::{ClockFilter, OneWay, WaveOutcome};
 use orrery_protocol::Probe;
 use proptest::prelude::*;

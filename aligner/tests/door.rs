@@ -1,5 +1,7 @@
 //! Foreign bytes at the door: any of them get a verdict, none of them a panic, and nothing enters uninvited.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::{Agent, SECOND};

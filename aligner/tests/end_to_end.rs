@@ -1,5 +1,7 @@
 //! From sealed envelopes on the real journal to SQL rows and digests, through restarts, holes and forgeries.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::time::Duration;
@@ -270,7 +272,7 @@ async fn what_must_not_come_in_is_named_counted_and_kept_as_a_dead_letter() {
     let double = twin
         .seal(&agent.key, TaiNanos(START), PayloadType::Log, b"another first envelope")
         .unwrap();
-    bench.send(&[double.clone()]).await;
+    bench.send(std::slice::from_ref(&double)).await;
     bench.send(&session[4..5]).await;
 
     let mut verdicts: Vec<String> = Vec::new();

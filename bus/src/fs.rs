@@ -66,6 +66,10 @@ pub trait FileSystem: Send + Sync {
 }
 
 /// An open file, read and written at positions.
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "a length in bytes; nobody asks whether a file is empty"
+)]
 pub trait File: Send + Sync {
     /// Reads what is there, up to the buffer's length; less only at the end of the file.
     ///

@@ -1,5 +1,7 @@
 //! The journal against torn tails, flipped bits, full disks and failing syncs, one at a time.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;

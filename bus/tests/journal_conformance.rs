@@ -1,5 +1,7 @@
 //! The journal keeps every promise of the bus.
 
+#![allow(clippy::unwrap_used)]
+
 use std::sync::Arc;
 
 use orrery_bus::journal::JournalOptions;

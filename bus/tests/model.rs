@@ -4,6 +4,8 @@
 //! everything acknowledged and not hit by a flip is read back, unaltered, at its offset and in order; whatever
 //! else is read was submitted; no offset ever stands for two acknowledged records.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! Properties of what crosses between parties, and the frozen bytes of version 1.
 
+#![allow(clippy::unwrap_used)]
+
 use std::sync::Arc;
 use std::time::Duration;
 

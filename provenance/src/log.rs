@@ -312,7 +312,7 @@ impl Log {
             let index = self.tree.size();
             // `append_from` checked that the length fits.
             let framed = [&(entry.len() as u16).to_be_bytes()[..], entry].concat();
-            bundle_bytes = if index % TILE == 0 { 0 } else { bundle_bytes } + framed.len() as u64;
+            bundle_bytes = if index.is_multiple_of(TILE) { 0 } else { bundle_bytes } + framed.len() as u64;
             self.bundle.append(&self.dir.join(bundle_path(index / TILE)), &framed)?;
             self.hashes.append(&self.dir.join(hash_path(0, index / TILE)), &leaf)?;
             self.tree.push(leaf);

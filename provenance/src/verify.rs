@@ -173,7 +173,6 @@ fn root_of(hashes: &[Option<Hash>]) -> Option<Hash> {
 /// The next entry of a bundle and what follows it. When the bytes at the stated length do not have the expected
 /// hash, other lengths are tried, so that an altered length costs one record and not the rest of its bundle: the
 /// entry is then `None`.
-#[expect(clippy::type_complexity, reason = "the pair is taken apart at the only call")]
 fn next_entry<'b>(bytes: &'b [u8], expected: Option<&Hash>) -> Option<(Option<&'b [u8]>, &'b [u8])> {
     let (length, body) = bytes.split_first_chunk::<2>()?;
     let stated = body.split_at_checked(usize::from(u16::from_be_bytes(*length)));

@@ -1,5 +1,7 @@
 //! The log on disk: durable, provable, and no altered byte goes unnamed.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,7 @@
 //! The service on a real journal: once each, over crashes, and honest about what it knows.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;

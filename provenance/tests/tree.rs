@@ -1,5 +1,7 @@
 //! The tree against the published vectors of RFC 6962's reference implementation and against a naive tree.
 
+#![allow(clippy::unwrap_used)]
+
 use orrery_provenance::tree::{Hash, Tree, empty_root, leaf_hash, node_hash, verify_consistency, verify_inclusion};
 use proptest::prelude::*;
 

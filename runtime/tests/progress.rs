@@ -85,7 +85,8 @@ fn logs() -> impl Strategy<Value = (Vec<Sample>, Vec<Sample>)> {
 }
 
 fn interleave(mut a: Vec<AlignedBlock>, mut b: Vec<AlignedBlock>, choices: &[bool]) -> Vec<AlignedBlock> {
-    (a.reverse(), b.reverse());
+    a.reverse();
+    b.reverse();
     let mut choices = choices.iter().cycle();
     let mut all = Vec::new();
     while !a.is_empty() || !b.is_empty() {

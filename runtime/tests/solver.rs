@@ -1,5 +1,7 @@
 //! Models solved by themselves: exact times, pieces that join, ensembles, limits, and modules that mean no good.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "support/hostile.rs"]
 mod hostile;
 

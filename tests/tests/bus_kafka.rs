@@ -1,5 +1,7 @@
 //! The bus on a real Apache Kafka: the one suite, and what only a broker can do to us.
 
+#![allow(clippy::unwrap_used)]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

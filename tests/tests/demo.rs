@@ -1,5 +1,7 @@
 //! `orrery up --demo` as a new user meets it: live data, SQL, replay, control, stop, crash.
 
+#![allow(clippy::unwrap_used)]
+
 use std::time::Duration;
 
 use orrery_tests::instance::{Instance, eventually, orrery, stdout_of};
@@ -110,6 +112,20 @@ async fn the_demo_is_live_and_answers() {
     let http = reqwest::Client::new();
     let refused = http.get(format!("{}/api/v1/devices", demo.url)).send().await.unwrap();
     assert_eq!(refused.status(), 401);
+
+    // What a browser asks for: a compressed answer that is whole.
+    let packed = http
+        .post(format!("{}/api/v1/query", demo.url))
+        .bearer_auth(&demo.token)
+        .header("accept-encoding", "gzip")
+        .json(&serde_json::json!({ "sql": "SELECT 1 AS n" }))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(packed.status(), 200);
+    assert_eq!(packed.headers()["content-encoding"], "gzip");
+    let packed = packed.bytes().await.unwrap();
+    assert_eq!(packed[..2], [0x1f, 0x8b]);
 
     // Counters and readiness are open to a scraper.
     let metrics = http.get(format!("{}/metrics", demo.url)).send().await.unwrap();

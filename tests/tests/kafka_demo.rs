@@ -1,5 +1,7 @@
 //! The demo over Apache Kafka, and its envelopes in the hands of a foreign consumer and a foreign COSE library.
 
+#![allow(clippy::unwrap_used)]
+
 use std::time::Duration;
 
 use orrery_tests::instance::{Instance, eventually};

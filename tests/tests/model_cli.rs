@@ -1,5 +1,7 @@
 //! `orrery model`: the commands that need neither server nor data folder, and a module in a foreign host.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -252,4 +254,93 @@ fn a_foreign_host_gets_the_same_bits() {
     assert_eq!(ours_header, theirs_header);
     let bits = |rows: &[Vec<f64>]| rows.iter().flatten().map(|value| value.to_bits()).collect::<Vec<u64>>();
     assert_eq!(bits(&ours), bits(&theirs));
+}
+
+const STIFF: &str =
+    "model Stiff parameter Real mu = 1000; Real y(start = 2, fixed = true); Real v(start = 0, fixed = true);
+equation der(y) = v; der(v) = mu*(1 - y^2)*v - y; end Stiff;";
+
+/// The reference is that of the IVP test set, problem VDPOL (release 2.4, 2008).
+#[test]
+fn stiff_models_are_noticed_and_solved() {
+    let folder = Folder::with("stiff.mo", STIFF);
+    let solve = |method: &str| -> Value {
+        let call = [
+            "run", "stiff.mo", "--until", "2000", "--rtol", "1e-8", "-o", "json", "--method", method,
+        ];
+        serde_json::from_str(&folder.out(&call)).unwrap()
+    };
+    for method in ["auto", "rodas5p", "esdirk"] {
+        let solution = solve(method);
+        let end = solution["series"]["y"][1].as_f64().unwrap();
+        assert!((end - 1.706_167_732_170_483).abs() < 1e-5, "{method}: {end}");
+        let statistics = &solution["statistics"];
+        assert!(statistics["steps"].as_u64().unwrap() < 5000, "{statistics}");
+        let reason = statistics["reason"].as_str().unwrap_or("");
+        assert_eq!(reason.contains("stability"), method == "auto", "{statistics}");
+    }
+    let (code, said) = folder.fails(&[
+        "gradient", "stiff.mo", "--until", "1", "--of", "y", "--wrt", "mu", "--method", "esdirk",
+    ]);
+    assert!(code != 0 && said.contains("rk4 and tsit5"), "{code}: {said}");
+}
+
+const BALL: &str = "model Ball
+  parameter Real e = 0.8;
+  Real h(start = 1, fixed = true);
+  Real v(start = 0, fixed = true);
+equation
+  der(h) = v;
+  der(v) = -9.81;
+  when h <= 0 then
+    reinit(v, -e*pre(v));
+  end when;
+end Ball;
+";
+
+#[test]
+fn both_modes_derive_the_same_numbers_through_events() {
+    let folder = Folder::with("ball.mo", BALL);
+    let call = |mode: &str| -> Value {
+        let call = [
+            "gradient",
+            "ball.mo",
+            "--until",
+            "1",
+            "--of",
+            "h",
+            "--wrt",
+            "e,start(h)",
+            "--mode",
+            mode,
+            "-o",
+            "json",
+        ];
+        serde_json::from_str(&folder.out(&call)).unwrap()
+    };
+    let check = call("check");
+    assert!(check["difference"].as_f64().unwrap() < 1e-12, "{check}");
+    assert_eq!(check["adjoint"], call("adjoint"));
+    assert_eq!(check["forward"], call("forward"));
+    // h = e g T (t − T) − g (t − T)²/2 with T = √(2 h₀/g).
+    let (fall, g) = ((2.0_f64 / 9.81).sqrt(), 9.81);
+    let expected = g * fall * (1.0 - fall);
+    let found = check["adjoint"]["gradient"]["e"].as_f64().unwrap();
+    assert!((found - expected).abs() < 1e-9, "{found} and not {expected}");
+}
+
+#[test]
+fn files_are_formatted_once() {
+    let folder = Folder::with("ball.mo", &BALL.replace("  Real h", "Real   h"));
+    let (code, said) = {
+        let output = folder.model(&["fmt", "--check", "ball.mo"]);
+        (
+            output.status.code().unwrap(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+        )
+    };
+    assert_eq!((code, said.as_str()), (1, "ball.mo\n"));
+    folder.out(&["fmt", "ball.mo"]);
+    assert_eq!(std::fs::read_to_string(folder.path("ball.mo")).unwrap(), BALL);
+    assert_eq!(folder.out(&["fmt", "--check", "ball.mo"]), "");
 }

@@ -1,5 +1,7 @@
 //! A recording of a real board through the whole pipeline: serial protocol, agent, bus, aligner, replay, twin.
 
+#![allow(clippy::unwrap_used)]
+
 use std::time::Duration;
 
 use orrery_tests::instance::{Instance, eventually};

@@ -122,7 +122,7 @@ impl Writer {
             .saturating_mul(bucket);
         let closed = change.table.tail.iter().any(|part| part.min < open_from);
         let due = revision >= change.table.compacted_at + COMPACT_EVERY || bucket < 60_000_000_000;
-        if !full && !(closed && due) {
+        if !full && (!closed || !due) {
             return Ok(());
         }
         let until = if full { i64::MAX } else { open_from };

@@ -55,7 +55,6 @@ pub(crate) mod plan {
     pub const SEEDS_AT: u32 = 108;
     pub const GRADIENT_AT: u32 = 112;
     pub const GRADIENT: u32 = 116;
-    pub const BYTES: u32 = 256;
 
     pub const FLAG_INITIALISE: u32 = 1;
     pub const FLAG_FIRST_ROW: u32 = 2;

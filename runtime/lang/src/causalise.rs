@@ -235,9 +235,9 @@ fn match_equations(graph: &Graph, unknowns: &Unknowns, equations: &[FlatEquation
         equation_of: vec![None; unknowns.leaves.len()],
         unknown_of: vec![usize::MAX; equations.len()],
     };
-    for equation in 0..equations.len() {
+    for (equation, flat) in equations.iter().enumerate() {
         // `v = …` prefers v.
-        let explicit = match graph.node(equations[equation].left) {
+        let explicit = match graph.node(flat.left) {
             Node::Leaf(leaf) => unknowns.index.get(&leaf).copied(),
             _ => None,
         };
@@ -567,6 +567,10 @@ impl Placement {
     }
 }
 
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the parts of one result, each made by another step"
+)]
 fn assemble(
     mut graph: Graph,
     variables: Vec<Variable>,

@@ -50,10 +50,10 @@ pub fn forward_seeded(
                 None
             }
         };
-        if let Some(tangent) = tangent {
-            if graph.value(tangent) != Some(0.0) {
-                tangents.insert(id, tangent);
-            }
+        if let Some(tangent) = tangent
+            && graph.value(tangent) != Some(0.0)
+        {
+            tangents.insert(id, tangent);
         }
     }
     let zero = graph.constant(0.0);

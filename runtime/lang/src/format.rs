@@ -338,13 +338,15 @@ fn header_length(writer: &Writer<'_>) -> usize {
         tokens.next();
         count += 1;
     }
-    (tokens.next(), tokens.next());
+    tokens.next();
+    tokens.next();
     count += 2;
     if tokens.peek().is_some_and(|piece| piece.kind == Kind::Text) {
         tokens.next();
         count += 1;
         while tokens.peek().is_some_and(|piece| piece.is("+")) {
-            (tokens.next(), tokens.next());
+            tokens.next();
+            tokens.next();
             count += 2;
         }
     }

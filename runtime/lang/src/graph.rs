@@ -275,10 +275,10 @@ impl Graph {
 
     pub fn binary(&mut self, op: Binary, left: Id, right: Id) -> Id {
         let (x, y) = (self.value(left), self.value(right));
-        if let (Some(x), Some(y)) = (x, y) {
-            if let Some(value) = self.math.binary(op, x, y) {
-                return self.constant(value);
-            }
+        if let (Some(x), Some(y)) = (x, y)
+            && let Some(value) = self.math.binary(op, x, y)
+        {
+            return self.constant(value);
         }
         if let Some(simple) = self.simplify(op, left, right, x, y) {
             return simple;

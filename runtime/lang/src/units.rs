@@ -389,7 +389,7 @@ const WHOLE: [Entry; 17] = [
     ("h", [0, 0, 1, 0, 0, 0, 0], 3600.0),
     ("d", [0, 0, 1, 0, 0, 0, 0], 86400.0),
     ("deg", [0; 7], 0.017453292519943295),
-    ("rev", [0; 7], 6.283185307179586),
+    ("rev", [0; 7], std::f64::consts::TAU),
     ("rpm", [0, 0, -1, 0, 0, 0, 0], 0.10471975511965977),
     ("ppm", [0; 7], 1e-6),
     ("atm", [-1, 1, -2, 0, 0, 0, 0], 101325.0),
@@ -440,12 +440,12 @@ fn symbol(name: &str) -> Result<Measure, String> {
         return Ok(make(entry, 1.0));
     }
     for (prefix, factor) in PREFIXES {
-        if let Some(rest) = name.strip_prefix(prefix) {
-            if let Some(entry) = SYMBOLS.iter().find(|entry| entry.0 == rest) {
-                // 1e-3 · 1e3 and the like come out exact for the kilogram.
-                let scale = if name == "kg" { 1.0 } else { entry.2 * factor };
-                return Ok(Measure::plain(entry.1.map(|exponent| exponent * DENOMINATOR), scale));
-            }
+        if let Some(rest) = name.strip_prefix(prefix)
+            && let Some(entry) = SYMBOLS.iter().find(|entry| entry.0 == rest)
+        {
+            // 1e-3 · 1e3 and the like come out exact for the kilogram.
+            let scale = if name == "kg" { 1.0 } else { entry.2 * factor };
+            return Ok(Measure::plain(entry.1.map(|exponent| exponent * DENOMINATOR), scale));
         }
     }
     Err(format!("`{name}` is not a unit known here"))

@@ -1,5 +1,7 @@
 //! Connectors: zero-sum flows, equal potentials, causal connections, and what cannot be connected.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::{errors, final_values, render};

@@ -1,5 +1,7 @@
 //! The same bits: across engines, across the cut of a plan into plans, and through a snapshot.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::{CTX, Machine, bits, build, cranelift, pulley};

@@ -1,5 +1,7 @@
 //! The messages, as an author sees them.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::{errors, render};

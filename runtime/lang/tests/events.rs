@@ -1,5 +1,7 @@
 //! Events: located exactly, in a defined order, and refused where they never end.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::{Machine, errors, until};

@@ -1,5 +1,7 @@
 //! The formatter: its style, its fixed point, and that it keeps every token and comment.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use orrery_lang::format;

@@ -1,5 +1,7 @@
 //! Functions of the text and algorithm sections.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::{Machine, errors, final_values, render, until};

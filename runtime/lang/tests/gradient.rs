@@ -1,5 +1,7 @@
 //! Gradients of what was computed: against closed forms and against differences over the same mesh.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::{Machine, close, gradient, until};

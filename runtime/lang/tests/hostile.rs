@@ -1,5 +1,9 @@
 //! Models and texts that mean harm or went wrong: each costs its caller one clear error.
 
+// The compiler knows no time; these tests bound how long it may take.
+#![allow(clippy::disallowed_methods)]
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::time::Instant;

@@ -1,5 +1,7 @@
 //! The models of deploy/models against solutions from outside the project (tests/references).
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::{Machine, until};

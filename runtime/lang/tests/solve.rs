@@ -1,5 +1,7 @@
 //! Solutions against closed forms and published references.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::{Machine, until};

@@ -110,7 +110,7 @@ fn nearly_whole(from: f64, until: f64, step: f64) -> Option<i64> {
     let count = ((until - from) / step).round();
     let off = (from + count * step - until).abs();
     let rounding = 4.0 * f64::EPSILON * from.abs().max(until.abs());
-    (count >= 1.0 && count <= MOST_ROWS && off <= rounding).then_some(count as i64)
+    ((1.0..=MOST_ROWS).contains(&count) && off <= rounding).then_some(count as i64)
 }
 
 fn positive(what: &'static str, value: f64) -> Result<f64, SolveError> {
@@ -262,7 +262,7 @@ impl Piece {
     fn wants(&self, row: u32, listed: &mut std::iter::Peekable<impl Iterator<Item = u32>>) -> bool {
         match &self.keep {
             Keep::All => true,
-            Keep::Each(stride) => row % stride == 0 || row == self.rows,
+            Keep::Each(stride) => row.is_multiple_of(*stride) || row == self.rows,
             Keep::Listed(_) => listed.next_if_eq(&row).is_some(),
         }
     }
@@ -270,6 +270,8 @@ impl Piece {
 
 #[cfg(test)]
 mod tests {
+    use std::f64::consts::FRAC_PI_4;
+
     use super::*;
 
     /// Rows as a module would write them, each value its own time.
@@ -303,13 +305,13 @@ mod tests {
         assert_eq!(uneven.len(), 316);
         assert_eq!(
             (uneven[3], uneven[314], uneven[315]),
-            (0.03, 3.14, std::f64::consts::PI)
+            (0.03, 314.0 / 100.0, std::f64::consts::PI)
         );
         let hundredths = every(0.0, 100.0, 0.01);
         assert_eq!(hundredths[2999], 29.99);
-        let program = every(0.0, 0.7853981633974483, 0.0007853981633974483);
+        let program = every(0.0, FRAC_PI_4, 0.0007853981633974483);
         assert_eq!(program.len(), 1001);
-        assert_eq!(program[1000], 0.7853981633974483);
+        assert_eq!(program[1000], FRAC_PI_4);
         let thirds = every(0.0, 1.0, 1.0 / 3.0);
         assert_eq!((thirds.len(), thirds[1], thirds[3]), (4, 1.0 / 3.0, 1.0));
     }

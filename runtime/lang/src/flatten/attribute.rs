@@ -76,7 +76,6 @@ impl<'a> Flattener<'a> {
                 name: format!("{prefix}{name}{subscripts}"),
                 kind,
                 output: declared.causality == Causality::Output && is_interface(declared.causality, interface),
-                protected: component.protected,
                 unit_text: unit_text.clone(),
                 unit: unit.clone(),
                 description: component.description.clone(),

@@ -90,10 +90,10 @@ impl<'a> Flattener<'a> {
             }
             values.push(value);
         }
-        if let (Some((_, op)), [value]) = (UNARY.iter().find(|(known, _)| *known == name), values.as_slice()) {
-            if name != "floor" {
-                return self.function_of_one(name, *op, value.clone(), &arguments[0]);
-            }
+        if let (Some((_, op)), [value]) = (UNARY.iter().find(|(known, _)| *known == name), values.as_slice())
+            && name != "floor"
+        {
+            return self.function_of_one(name, *op, value.clone(), &arguments[0]);
         }
         match (name, values.as_slice()) {
             ("min" | "max" | "sum" | "product", [value]) => self.reduction(name, value.clone(), expr),

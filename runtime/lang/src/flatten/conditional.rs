@@ -241,10 +241,10 @@ fn assigned(statements: &[Statement], names: &mut Vec<(String, Span)>) {
                     _ => vec![target],
                 };
                 for target in targets {
-                    if let ExprKind::Reference(parts) = &target.kind {
-                        if let [part] = parts.as_slice() {
-                            names.push((part.name.text.clone(), *span));
-                        }
+                    if let ExprKind::Reference(parts) = &target.kind
+                        && let [part] = parts.as_slice()
+                    {
+                        names.push((part.name.text.clone(), *span));
                     }
                 }
             }

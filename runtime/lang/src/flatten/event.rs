@@ -74,7 +74,6 @@ impl<'a> Flattener<'a> {
             name: format!("${name}{index}"),
             kind,
             output: false,
-            protected: true,
             unit_text: String::new(),
             unit: Unit::Any,
             description: String::new(),
@@ -175,13 +174,11 @@ impl<'a> Flattener<'a> {
         let fires = self.graph.and(reached, running);
         let before = self.graph.leaf(Leaf::Pre(next));
         let value = self.graph.add(before, numbers[1]);
-        let clause = self.next_clause();
         self.hybrid.actions.push(Action {
             fires,
             variable: next,
             value,
             reinit: false,
-            clause,
             span: expr.span,
         });
         Ok(Value {
@@ -195,11 +192,6 @@ impl<'a> Flattener<'a> {
         self.truth_of(leaf)
     }
 
-    fn next_clause(&mut self) -> u32 {
-        self.hybrid.clauses += 1;
-        self.hybrid.clauses
-    }
-
     pub fn when_equation(&mut self, branches: &'a [(Expr, Vec<Equation>)], id: InstanceId) -> Lowered<()> {
         if self.in_when {
             let span = branches
@@ -207,7 +199,6 @@ impl<'a> Flattener<'a> {
                 .map_or(Span::default(), |(condition, _)| condition.span);
             return Err(self.error(span, "syntax", "a when-clause cannot stand in another one"));
         }
-        let clause = self.next_clause();
         let mut earlier = self.graph.truth(false);
         for (condition, body) in branches {
             let edge = self.rising(condition, id)?;
@@ -216,9 +207,7 @@ impl<'a> Flattener<'a> {
             earlier = self.graph.or(earlier, edge);
             let before = (self.in_when, self.without_events);
             (self.in_when, self.without_events) = (true, true);
-            let result = body
-                .iter()
-                .try_for_each(|equation| self.action(equation, fires, clause, id));
+            let result = body.iter().try_for_each(|equation| self.action(equation, fires, id));
             (self.in_when, self.without_events) = before;
             result?;
         }
@@ -268,7 +257,7 @@ impl<'a> Flattener<'a> {
         Ok(fires)
     }
 
-    fn action(&mut self, equation: &'a Equation, fires: Id, clause: u32, id: InstanceId) -> Lowered<()> {
+    fn action(&mut self, equation: &'a Equation, fires: Id, id: InstanceId) -> Lowered<()> {
         self.check_size(equation.span())?;
         match equation {
             Equation::Equal { left, right, span } => {
@@ -291,7 +280,6 @@ impl<'a> Flattener<'a> {
                         variable,
                         value,
                         reinit: false,
-                        clause,
                         span: *span,
                     });
                 }
@@ -308,7 +296,7 @@ impl<'a> Flattener<'a> {
                 };
                 for number in self.structural_range(range, id)? {
                     self.loops.push((index.text.clone(), number));
-                    let result = body.iter().try_for_each(|inner| self.action(inner, fires, clause, id));
+                    let result = body.iter().try_for_each(|inner| self.action(inner, fires, id));
                     self.loops.pop();
                     result?;
                 }
@@ -321,22 +309,20 @@ impl<'a> Flattener<'a> {
                 for (condition, body) in branches {
                     let holds = self.truth_expression(condition, id)?;
                     let here = self.graph.and(rest, holds);
-                    body.iter().try_for_each(|inner| self.action(inner, here, clause, id))?;
+                    body.iter().try_for_each(|inner| self.action(inner, here, id))?;
                     let fails = self.graph.not(holds);
                     rest = self.graph.and(rest, fails);
                 }
-                otherwise
-                    .iter()
-                    .try_for_each(|inner| self.action(inner, rest, clause, id))
+                otherwise.iter().try_for_each(|inner| self.action(inner, rest, id))
             }
-            Equation::Call { call } => self.reinit(call, fires, clause, id),
+            Equation::Call { call } => self.reinit(call, fires, id),
             Equation::When { span, .. } | Equation::Connect { span, .. } => {
                 Err(self.error(*span, "syntax", "this cannot stand in a when-clause"))
             }
         }
     }
 
-    fn reinit(&mut self, call: &'a Expr, fires: Id, clause: u32, id: InstanceId) -> Lowered<()> {
+    fn reinit(&mut self, call: &'a Expr, fires: Id, id: InstanceId) -> Lowered<()> {
         let ExprKind::Call {
             function, arguments, ..
         } = &call.kind
@@ -369,7 +355,6 @@ impl<'a> Flattener<'a> {
                 variable,
                 value,
                 reinit: true,
-                clause,
                 span: call.span,
             });
         }

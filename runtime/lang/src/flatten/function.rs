@@ -481,11 +481,11 @@ impl<'a> Flattener<'a> {
             let level = named.iter().find(|(name, _)| name.text == "level");
             level.map(|(_, value)| value)
         });
-        if let Some(level) = level {
-            if self.source.get(level.span.range()) != Some("AssertionLevel.error") {
-                let error = self.error(level.span, "unsupported", "only `AssertionLevel.error` is read");
-                return Err(error.into_remedy("leave it out: an assertion that fails stops the run"));
-            }
+        if let Some(level) = level
+            && self.source.get(level.span.range()) != Some("AssertionLevel.error")
+        {
+            let error = self.error(level.span, "unsupported", "only `AssertionLevel.error` is read");
+            return Err(error.into_remedy("leave it out: an assertion that fails stops the run"));
         }
         let (Some(condition), Some(message)) = (arguments.first(), arguments.get(1)) else {
             let error = self.error(call.span, "type", "`assert` takes a condition and a message");

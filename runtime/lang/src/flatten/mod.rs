@@ -53,7 +53,6 @@ pub struct Variable {
     pub name: String,
     pub kind: Kind,
     pub output: bool,
-    pub protected: bool,
     pub unit_text: String,
     pub unit: Unit,
     pub description: String,
@@ -88,8 +87,6 @@ pub struct Action {
     pub variable: u32,
     pub value: Id,
     pub reinit: bool,
-    /// Equal for the branches of one when-clause, whose first one that fires counts.
-    pub clause: u32,
     pub span: Span,
 }
 
@@ -100,7 +97,6 @@ pub struct Hybrid {
     pub actions: Vec<Action>,
     /// Discrete-time variables whose value before the event is read.
     pub remembered: std::collections::BTreeSet<u32>,
-    pub clauses: u32,
 }
 
 /// One scalar equation `left = right`.

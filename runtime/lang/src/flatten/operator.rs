@@ -175,15 +175,15 @@ impl Flattener<'_> {
             let known = if left.unit == Unit::Any { right } else { left };
             let number = left.number.or(right.number);
             // T + 273.15 leads from Celsius to kelvin, T − 273.15 back.
-            if let (Unit::Known(measure), Some(offset)) = (&known.unit, number) {
-                if (offset.abs() - 273.15).abs() < 1e-9 {
-                    let to_kelvin = adds == (offset > 0.0);
-                    if let Some(converted) = measure
-                        .celsius_point(!to_kelvin)
-                        .filter(|_| measure.is_celsius() == to_kelvin)
-                    {
-                        return Ok(Unit::Known(converted));
-                    }
+            if let (Unit::Known(measure), Some(offset)) = (&known.unit, number)
+                && (offset.abs() - 273.15).abs() < 1e-9
+            {
+                let to_kelvin = adds == (offset > 0.0);
+                if let Some(converted) = measure
+                    .celsius_point(!to_kelvin)
+                    .filter(|_| measure.is_celsius() == to_kelvin)
+                {
+                    return Ok(Unit::Known(converted));
                 }
             }
             let both = left.unit != Unit::Any || right.unit != Unit::Any;
@@ -288,14 +288,14 @@ impl Flattener<'_> {
                 "powers of matrices are outside the subset; `.^` works element by element",
             ));
         }
-        if let Unit::Known(exponent) = &right.unit {
-            if !exponent.fits(&Measure::one()) {
-                let message = format!(
-                    "an exponent must be a plain number and has the unit {}",
-                    exponent.describe()
-                );
-                return Err(self.error(place, "unit-clash", message));
-            }
+        if let Unit::Known(exponent) = &right.unit
+            && !exponent.fits(&Measure::one())
+        {
+            let message = format!(
+                "an exponent must be a plain number and has the unit {}",
+                exponent.describe()
+            );
+            return Err(self.error(place, "unit-clash", message));
         }
         let unit = match (&left.unit, right.number) {
             (Unit::Any, _) => Unit::Any,

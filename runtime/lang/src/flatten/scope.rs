@@ -169,19 +169,19 @@ impl<'a> Flattener<'a> {
         id: InstanceId,
     ) -> Option<Lowered<Value>> {
         let class = self.instances[here.0].class;
-        if here != id {
-            if let Some(Member::Variable(declared)) = self.instances[here.0].members.get(&part.name.text).cloned() {
-                if declared.component.variability != Variability::Constant {
-                    let message = format!("`{}` of the enclosing class is not a constant", part.name.text);
-                    return Some(Err(self.error(part.name.span, "type", message)));
-                }
-                return Some(self.declared_value(&declared, here, expr, &part.subscripts, id));
+        if here != id
+            && let Some(Member::Variable(declared)) = self.instances[here.0].members.get(&part.name.text).cloned()
+        {
+            if declared.component.variability != Variability::Constant {
+                let message = format!("`{}` of the enclosing class is not a constant", part.name.text);
+                return Some(Err(self.error(part.name.span, "type", message)));
             }
+            return Some(self.declared_value(&declared, here, expr, &part.subscripts, id));
         }
-        if class.kind == ClassKind::Package {
-            if let Some(component) = component(class, &part.name.text) {
-                return Some(self.package_constant(component, here, part, expr, id));
-            }
+        if class.kind == ClassKind::Package
+            && let Some(component) = component(class, &part.name.text)
+        {
+            return Some(self.package_constant(component, here, part, expr, id));
         }
         let scopes = self.instances[here.0].scopes.clone();
         scopes

@@ -155,15 +155,15 @@ impl<'a> Flattener<'a> {
     }
 
     fn structural_reference(&mut self, parts: &'a [Part], expr: &'a Expr, id: InstanceId) -> Lowered<Fixed> {
-        if let [part] = parts {
-            if let Some((_, value)) = self.loops.iter().rev().find(|(name, _)| *name == part.name.text) {
-                return Ok(Fixed::Number(*value));
-            }
+        if let [part] = parts
+            && let Some((_, value)) = self.loops.iter().rev().find(|(name, _)| *name == part.name.text)
+        {
+            return Ok(Fixed::Number(*value));
         }
-        if let [part] = parts {
-            if let Some(value) = self.local_fixed(part, expr, id) {
-                return value;
-            }
+        if let [part] = parts
+            && let Some(value) = self.local_fixed(part, expr, id)
+        {
+            return value;
         }
         if let Some(value) = self.constant(parts, expr, id) {
             let value = value?;

@@ -479,10 +479,10 @@ impl Parser<'_> {
     fn combine(&self, op: Binary, left: Expr, right: Expr) -> Result<Expr, String> {
         let left = self.coerce(left, right.ty());
         let right = self.coerce(right, left.ty());
-        if let (Expr::I32(a), Expr::I32(b)) = (&left, &right) {
-            if let Some(value) = fold(op, *a, *b) {
-                return Ok(Expr::I32(value));
-            }
+        if let (Expr::I32(a), Expr::I32(b)) = (&left, &right)
+            && let Some(value) = fold(op, *a, *b)
+        {
+            return Ok(Expr::I32(value));
         }
         let Some(ty) = left.ty() else {
             return self.error("a value without a type");

@@ -92,13 +92,12 @@ fn next(source: &str, file: &str, at: usize, rest: &str) -> Result<(Option<Token
     if bytes[0].is_ascii_digit() || (bytes[0] == b'.' && bytes.get(1).is_some_and(u8::is_ascii_digit)) {
         return number(source, file, at, rest);
     }
-    if bytes[0] == b'\'' {
-        if let Some(end) = rest[1..]
+    if bytes[0] == b'\''
+        && let Some(end) = rest[1..]
             .find(['\'', '\n'])
             .filter(|end| rest.as_bytes()[end + 1] == b'\'')
-        {
-            return Ok((Some(Token::Name(rest[..end + 2].to_string())), end + 2));
-        }
+    {
+        return Ok((Some(Token::Name(rest[..end + 2].to_string())), end + 2));
     }
     if let Some(symbol) = SYMBOLS.iter().find(|symbol| rest.starts_with(**symbol)) {
         return Ok((Some(Token::Symbol(symbol)), symbol.len()));
