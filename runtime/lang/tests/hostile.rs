@@ -112,6 +112,10 @@ fn plans_that_make_no_sense_are_refused_before_anything_runs() {
         method: Method::Rk4 { steps_per_tick: 0 },
         ..until(1.0, 1)
     });
+    refused(Plan {
+        max_steps: u32::MAX,
+        ..until(1.0, 1)
+    });
     let table = |knots| {
         vec![InputTable {
             mode: InputMode::Hold,
@@ -127,8 +131,8 @@ fn plans_that_make_no_sense_are_refused_before_anything_runs() {
         ..until(1.0, 1)
     });
     let huge = Plan {
-        ticks: u32::MAX,
-        rows_per_tick: u32::MAX,
+        ticks: i32::MAX as u32,
+        rows_per_tick: i32::MAX as u32,
         ..until(1e-9, 1)
     };
     assert_eq!(Layout::for_plan(&compiled.meta, &huge).bytes, u32::MAX);
