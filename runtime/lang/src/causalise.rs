@@ -2,11 +2,14 @@
 //!
 //! Matching pairs every unknown (algebraic variables and derivatives of states) with an equation; Tarjan's algorithm
 //! orders the pairs into blocks. A block of one equation that is linear in its unknown is solved symbolically and put
-//! in place of the unknown, so that what remains is explicit in states, inputs, parameters and time.
+//! in place of the unknown, so that what remains is explicit in states, inputs, parameters and time. What is left are
+//! algebraic loops: they are torn, and their last unknowns are found by iteration wherever the model is evaluated.
 
 use std::collections::HashMap;
 
 mod events;
+mod initial;
+mod tearing;
 
 use crate::derive;
 use crate::diagnostic::Diagnostic;
@@ -43,7 +46,36 @@ pub struct System {
     pub update: Vec<Id>,
     /// Truths that must hold at every accepted step and in every row; their places end `equations`.
     pub assertions: Vec<Id>,
+    /// The unknowns of algebraic loops, block after block in the order in which they can be solved: `Leaf::Loop`.
+    pub loops: Vec<LoopUnknown>,
+    /// States that initial equations determine, in the states' order.
+    pub initial: Vec<Initial>,
 }
+
+/// An unknown that an iteration finds.
+#[derive(Debug)]
+pub struct LoopUnknown {
+    /// What the iteration makes zero; the residuals of a block belong to all its unknowns.
+    pub residual: Id,
+    /// Where the iteration starts at first, over parameters.
+    pub start: Id,
+    pub nominal: f64,
+    /// The residual's equation, from 1.
+    pub equation: u32,
+    pub block: usize,
+}
+
+/// A state that starts where an initial equation holds.
+#[derive(Debug)]
+pub struct Initial {
+    pub state: u32,
+    pub residual: Id,
+    /// From 1.
+    pub equation: u32,
+}
+
+/// At most this many unknowns are found by iteration: their matrix is dense.
+const MAX_LOOPS: usize = 400;
 
 /// What the front of an error message needs.
 pub struct Text<'a> {
@@ -68,16 +100,6 @@ pub fn causalise(flat: Flat, text: &Text<'_>) -> Result<System, Vec<Diagnostic>>
         assertions,
         ..
     } = flat;
-    if let Some(equation) = initial_equations.first() {
-        let error = text.error(
-            equation.span,
-            "unsupported",
-            "initial equations are outside the subset".to_string(),
-        );
-        return Err(vec![
-            error.remedy("give the state a start value: `Real x(start = …, fixed = true)`"),
-        ]);
-    }
     let values = parameter_values(&mut graph, &variables, text)?;
     let unknowns = Unknowns::find(&graph, &variables, &equations);
     let matching = match_equations(&graph, &unknowns, &equations);
@@ -88,30 +110,83 @@ pub fn causalise(flat: Flat, text: &Text<'_>) -> Result<System, Vec<Diagnostic>>
         solved: HashMap::new(),
         values,
     };
+    let mut torn = Vec::new();
     for block in &blocks {
-        let [equation] = block.as_slice() else {
-            return Err(vec![loop_error(
-                block, &matching, &unknowns, &variables, &equations, text,
-            )]);
-        };
-        let unknown = unknowns.leaves[matching.unknown_of[*equation]];
-        let explicit = solve_for(&mut graph, &equations[*equation], unknown);
-        let Some(explicit) = explicit else {
-            return Err(vec![loop_error(
-                block, &matching, &unknowns, &variables, &equations, text,
-            )]);
-        };
-        let placed = place.apply(&mut graph, explicit);
-        place.solved.insert(unknown, placed);
+        if let [equation] = block.as_slice() {
+            let unknown = unknowns.leaves[matching.unknown_of[*equation]];
+            if let Some(explicit) = solve_for(&mut graph, &equations[*equation], unknown) {
+                let placed = place.apply(&mut graph, explicit);
+                place.solved.insert(unknown, placed);
+                continue;
+            }
+        }
+        if let Some(error) = discrete_loop(block, &matching, &unknowns, &variables, &equations, text) {
+            return Err(vec![error]);
+        }
+        let part = tearing::tear(&mut graph, block, &matching, &unknowns, &variables, &equations);
+        let before = torn
+            .iter()
+            .map(|part: &tearing::Torn| part.iterated.len())
+            .sum::<usize>();
+        if before + part.iterated.len() > MAX_LOOPS {
+            let message = format!("algebraic loops have more than {MAX_LOOPS} unknowns that only an iteration finds");
+            let error = text.error(equations[part.residuals[0]].span, "limit", message);
+            return Err(vec![error.remedy("solve some of the equations by hand")]);
+        }
+        for (number, unknown) in part.iterated.iter().enumerate() {
+            let leaf = graph.leaf(Leaf::Loop((before + number) as u32));
+            place.solved.insert(unknowns.leaves[*unknown], leaf);
+        }
+        for (unknown, value) in &part.following {
+            let placed = place.apply(&mut graph, *value);
+            place.solved.insert(unknowns.leaves[*unknown], placed);
+        }
+        torn.push(part);
     }
     let events = events::place(&mut graph, &variables, &unknowns.states, &hybrid, &mut place, text)?;
     let conditions = assertions
         .iter()
         .map(|assertion| place.apply(&mut graph, assertion.condition))
         .collect();
-    let mut system = assemble(
-        graph, variables, &equations, &unknowns, &matching, &blocks, place, events,
+    let (mut system, numbers) = assemble(
+        graph, variables, &equations, &unknowns, &matching, &blocks, &mut place, events,
     );
+    for (block, part) in torn.iter().enumerate() {
+        for (unknown, equation) in part.iterated.iter().zip(&part.residuals) {
+            let flat = &equations[*equation];
+            let difference = system.graph.sub(flat.left, flat.right);
+            let residual = place.apply(&mut system.graph, difference);
+            let variable = &system.variables[unknowns.variable(*unknown) as usize];
+            let derivative = matches!(unknowns.leaves[*unknown], Leaf::Derivative(_));
+            let nominal = variable.nominal.unwrap_or(1.0);
+            let start = match variable.start.filter(|_| !derivative) {
+                Some(start) => place.apply(&mut system.graph, start),
+                None => system.graph.constant(0.0),
+            };
+            let equation = numbers[&unknowns.leaves[matching.unknown_of[*equation]]];
+            system.loops.push(LoopUnknown {
+                residual,
+                start,
+                nominal,
+                equation,
+                block,
+            });
+        }
+    }
+    system.initial = initial::place(
+        &mut system.graph,
+        &system.variables,
+        &system.states,
+        &system.loops,
+        &initial_equations,
+        system.equations.len(),
+        &mut place,
+        text,
+    )?;
+    let initial = initial_equations
+        .iter()
+        .map(|equation| ("start".to_string(), equation.span));
+    system.equations.extend(initial);
     let guards = hybrid.guards.iter().map(|guard| ("event".to_string(), guard.span));
     system.equations.extend(guards);
     system.assertions = conditions;
@@ -419,39 +494,43 @@ fn order(equations: &[FlatEquation], matching: &Matching) -> Vec<Vec<usize>> {
     blocks
 }
 
-fn loop_error(
+/// What is wrong with a loop that contains a Boolean or Integer: no iteration of real numbers finds it.
+fn discrete_loop(
     block: &[usize],
     matching: &Matching,
     unknowns: &Unknowns,
     variables: &[Variable],
     equations: &[FlatEquation],
     text: &Text<'_>,
-) -> Diagnostic {
+) -> Option<Diagnostic> {
+    let discrete = block.iter().find(|equation| {
+        let unknown = matching.unknown_of[**equation];
+        variables[unknowns.variable(unknown) as usize].discrete
+    })?;
     let names: Vec<String> = block
         .iter()
         .take(8)
         .map(|equation| unknowns.name(matching.unknown_of[*equation], variables))
         .collect();
+    let name = unknowns.name(matching.unknown_of[*discrete], variables);
     let message = match names.as_slice() {
-        [name] => format!("this equation cannot be solved for `{name}` in closed form"),
+        [_] => format!("this equation cannot be solved for `{name}`, which is Boolean or Integer"),
         _ => format!(
-            "{} equations determine {} only together: an algebraic loop",
+            "{} equations determine {} only together, and `{name}` is Boolean or Integer: an algebraic loop without a solution by iteration",
             block.len(),
             names.join(", ")
         ),
     };
-    let first = equations[block[0]].span;
     let mut error = text
-        .error(first, "algebraic-loop", message)
-        .remedy("rewrite them so that each can be solved alone");
-    for equation in block.iter().skip(1).take(7) {
-        error = error.note(
-            text.source,
-            equations[*equation].span.start,
-            "this equation belongs to it",
-        );
+        .error(equations[*discrete].span, "algebraic-loop", message)
+        .remedy(format!(
+            "break the loop, e.g. let `pre({name})` stand for its value before the event"
+        ));
+    for equation in block.iter().filter(|equation| *equation != discrete).take(7) {
+        let place = equations[*equation].span.start;
+        error = error.note(text.source, place, "this equation belongs to it");
     }
-    error
+    Some(error)
 }
 
 /// `equation` solved for `unknown`, if it is linear in it.
@@ -578,9 +657,9 @@ fn assemble(
     unknowns: &Unknowns,
     matching: &Matching,
     blocks: &[Vec<usize>],
-    mut place: Placement,
+    place: &mut Placement,
     events: events::Placed,
-) -> System {
+) -> (System, HashMap<Leaf, u32>) {
     let states = unknowns.states.clone();
     let derivatives: Vec<Id> = states
         .iter()
@@ -590,10 +669,7 @@ fn assemble(
         Some(start) => place.apply(graph, start),
         None => graph.constant(0.0),
     };
-    let starts = states
-        .iter()
-        .map(|state| start_of(&mut graph, &mut place, *state))
-        .collect();
+    let starts = states.iter().map(|state| start_of(&mut graph, place, *state)).collect();
     let of_kind = |kind: Kind| -> Vec<u32> {
         (0..variables.len() as u32)
             .filter(|index| variables[*index as usize].kind == kind)
@@ -601,10 +677,7 @@ fn assemble(
     };
     let inputs = of_kind(Kind::Input);
     let parameters = of_kind(Kind::Parameter);
-    let input_starts = inputs
-        .iter()
-        .map(|input| start_of(&mut graph, &mut place, *input))
-        .collect();
+    let input_starts = inputs.iter().map(|input| start_of(&mut graph, place, *input)).collect();
     // Equations of the states first, then the others in the order in which they are solved.
     let mut numbers: HashMap<Leaf, u32> = HashMap::new();
     let mut named = Vec::new();
@@ -632,7 +705,7 @@ fn assemble(
     let memory_starts = events
         .memory
         .iter()
-        .map(|index| start_of(&mut graph, &mut place, *index))
+        .map(|index| start_of(&mut graph, place, *index))
         .collect();
     let outputs = (0..variables.len() as u32).filter(|index| variables[*index as usize].output);
     let others = (0..variables.len() as u32)
@@ -650,7 +723,7 @@ fn assemble(
         columns.push((index, value));
         column_equations.push(number.unwrap_or(0));
     }
-    System {
+    let system = System {
         graph,
         variables,
         states,
@@ -667,5 +740,8 @@ fn assemble(
         guards: events.guards,
         update: events.update,
         assertions: Vec::new(),
-    }
+        loops: Vec::new(),
+        initial: Vec::new(),
+    };
+    (system, numbers)
 }

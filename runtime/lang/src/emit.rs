@@ -1,6 +1,7 @@
 //! From an explicit system to kernel functions and the module.
 
 mod implicit;
+mod loops;
 mod reverse;
 
 use std::collections::HashMap;
@@ -31,6 +32,8 @@ pub struct Places {
     seeds: u32,
     bars: reverse::Bars,
     dots: reverse::Bars,
+    loops: u32,
+    loop_seeds: u32,
     constants: HashMap<String, Expr>,
 }
 
@@ -48,8 +51,10 @@ pub fn emit(system: &System, mut program: Program) -> Result<Emitted, String> {
     let products = reverse::products(&mut graph, system, &hoisted, places.bars);
     let tangents = reverse::tangents(&mut graph, system, &hoisted, places.dots);
     let jacobian = implicit::jacobian(&mut graph, system, &hoisted);
-    let by_time = implicit::by_time(&mut graph, system, &hoisted);
-    let rates = reverse::guard_rates(&mut graph, system, &hoisted);
+    let by_time = implicit::by_time(&mut graph, system, &hoisted.derivatives);
+    let guards = hoisted.guards[..system.guards.len()].to_vec();
+    let rates = reverse::rates(&mut graph, system, &guards);
+    let around = loops::Around::new(&mut graph, system, &hoisted, &places);
     let mut emitter = Emitter {
         graph: &graph,
         system,
@@ -63,14 +68,15 @@ pub fn emit(system: &System, mut program: Program) -> Result<Emitted, String> {
             .map(move |index| (base.clone(), 8 * index))
             .collect::<Vec<_>>()
     };
+    let inner = |name: &str| loops::inner(system, name);
     let states_at = |at: u32| move |index: u32| (Expr::Local(0, Ty::I32), at + 8 * index);
     emitter.function(
-        "rhs",
+        &inner("rhs"),
         &hoisted.derivatives,
         &vector(Expr::Local(3, Ty::I32), system.states.len()),
     );
     emitter.function(
-        "outputs",
+        &inner("outputs"),
         &hoisted.columns,
         &vector(Expr::Local(3, Ty::I32), system.columns.len()),
     );
@@ -86,12 +92,12 @@ pub fn emit(system: &System, mut program: Program) -> Result<Emitted, String> {
         .collect();
     emitter.function("state_starts", &system.starts, &destinations);
     emitter.function(
-        "guards",
+        &inner("guards"),
         &hoisted.guards,
         &vector(Expr::Local(3, Ty::I32), hoisted.guards.len()),
     );
     emitter.function(
-        "update",
+        &inner("update"),
         &hoisted.update,
         &vector(Expr::Local(3, Ty::I32), hoisted.update.len()),
     );
@@ -101,11 +107,13 @@ pub fn emit(system: &System, mut program: Program) -> Result<Emitted, String> {
     emitter.function("memory_starts", &system.memory_starts, &destinations);
     let asserted = emitter.constant("ASSERTED");
     let destinations: Vec<(Expr, u32)> = (0..system.assertions.len() as u32).map(states_at(asserted)).collect();
-    emitter.function("assertions", &hoisted.assertions, &destinations);
+    emitter.function(&inner("assertions"), &hoisted.assertions, &destinations);
     emitter.entries("jacobian", &jacobian);
     emitter.entries("rhs_time", &by_time);
-    emitter.products(&products, &rates);
-    emitter.tangents(&tangents);
+    emitter.products(&products);
+    emitter.vectors(&tangents);
+    emitter.vectors(&[(inner("guard_rates"), rates)]);
+    emitter.around(&around);
     emitter.nominals();
     emitter.column_equation();
     let spill_bytes = 8 * emitter.spilled;
@@ -117,8 +125,12 @@ pub fn emit(system: &System, mut program: Program) -> Result<Emitted, String> {
         include_str!("kernel/implicit.kernel"),
         include_str!("kernel/reverse.kernel"),
         include_str!("kernel/forward.kernel"),
+        include_str!("kernel/newton.kernel"),
     );
     parse::parse(&mut program, text, &places.constants)?;
+    if !system.loops.is_empty() {
+        parse::parse(&mut program, include_str!("kernel/loops.kernel"), &places.constants)?;
+    }
     Ok(Emitted { program, places })
 }
 
@@ -145,6 +157,9 @@ struct Hoisted {
     update: Vec<Id>,
     /// The truths of assertions as numbers.
     assertions: Vec<Id>,
+    /// Residuals of algebraic loops, and of initial equations.
+    residuals: Vec<Id>,
+    initial: Vec<Id>,
     /// Values over parameters alone, computed once a plan.
     slots: Vec<Id>,
 }
@@ -171,6 +186,8 @@ fn hoist(graph: &mut Graph, system: &System) -> Hoisted {
         .chain(guards.iter().copied())
         .chain(assertions.iter().copied())
         .chain(system.update.iter().copied())
+        .chain(system.loops.iter().map(|unknown| unknown.residual))
+        .chain(system.initial.iter().map(|initial| initial.residual))
         .collect();
     let parameters: std::collections::HashSet<u32> = system.parameters.iter().copied().collect();
     let cone = graph.cone(&roots);
@@ -222,6 +239,8 @@ fn hoist(graph: &mut Graph, system: &System) -> Hoisted {
         assertions: assertions.iter().map(|id| map[id]).collect(),
         guards: guards.iter().map(|id| map[id]).collect(),
         update: system.update.iter().map(|id| map[id]).collect(),
+        residuals: system.loops.iter().map(|unknown| map[&unknown.residual]).collect(),
+        initial: system.initial.iter().map(|initial| map[&initial.residual]).collect(),
         slots,
     }
 }
@@ -244,6 +263,8 @@ fn place(system: &System, slots: u32) -> Places {
     let words = system.memory.len() as u32;
     let memory = next("MEMORY", 8 * words);
     let conditions = next("CONDITIONS", 8 * guards);
+    let nz = system.loops.len() as u32;
+    next("LOOPS_HELD", 8 * nz);
     let persistent_end = next("PERSISTENT_END", 0);
     let starts = next("STARTS", 8 * n);
     for stage in ["K1", "K2", "K3", "K4", "K5", "K6", "K7", "X_NEW", "X_STAGE", "NOMINAL"] {
@@ -270,8 +291,9 @@ fn place(system: &System, slots: u32) -> Places {
     next("SHOWN", 16 * (n + system.columns.len() as u32));
     next("X_EVENT", 8 * n);
     let columns = system.columns.len() as u32;
-    let seeds = next("SEEDS", 8 * (n + words + 1).max(columns).max(guards).max(hoisted));
+    let seeds = next("SEEDS", 8 * (n + words + 1 + nz).max(columns).max(guards).max(hoisted));
     implicit::place(system, &mut next);
+    let (loops, loop_seeds) = loops::place(system, &mut next);
     let np = system.parameters.len() as u32;
     next("TABLEAU", 8 * 56);
     next("TABLEAU_KIND", 8);
@@ -294,13 +316,14 @@ fn place(system: &System, slots: u32) -> Places {
     }
     next("LAMBDA", 8 * (n + words));
     next("RATES", 8 * guards);
-    next("SAVED", 8 * (words + guards));
+    next("SAVED", 8 * (words + guards + nz));
     let bars = reverse::Bars {
         states: next("X_BAR", 8 * (n + words)),
         time: next("T_BAR", 8),
         inputs: next("U_BAR", 8 * inputs),
         parameters: next("P_BAR", 8 * np),
         slots: next("SLOT_BAR", 8 * hoisted),
+        loops: next("Z_BAR", 8 * nz),
     };
     let dots = reverse::Bars {
         states: next("X_DOT", 8 * (n + words)),
@@ -308,6 +331,7 @@ fn place(system: &System, slots: u32) -> Places {
         inputs: next("U_DOT", 8 * inputs),
         parameters: next("P_DOT", 8 * np),
         slots: next("SLOT_DOT", 8 * hoisted),
+        loops: next("Z_DOT", 8 * nz),
     };
     next("U_SAVED", 8 * inputs);
     next("P_SAVED", 8 * (np + hoisted));
@@ -331,6 +355,12 @@ fn place(system: &System, slots: u32) -> Places {
         ),
         ("NA", system.assertions.len() as u32),
         ("NM", words),
+        ("NH", words + guards + nz),
+        ("NZ", nz),
+        ("NY", system.initial.len() as u32),
+        ("NB", loops::blocks(system)),
+        ("WHOLE", loops::whole(system)),
+        ("INITIAL_BLOCK", loops::whole(system) + 1),
         ("NP", np),
         ("NS", hoisted),
         ("P_SEEDS_AT", plan::SEEDS_AT),
@@ -388,6 +418,8 @@ fn place(system: &System, slots: u32) -> Places {
         seeds,
         bars,
         dots,
+        loops,
+        loop_seeds,
         constants,
     }
 }
@@ -412,33 +444,24 @@ impl Emitter<'_> {
     fn declare(&mut self) {
         let shape = [Ty::I32, Ty::F64, Ty::I32, Ty::I32];
         for name in [
-            "rhs",
-            "outputs",
             "parameter_slots",
             "input_starts",
             "state_starts",
-            "guards",
-            "update",
             "memory_starts",
-            "assertions",
             "jacobian",
             "rhs_time",
-            "rhs_vjp",
-            "outputs_vjp",
-            "guards_vjp",
-            "update_vjp",
             "starts_vjp",
             "slots_vjp",
-            "guard_rates",
-            "rhs_jvp",
-            "outputs_jvp",
-            "guards_jvp",
-            "update_jvp",
             "starts_jvp",
             "slots_jvp",
         ] {
             self.program.declare(name, &shape, None);
         }
+        for name in loops::WRAPPED {
+            self.program.declare(name, &shape, None);
+            self.program.declare(&loops::inner(self.system, name), &shape, None);
+        }
+        loops::declare(self.program);
         self.program.declare("nominals", &[Ty::I32], None);
         self.program.declare("column_equation", &[Ty::I32], Some(Ty::I32));
     }
@@ -562,6 +585,7 @@ impl Emitter<'_> {
             }
             Leaf::Condition(number) => load(0, self.places.conditions + 8 * number),
             Leaf::Initial => load(0, self.places.initial),
+            Leaf::Loop(number) => load(0, self.places.loops + 8 * number),
             Leaf::Seed(number) => load(0, self.places.seeds + 8 * number),
             Leaf::Word(address) => load(0, address),
             // Of an input; every other derivative was replaced by its value.

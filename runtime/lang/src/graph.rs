@@ -27,6 +27,8 @@ pub enum Leaf {
     Condition(u32),
     /// 1 while the model is initialised, 0 otherwise.
     Initial,
+    /// An unknown of an algebraic loop, found by iteration.
+    Loop(u32),
     /// A cotangent that a reverse pass starts from.
     Seed(u32),
     /// A word of the context.

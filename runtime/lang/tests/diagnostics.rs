@@ -97,13 +97,6 @@ fn balance_is_explained() {
 }
 
 #[test]
-fn loops_are_named() {
-    let text = first("model L\n  Real x; Real y;\nequation\n  x = sin(y) + 1;\n  y = cos(x);\nend L;");
-    assert!(text.contains("algebraic loop") && text.contains("x, y"), "{text}");
-    assert!(text.contains("note: 5:3"), "{text}");
-}
-
-#[test]
 fn what_belongs_to_events_is_refused_elsewhere() {
     for (body, word) in [
         ("x = pre(x);", "`pre(x)`"),

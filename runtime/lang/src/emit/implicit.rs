@@ -13,7 +13,7 @@ use crate::kernel::{Expr, Ty};
 #[derive(Default)]
 pub struct Entries {
     places: Vec<u32>,
-    values: Vec<Id>,
+    pub values: Vec<Id>,
 }
 
 /// Whether implicit methods are built for a system.
@@ -23,22 +23,27 @@ pub fn is_small(system: &System) -> bool {
 
 /// ∂f/∂x of the hoisted derivatives; nothing for a system too large for dense matrices.
 pub fn jacobian(graph: &mut Graph, system: &System, hoisted: &Hoisted) -> Entries {
-    let roots = &hoisted.derivatives;
+    if !is_small(system) {
+        return Entries::default();
+    }
+    let states: Vec<Leaf> = system.states.iter().map(|state| Leaf::Variable(*state)).collect();
+    partials(graph, &hoisted.derivatives, &states)
+}
+
+/// ∂roots/∂leaves.
+pub fn partials(graph: &mut Graph, roots: &[Id], leaves: &[Leaf]) -> Entries {
+    let reads: Vec<HashSet<Leaf>> = roots
+        .iter()
+        .map(|root| graph.leaves(&[*root]).into_iter().collect())
+        .collect();
     let mut entries = Vec::new();
-    if is_small(system) {
-        let reads: Vec<HashSet<Leaf>> = roots
-            .iter()
-            .map(|root| graph.leaves(&[*root]).into_iter().collect())
-            .collect();
-        for (column, state) in system.states.iter().enumerate() {
-            let leaf = Leaf::Variable(*state);
-            let rows: Vec<usize> = (0..roots.len()).filter(|row| reads[*row].contains(&leaf)).collect();
-            let chosen: Vec<Id> = rows.iter().map(|row| roots[*row]).collect();
-            let partials = derive::forward(graph, &chosen, leaf);
-            for (row, value) in rows.into_iter().zip(partials) {
-                if graph.value(value) != Some(0.0) {
-                    entries.push(((row * roots.len() + column) as u32, value));
-                }
+    for (column, leaf) in leaves.iter().enumerate() {
+        let rows: Vec<usize> = (0..roots.len()).filter(|row| reads[*row].contains(leaf)).collect();
+        let chosen: Vec<Id> = rows.iter().map(|row| roots[*row]).collect();
+        let partials = derive::forward(graph, &chosen, *leaf);
+        for (row, value) in rows.into_iter().zip(partials) {
+            if graph.value(value) != Some(0.0) {
+                entries.push(((row * leaves.len() + column) as u32, value));
             }
         }
     }
@@ -48,11 +53,11 @@ pub fn jacobian(graph: &mut Graph, system: &System, hoisted: &Hoisted) -> Entrie
 }
 
 /// ∂f/∂t with the inputs on their present piece: the derivative of an input is its slope.
-pub fn by_time(graph: &mut Graph, system: &System, hoisted: &Hoisted) -> Entries {
+pub fn by_time(graph: &mut Graph, system: &System, roots: &[Id]) -> Entries {
     if !is_small(system) {
         return Entries::default();
     }
-    let values = derive::forward_seeded(graph, &hoisted.derivatives, |graph, leaf| match leaf {
+    let values = derive::forward_seeded(graph, roots, |graph, leaf| match leaf {
         Leaf::Time => Some(graph.constant(1.0)),
         Leaf::Variable(variable) if system.inputs.binary_search(&variable).is_ok() => {
             Some(graph.leaf(Leaf::Derivative(variable)))

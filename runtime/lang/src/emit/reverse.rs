@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::{Emitter, Hoisted};
+use super::{Emitter, Hoisted, loops};
 use crate::causalise::System;
 use crate::derive;
 use crate::graph::{Graph, Id, Leaf};
@@ -14,7 +14,7 @@ use crate::kernel::{Expr, Ty};
 
 /// A function that adds cotangents to words of the context.
 pub struct Product {
-    name: &'static str,
+    name: String,
     /// Address of each word, and the word plus its share.
     sums: Vec<(u32, Id)>,
 }
@@ -27,6 +27,7 @@ pub struct Bars {
     pub inputs: u32,
     pub parameters: u32,
     pub slots: u32,
+    pub loops: u32,
 }
 
 /// Every product, as sums over the graph.
@@ -42,16 +43,17 @@ pub fn products(graph: &mut Graph, system: &System, hoisted: &Hoisted, bars: Bar
         ("starts_vjp", &starts),
         ("slots_vjp", &hoisted.slots),
     ] {
-        all.push(product(graph, system, name, roots, bars));
+        let seeds: Vec<Id> = (0..roots.len() as u32)
+            .map(|seed| graph.leaf(Leaf::Seed(seed)))
+            .collect();
+        all.push(product(graph, system, &loops::inner(system, name), roots, &seeds, bars));
     }
     all
 }
 
-fn product(graph: &mut Graph, system: &System, name: &'static str, roots: &[Id], bars: Bars) -> Product {
-    let seeds: Vec<Id> = (0..roots.len() as u32)
-        .map(|seed| graph.leaf(Leaf::Seed(seed)))
-        .collect();
-    let shares = derive::reverse(graph, roots, &seeds);
+/// `name`: adds what `roots` with these cotangents give to each accumulator.
+pub fn product(graph: &mut Graph, system: &System, name: &str, roots: &[Id], seeds: &[Id], bars: Bars) -> Product {
+    let shares = derive::reverse(graph, roots, seeds);
     let mut found: Vec<(Leaf, Id)> = shares.into_iter().collect();
     found.sort_unstable_by_key(|(leaf, _)| *leaf);
     let mut sums: HashMap<u32, Id> = HashMap::new();
@@ -70,7 +72,7 @@ fn product(graph: &mut Graph, system: &System, name: &'static str, roots: &[Id],
         sums.insert(address, graph.add(before, share));
     }
     Product {
-        name,
+        name: name.to_string(),
         sums: order.into_iter().map(|address| (address, sums[&address])).collect(),
     }
 }
@@ -88,12 +90,13 @@ fn address(system: &System, leaf: Leaf, bars: Bars) -> Option<u32> {
         Leaf::Pre(variable) => word(&system.memory, variable).map(|at| memory + at),
         Leaf::Time => Some(bars.time),
         Leaf::Slot(slot) => Some(bars.slots + 8 * slot),
+        Leaf::Loop(number) => Some(bars.loops + 8 * number),
         Leaf::Derivative(_) | Leaf::Condition(_) | Leaf::Initial | Leaf::Seed(_) | Leaf::Word(_) => None,
     }
 }
 
 /// The tangent of each function's results along the tangents of its leaves at `dots`.
-pub fn tangents(graph: &mut Graph, system: &System, hoisted: &Hoisted, dots: Bars) -> Vec<(&'static str, Vec<Id>)> {
+pub fn tangents(graph: &mut Graph, system: &System, hoisted: &Hoisted, dots: Bars) -> Vec<(String, Vec<Id>)> {
     let guards = hoisted.guards[..system.guards.len()].to_vec();
     let starts: Vec<Id> = system.starts.iter().chain(&system.memory_starts).copied().collect();
     let mut all = Vec::new();
@@ -105,29 +108,39 @@ pub fn tangents(graph: &mut Graph, system: &System, hoisted: &Hoisted, dots: Bar
         ("starts_jvp", &starts),
         ("slots_jvp", &hoisted.slots),
     ] {
-        let seed = |graph: &mut Graph, leaf| address(system, leaf, dots).map(|at| graph.leaf(Leaf::Word(at)));
-        all.push((name, derive::forward_seeded(graph, roots, seed)));
+        all.push((loops::inner(system, name), tangent(graph, system, roots, dots)));
     }
     all
 }
 
-/// The rate of each guard along a direction: seeds are the states' rates and that of time.
-pub fn guard_rates(graph: &mut Graph, system: &System, hoisted: &Hoisted) -> Vec<Id> {
-    let roots = hoisted.guards[..system.guards.len()].to_vec();
-    let states = system.states.clone();
-    derive::forward_seeded(graph, &roots, |graph, leaf| match leaf {
-        Leaf::Variable(variable) => {
-            let at = states.binary_search(&variable).ok()?;
-            Some(graph.leaf(Leaf::Seed(at as u32)))
-        }
-        Leaf::Time => Some(graph.leaf(Leaf::Seed(states.len() as u32))),
-        _ => None,
+/// The tangents of `roots` along the tangents at `dots`.
+pub fn tangent(graph: &mut Graph, system: &System, roots: &[Id], dots: Bars) -> Vec<Id> {
+    derive::forward_seeded(graph, roots, |graph, leaf| {
+        address(system, leaf, dots).map(|at| graph.leaf(Leaf::Word(at)))
     })
 }
 
+/// The rates of `roots` along a direction: seeds are the rates of the states, of time and of the loops' unknowns.
+pub fn rates(graph: &mut Graph, system: &System, roots: &[Id]) -> Vec<Id> {
+    derive::forward_seeded(graph, roots, |graph, leaf| rate(graph, system, leaf))
+}
+
+/// The seed that is a leaf's rate.
+pub fn rate(graph: &mut Graph, system: &System, leaf: Leaf) -> Option<Id> {
+    let states = system.states.len() as u32;
+    let seed = match leaf {
+        Leaf::Variable(variable) => system.states.binary_search(&variable).ok()? as u32,
+        Leaf::Time => states,
+        Leaf::Loop(number) => states + 1 + number,
+        _ => return None,
+    };
+    Some(graph.leaf(Leaf::Seed(seed)))
+}
+
 impl Emitter<'_> {
-    pub fn tangents(&mut self, tangents: &[(&'static str, Vec<Id>)]) {
-        for (name, roots) in tangents {
+    /// Functions that write `roots` one after the other.
+    pub fn vectors(&mut self, functions: &[(String, Vec<Id>)]) {
+        for (name, roots) in functions {
             let destinations: Vec<(Expr, u32)> = (0..roots.len() as u32)
                 .map(|index| (Expr::Local(3, Ty::I32), 8 * index))
                 .collect();
@@ -135,7 +148,7 @@ impl Emitter<'_> {
         }
     }
 
-    pub fn products(&mut self, products: &[Product], rates: &[Id]) {
+    pub fn products(&mut self, products: &[Product]) {
         for product in products {
             let roots: Vec<Id> = product.sums.iter().map(|(_, sum)| *sum).collect();
             let destinations: Vec<(Expr, u32)> = product
@@ -143,11 +156,7 @@ impl Emitter<'_> {
                 .iter()
                 .map(|(address, _)| (Expr::Local(0, Ty::I32), *address))
                 .collect();
-            self.function(product.name, &roots, &destinations);
+            self.function(&product.name, &roots, &destinations);
         }
-        let destinations: Vec<(Expr, u32)> = (0..rates.len() as u32)
-            .map(|index| (Expr::Local(3, Ty::I32), 8 * index))
-            .collect();
-        self.function("guard_rates", rates, &destinations);
     }
 }

@@ -51,7 +51,8 @@ impl<'a> Flattener<'a> {
                 variable.discrete || matches!(variable.kind, Kind::Parameter | Kind::Dependent | Kind::Discrete)
             }
             Leaf::Pre(_) | Leaf::Condition(_) | Leaf::Initial => true,
-            Leaf::Time | Leaf::Derivative(_) | Leaf::Slot(_) | Leaf::Seed(_) | Leaf::Word(_) => false,
+            Leaf::Time | Leaf::Derivative(_) => false,
+            Leaf::Slot(_) | Leaf::Loop(_) | Leaf::Seed(_) | Leaf::Word(_) => false,
         })
     }
 

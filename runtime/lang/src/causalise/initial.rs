@@ -1,0 +1,137 @@
+//! Initial equations: which states they determine.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use super::{Initial, LoopUnknown, Placement, Text};
+use crate::diagnostic::Diagnostic;
+use crate::flatten::{FlatEquation, Variable};
+use crate::graph::{Graph, Id, Leaf};
+
+/// Pairs each initial equation with a state that is not `fixed`: those without a start value first, as the start value of
+/// the others stands where no equation is needed (Modelica 3.6, section 8.6). Numbers of equations go on from `numbered`.
+pub fn place(
+    graph: &mut Graph,
+    variables: &[Variable],
+    states: &[u32],
+    loops: &[LoopUnknown],
+    equations: &[FlatEquation],
+    numbered: usize,
+    place: &mut Placement,
+    text: &Text<'_>,
+) -> Result<Vec<Initial>, Vec<Diagnostic>> {
+    let mut candidates: Vec<u32> = states
+        .iter()
+        .copied()
+        .filter(|state| !variables[*state as usize].fixed)
+        .collect();
+    candidates.sort_by_key(|state| (variables[*state as usize].start.is_some(), *state));
+    let residuals: Vec<Id> = equations
+        .iter()
+        .map(|equation| {
+            let difference = graph.sub(equation.left, equation.right);
+            place.apply(graph, difference)
+        })
+        .collect();
+    let reads: Vec<HashSet<Leaf>> = residuals
+        .iter()
+        .map(|residual| reached(graph, *residual, loops))
+        .collect();
+    let mut equation_of: HashMap<u32, usize> = HashMap::new();
+    for start in 0..equations.len() {
+        if let Err(seen) = augment(start, &candidates, &reads, &mut equation_of) {
+            let span = equations[start].span;
+            let names: Vec<&str> = states
+                .iter()
+                .filter(|state| reads[start].contains(&Leaf::Variable(**state)))
+                .map(|state| variables[*state as usize].name.as_str())
+                .collect();
+            let (message, remedy) = match names.as_slice() {
+                [] => (
+                    "this initial equation contains no state, nor anything that depends on one".to_string(),
+                    "remove it; an initial equation determines where a state starts",
+                ),
+                _ => (
+                    format!(
+                        "this initial equation is one too many: where {} starts is given already",
+                        names.join(", ")
+                    ),
+                    "remove it, or take `fixed = true` from a state that it shall determine",
+                ),
+            };
+            let mut error = text.error(span, "unbalanced", message).remedy(remedy);
+            for other in seen.into_iter().filter(|other| *other != start).take(3) {
+                error = error.note(
+                    text.source,
+                    equations[other].span.start,
+                    "this one determines a state it contains",
+                );
+            }
+            return Err(vec![error]);
+        }
+    }
+    let mut found: Vec<Initial> = equation_of
+        .into_iter()
+        .map(|(state, equation)| Initial {
+            state,
+            residual: residuals[equation],
+            equation: (numbered + equation + 1) as u32,
+        })
+        .collect();
+    found.sort_unstable_by_key(|initial| initial.state);
+    Ok(found)
+}
+
+/// Breadth-first search for a free state; the equations that were seen where there is none.
+fn augment(
+    start: usize,
+    candidates: &[u32],
+    reads: &[HashSet<Leaf>],
+    equation_of: &mut HashMap<u32, usize>,
+) -> Result<(), Vec<usize>> {
+    let mut came_from: HashMap<u32, usize> = HashMap::new();
+    let mut seen = vec![start];
+    let mut queue = VecDeque::from([start]);
+    while let Some(equation) = queue.pop_front() {
+        for state in candidates {
+            if !reads[equation].contains(&Leaf::Variable(*state)) || came_from.contains_key(state) {
+                continue;
+            }
+            came_from.insert(*state, equation);
+            if let Some(other) = equation_of.get(state) {
+                seen.push(*other);
+                queue.push_back(*other);
+                continue;
+            }
+            // Flip the path back to where it started.
+            let mut free = *state;
+            loop {
+                let equation = came_from[&free];
+                let before = equation_of
+                    .iter()
+                    .find(|(_, other)| **other == equation)
+                    .map(|(state, _)| *state);
+                equation_of.insert(free, equation);
+                match before {
+                    Some(before) => free = before,
+                    None => return Ok(()),
+                }
+            }
+        }
+    }
+    Err(seen)
+}
+
+/// The leaves of a residual, and those of the loops that it depends on.
+fn reached(graph: &Graph, residual: Id, loops: &[LoopUnknown]) -> HashSet<Leaf> {
+    let mut leaves: HashSet<Leaf> = graph.leaves(&[residual]).into_iter().collect();
+    let last = leaves.iter().filter_map(|leaf| match leaf {
+        Leaf::Loop(number) => Some(loops[*number as usize].block),
+        _ => None,
+    });
+    if let Some(last) = last.max() {
+        let before = loops.iter().filter(|unknown| unknown.block <= last);
+        let residuals: Vec<Id> = before.map(|unknown| unknown.residual).collect();
+        leaves.extend(graph.leaves(&residuals));
+    }
+    leaves
+}

@@ -1,0 +1,288 @@
+//! Algebraic loops and initial equations: values, gradients, and what is said where there is no solution.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{Machine, bits, close, errors, final_values, gradient, render, until};
+use orrery_lang::Plan;
+use orrery_lang::abi::{Code, Initialise, Method};
+
+const METHODS: [Method; 5] = [
+    Method::Tsit5,
+    Method::Rk4 { steps_per_tick: 400 },
+    Method::Rodas5p,
+    Method::Esdirk,
+    Method::Auto,
+];
+
+/// x = z³ + z and x' = −k·z give 1.5 z² + ln z + k·t = const.
+const CUBIC: &str = "model Cubic parameter Real k = 0.7; parameter Real z0 = 1.2; Real x(start=z0^3 + z0, fixed=true); Real z(start=1);\
+    equation z^3 + z = x; der(x) = -k*z; end Cubic;";
+
+/// The z at which 1.5 z² + ln z is `right`.
+fn cubic(right: f64) -> f64 {
+    let mut z = 1.0_f64;
+    for _ in 0..60 {
+        z -= (1.5 * z * z + z.ln() - right) / (3.0 * z + 1.0 / z);
+    }
+    z
+}
+
+#[test]
+fn a_nonlinear_loop_follows_its_closed_form_under_every_method() {
+    let (k, z0, t) = (0.7, 1.2_f64, 2.0);
+    let expected = cubic(1.5 * z0 * z0 + z0.ln() - k * t);
+    for method in METHODS {
+        let mut machine = Machine::new(CUBIC);
+        let plan = Plan {
+            method,
+            rtol: 1e-11,
+            atol: 1e-12,
+            ..until(t, 7)
+        };
+        let rows = machine.good(&plan);
+        let column = machine.compiled.meta.column("z").unwrap();
+        close(
+            rows.row(rows.times.len() - 1)[column],
+            expected,
+            2e-10,
+            &format!("{method:?}"),
+        );
+        let x = machine.compiled.meta.column("x").unwrap();
+        for row in 0..rows.times.len() {
+            let (z, x) = (rows.row(row)[column], rows.row(row)[x]);
+            close(z * z * z + z, x, 1e-14, "the loop in every row");
+        }
+    }
+}
+
+#[test]
+fn gradients_go_through_a_loop() {
+    let mut machine = Machine::new(CUBIC);
+    let plan = Plan {
+        rtol: 1e-12,
+        atol: 1e-13,
+        ..until(2.0, 3)
+    };
+    let (z, found) = gradient(&mut machine, &plan, "z");
+    let slope = 3.0 * z + 1.0 / z;
+    close(found.parameters[0], -2.0 / slope, 1e-10, "dz/dk");
+    close(found.parameters[1], (3.0 * 1.2 + 1.0 / 1.2) / slope, 1e-10, "dz/dz0");
+}
+
+#[test]
+fn derivatives_in_one_linear_system() {
+    // [[2, 1], [1, 3]]·(x', y') = (−x, −y): the mass matrix is solved wherever the slopes are needed.
+    let source = "model M parameter Real a = 2; Real x(start=1, fixed=true); Real y(start=0.5, fixed=true);\
+        equation a*der(x) + der(y) = -x; der(x) + 3*der(y) = -y; end M;";
+    let mut machine = Machine::new(source);
+    let plan = Plan {
+        rtol: 1e-12,
+        atol: 1e-13,
+        ..until(1.5, 3)
+    };
+    let (x, found) = gradient(&mut machine, &plan, "x");
+    // The same system solved for the derivatives by hand.
+    let explicit = "model E parameter Real a = 2; Real x(start=1, fixed=true); Real y(start=0.5, fixed=true);\
+        equation der(x) = (-3*x + y)/(3*a - 1); der(y) = (x - a*y)/(3*a - 1); end E;";
+    let mut other = Machine::new(explicit);
+    let (expected, by_hand) = gradient(&mut other, &plan, "x");
+    close(x, expected, 1e-13, "x");
+    close(found.parameters[0], by_hand.parameters[0], 1e-12, "dx/da");
+    close(found.states[0], by_hand.states[0], 1e-12, "dx/dx0");
+    close(found.states[1], by_hand.states[1], 1e-12, "dx/dy0");
+}
+
+/// A chain of resistors closed by a diode at each node: many loops, linear ones and others, depending on each other.
+const LADDER: &str = "model Ladder parameter Integer n = 6; parameter Real r = 1.5; parameter Real s = 0.4; input Real u(start=2);\
+    Real v[n]; Real i[n]; Real q(start=0.1, fixed=true);\
+    equation u - v[1] = r*(i[1] + sum(i[k] for k in 2:n) + q);\
+    for k in 2:n loop v[k-1] - v[k] = r*sum(i[j] for j in k:n); end for;\
+    for k in 1:n loop i[k] = s*(exp(v[k]) - 1) ; end for;\
+    der(q) = v[n] - q; end Ladder;";
+
+#[test]
+fn a_network_satisfies_its_equations_and_its_gradient_differences() {
+    let mut machine = Machine::new(LADDER);
+    let plan = Plan {
+        rtol: 1e-12,
+        atol: 1e-13,
+        ..until(1.0, 2)
+    };
+    let rows = machine.good(&plan);
+    let meta = machine.compiled.meta.clone();
+    let value = |name: &str| rows.row(2)[meta.column(name).unwrap()];
+    let total: f64 = (1..=6).map(|k| value(&format!("i[{k}]"))).sum();
+    close(2.0 - value("v[1]"), 1.5 * (total + value("q")), 1e-13, "the first loop");
+    close(value("i[6]"), 0.4 * value("v[6]").exp_m1(), 1e-13, "the last diode");
+    let (_, found) = gradient(&mut machine, &plan, "v[6]");
+    let column = meta.column("v[6]").unwrap();
+    for (parameter, default) in [(0, 1.5), (1, 0.4)] {
+        let mut at = |offset: f64| {
+            let initialise = Some(Initialise {
+                parameters: vec![(parameter, default + offset)],
+                states: Vec::new(),
+            });
+            let rows = machine.good(&Plan {
+                initialise,
+                ..plan.clone()
+            });
+            rows.row(2)[column]
+        };
+        let h = 1e-3;
+        let coarse = (at(h) - at(-h)) / (2.0 * h);
+        let fine = (at(0.5 * h) - at(-0.5 * h)) / h;
+        close(
+            found.parameters[parameter],
+            (4.0 * fine - coarse) / 3.0,
+            1e-9,
+            "against differences",
+        );
+    }
+}
+
+#[test]
+fn events_see_the_unknowns_of_loops() {
+    // z = x^(1/3); the relation is about z, the state jumps, and z with it.
+    let source = "model J parameter Real limit = 1.5; parameter Real low = 1; Real x(start=1, fixed=true); Real z(start=1);\
+        equation z^3 = x; der(x) = 1; when z > limit then reinit(x, low); end when; end J;";
+    let mut machine = Machine::new(source);
+    let plan = Plan {
+        rtol: 1e-11,
+        atol: 1e-12,
+        ..until(4.0, 4)
+    };
+    let (z, found) = gradient(&mut machine, &plan, "z");
+    // One jump at x = limit³, t = limit³ − 1.
+    let x = 1.0 + 4.0 - (1.5_f64.powi(3) - 1.0);
+    close(z, x.cbrt(), 1e-12, "z");
+    let by_x = 1.0 / (3.0 * z * z);
+    close(found.parameters[0], -3.0 * 1.5 * 1.5 * by_x, 1e-9, "dz/dlimit");
+    close(found.parameters[1], by_x, 1e-10, "dz/dlow");
+}
+
+#[test]
+fn relations_inside_a_loop_hold_between_events() {
+    // A diode of two slopes in series with a resistor: i = (v > 0: v; else 0.1 v), v + i = u(t).
+    let source =
+        "model D Real u; Real v; Real i; equation u = sin(time); v + i = u; i = if v > 0 then v else 0.1*v; end D;";
+    let values = final_values(source, 4.0);
+    close(values["v"], 4.0_f64.sin() / 1.1, 1e-14, "below");
+    let values = final_values(source, 7.0);
+    close(values["v"], 7.0_f64.sin() / 2.0, 1e-14, "above");
+}
+
+#[test]
+fn a_model_starts_in_a_steady_state() {
+    let source = "model S parameter Real k = 2; parameter Real u = 3; Real x; Real y(start=5); Real z(start=1);\
+        equation der(x) = u - k*x*z; der(y) = x - y; z^3 + z = x; initial equation der(x) = 0; der(y) = 0; end S;";
+    let mut machine = Machine::new(source);
+    let (value, found) = gradient(&mut machine, &until(3.0, 3), "y");
+    // u = k·x·z with x = z³ + z: z⁴ + z² = u/k.
+    let z = ((-1.0 + (1.0 + 4.0 * 1.5_f64).sqrt()) / 2.0).sqrt();
+    let x = z.powi(3) + z;
+    close(value, x, 1e-12, "it stays");
+    let by_ratio = (3.0 * z * z + 1.0) / (4.0 * z.powi(3) + 2.0 * z);
+    close(found.parameters[1], by_ratio / 2.0, 1e-9, "dy/du");
+    close(found.parameters[0], -by_ratio * 3.0 / 4.0, 1e-9, "dy/dk");
+    // Their start values are guesses.
+    assert_eq!(found.states, [0.0, 0.0]);
+}
+
+#[test]
+fn initial_equations_leave_the_other_states_to_their_start_values() {
+    let source = "model S parameter Real p = 2; Real a(start=p, fixed=true); Real b(start=1); Real c(start=7);\
+        equation der(a) = -a; der(b) = -b; der(c) = 0; initial equation b^2 = a + 2; end S;";
+    let mut machine = Machine::new(source);
+    let (value, found) = gradient(&mut machine, &until(1.0, 1), "b");
+    let fade = (-1.0_f64).exp();
+    close(value, 2.0 * fade, 1e-6, "b");
+    close(found.parameters[0], 0.25 * fade, 1e-6, "db/dp");
+    close(final_values(source, 1.0)["c"], 7.0, 0.0, "c");
+}
+
+#[test]
+fn what_initial_equations_cannot_determine_is_refused() {
+    let text = render(&errors(
+        "model O\n Real x(start=1, fixed=true);\nequation\n der(x) = -x;\ninitial equation\n x = 2;\nend O;",
+    ));
+    assert!(
+        text.contains("one too many") && text.contains("test.mo:6:2") && text.contains("fixed"),
+        "{text}"
+    );
+    let text = render(&errors(
+        "model O\n Real x;\nequation\n der(x) = -x;\ninitial equation\n x = 2;\n x + 1 = 4;\nend O;",
+    ));
+    assert!(text.contains("test.mo:7:2") && text.contains("note: 6:2"), "{text}");
+    let text = render(&errors(
+        "model O\n parameter Real p = 1; Real x;\nequation\n der(x) = -x;\ninitial equation\n p = 1;\nend O;",
+    ));
+    assert!(text.contains("contains no state"), "{text}");
+}
+
+#[test]
+fn a_loop_without_solution_names_its_equation() {
+    // x falls below −2, where z² = x + 2 has no real solution.
+    let source = "model N\n Real x(start=1, fixed=true); Real z(start=1);\nequation\n z^2 + 1e-30*z = x + 2;\n der(x) = -1;\nend N;";
+    for method in [Method::Tsit5, Method::Rodas5p, Method::Rk4 { steps_per_tick: 100 }] {
+        let mut machine = Machine::new(source);
+        let plan = Plan {
+            method,
+            ..until(4.0, 1)
+        };
+        let (status, _) = machine.run(&plan);
+        assert!(
+            matches!(status.code, Code::NoSolution | Code::Singular),
+            "{method:?}: {status:?}"
+        );
+        let text = status.describe(&machine.compiled.meta).unwrap();
+        assert!(text.contains("test.mo:4:2"), "{text}");
+        assert!((2.5..=3.1).contains(&status.time), "{text}");
+    }
+    let mut machine = Machine::new("model N\n Real y; Real z;\nequation\n y + z = 1;\n 2*y + 2*z = time;\nend N;");
+    let (status, _) = machine.run(&until(1.0, 1));
+    assert_eq!(status.code, Code::Singular);
+    let text = status.describe(&machine.compiled.meta).unwrap();
+    assert!(text.contains("test.mo:") && text.contains("singular"), "{text}");
+    let mut machine = Machine::new("model N\n Real z;\nequation\n z^2 = -1 - time;\nend N;");
+    let (status, _) = machine.run(&until(1.0, 1));
+    assert!(matches!(status.code, Code::NoSolution | Code::Singular), "{status:?}");
+}
+
+#[test]
+fn a_loop_of_booleans_is_refused() {
+    let text = render(&errors(
+        "model B\n Boolean a; Boolean b;\nequation\n a = not b;\n b = not a;\nend B;",
+    ));
+    assert!(text.contains("algebraic-loop") && text.contains("pre("), "{text}");
+}
+
+#[test]
+fn many_plans_equal_one_and_the_engines_agree() {
+    for source in [CUBIC, LADDER] {
+        let plan = |first: i64, ticks: u32| Plan {
+            tick_nanos: 100_000_000,
+            first_tick: first,
+            ticks,
+            initialise: (first == 0).then(Initialise::default),
+            ..Plan::default()
+        };
+        let mut whole = Machine::new(source);
+        let rows = whole.good(&plan(0, 12));
+        let mut pieces = Machine::new(source);
+        let mut values = Vec::new();
+        for tick in 0..12 {
+            values.extend(bits(&pieces.good(&plan(tick, 1))));
+        }
+        let mut expected = Vec::new();
+        for row in 0..12 {
+            expected.push(rows.times[row].to_bits());
+            expected.extend(rows.row(row).iter().map(|value| value.to_bits()));
+        }
+        assert_eq!(values, expected);
+        assert_eq!(whole.snapshot(), pieces.snapshot());
+        let mut pulley = Machine::on(&common::pulley(), common::build(source));
+        assert_eq!(bits(&pulley.good(&plan(0, 12))), bits(&rows));
+    }
+}
