@@ -286,3 +286,55 @@ fn many_plans_equal_one_and_the_engines_agree() {
         assert_eq!(bits(&pulley.good(&plan(0, 12))), bits(&rows));
     }
 }
+
+/// The transistor amplifier of the Test Set for IVP Solvers (Mazzia and Magherini, release 2.4, II-12; from Hairer, Lubich
+/// and Roche 1989): eight node voltages of index 1, the capacitors' voltages as states. Its reference solution at 0.2 s.
+#[test]
+fn the_transistor_amplifier_meets_its_reference() {
+    let source = "function g input Real x; output Real y; algorithm y := 1e-6*(exp(x/0.026) - 1); end g;
+        model Amplifier
+          Real y[8](start = {0, 3, 3, 6, 3, 3, 6, 0}); Real u1(start=-3, fixed=true); Real u3(start=3, fixed=true); Real u5(start=6, fixed=true);
+          Real ue = 0.1*sin(200*3.141592653589793*time); Real g1; Real g2;
+        initial equation y[3] = 3; y[6] = 3;
+        equation
+          g1 = g(y[2] - y[3]); g2 = g(y[5] - y[6]);
+          u1 = y[1] - y[2]; u3 = y[4] - y[5]; u5 = y[7] - y[8];
+          -1e-6*der(u1) = (y[1] - ue)/1000;
+          1e-6*der(u1) = -6/9000 + y[2]*(2/9000) + 0.01*g1;
+          -2e-6*der(y[3]) = -g1 + y[3]/9000;
+          -3e-6*der(u3) = (y[4] - 6)/9000 + 0.99*g1;
+          3e-6*der(u3) = -6/9000 + y[5]*(2/9000) + 0.01*g2;
+          -4e-6*der(y[6]) = -g2 + y[6]/9000;
+          -5e-6*der(u5) = (y[7] - 6)/9000 + 0.99*g2;
+          5e-6*der(u5) = y[8]/9000;
+        end Amplifier;";
+    let reference = [
+        -0.5562145012262709e-2,
+        0.3006522471903042e1,
+        0.2849958788608128e1,
+        0.2926422536206241e1,
+        0.2704617865010554e1,
+        0.2761837778393145e1,
+        0.4770927631616772e1,
+        0.1236995868091548e1,
+    ];
+    for method in [Method::Rodas5p, Method::Esdirk, Method::Auto] {
+        let mut machine = Machine::new(source);
+        let plan = Plan {
+            method,
+            rtol: 1e-10,
+            atol: 1e-12,
+            ..until(0.2, 1)
+        };
+        let rows = machine.good(&plan);
+        for (index, expected) in reference.into_iter().enumerate() {
+            let column = machine.compiled.meta.column(&format!("y[{}]", index + 1)).unwrap();
+            close(
+                rows.row(1)[column],
+                expected,
+                1e-8,
+                &format!("{method:?}: y[{}]", index + 1),
+            );
+        }
+    }
+}

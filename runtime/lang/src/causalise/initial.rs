@@ -2,23 +2,27 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use super::{Initial, LoopUnknown, Placement, Text};
+use super::{Initial, LoopUnknown, Placement, System, Text};
 use crate::diagnostic::Diagnostic;
-use crate::flatten::{FlatEquation, Variable};
+use crate::flatten::FlatEquation;
 use crate::graph::{Graph, Id, Leaf};
 
 /// Pairs each initial equation with a state that is not `fixed`: those without a start value first, as the start value of
-/// the others stands where no equation is needed (Modelica 3.6, section 8.6). Numbers of equations go on from `numbered`.
+/// the others stands where no equation is needed (Modelica 3.6, section 8.6). Numbers of equations go on from the system's.
 pub fn place(
-    graph: &mut Graph,
-    variables: &[Variable],
-    states: &[u32],
-    loops: &[LoopUnknown],
+    system: &mut System,
     equations: &[FlatEquation],
-    numbered: usize,
     place: &mut Placement,
     text: &Text<'_>,
 ) -> Result<Vec<Initial>, Vec<Diagnostic>> {
+    let numbered = system.equations.len();
+    let System {
+        graph,
+        variables,
+        states,
+        loops,
+        ..
+    } = system;
     let mut candidates: Vec<u32> = states
         .iter()
         .copied()
