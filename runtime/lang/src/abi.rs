@@ -14,6 +14,8 @@
 //! An input descriptor is 16 bytes: mode u32 (0 hold, 1 linear), knots u32, address u32, zero u32;
 //! a knot is 16 bytes: time i64 (clock units), value f64.
 
+pub mod lanes;
+
 use crate::meta::Meta;
 
 /// Version of this layout; a module and a host must agree on it.

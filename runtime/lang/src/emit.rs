@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use crate::abi::{persistent, plan, status};
 use crate::causalise::System;
 use crate::graph::{BinaryCode, Code, Graph, Id, Leaf, Node, Relation, binary_code, unary_code};
-use crate::kernel::{Binary, Expr, Function, Program, Stmt, Ty, parse, wasm};
+use crate::kernel::{Binary, Expr, Function, Program, Stmt, Ty, lanes, parse, wasm};
 
 /// No emitted function has more operations: compile time grows faster than linearly with size.
 const MAX_OPERATIONS: usize = 800;
@@ -134,11 +134,20 @@ pub fn emit(system: &System, mut program: Program) -> Result<Emitted, String> {
     Ok(Emitted { program, places })
 }
 
-/// Prints the module with its description.
-pub fn print(emitted: &Emitted, section: &[u8]) -> Result<Vec<u8>, String> {
+/// Prints the module with its description; `two`: for two lanes.
+pub fn print(emitted: &Emitted, section: &[u8], two: bool) -> Result<Vec<u8>, String> {
     let solve = emitted.program.index(crate::abi::SOLVE).ok_or("solve is missing")?;
     let bytes = u64::from(crate::abi::CONTEXT_BASE) + u64::from(emitted.places.context_bytes);
     let pages = bytes.div_ceil(u64::from(crate::abi::PAGE)) + 1;
+    if two {
+        return lanes::print(
+            &emitted.program,
+            (crate::abi::SOLVE, solve),
+            pages,
+            crate::abi::SECTION,
+            section,
+        );
+    }
     wasm::print(
         &emitted.program,
         &[(crate::abi::SOLVE, solve)],

@@ -54,6 +54,8 @@ pub struct Options {
     /// Modifications `name = value` applied to parameters before anything else; the way to change a structural
     /// parameter or one that is defined by others.
     pub set: Vec<(String, f64)>,
+    /// A module for two plans at once, one in each lane ([`abi::lanes`]).
+    pub two_lanes: bool,
 }
 
 /// Compiles one model of `source` (called `file` in messages) to a Wasm module and its description.
@@ -67,7 +69,7 @@ pub fn compile(source: &str, file: &str, options: &Options) -> Result<Compiled, 
     let (model, description) = (flat.name.clone(), flat.description.clone());
     let mut system = causalise::causalise(flat, &causalise::Text { source, file })?;
     let emitted = emit::emit(&system, program).map_err(internal)?;
-    let meta = describe::describe(
+    let mut meta = describe::describe(
         &mut system,
         &emitted.places,
         describe::Names {
@@ -77,8 +79,11 @@ pub fn compile(source: &str, file: &str, options: &Options) -> Result<Compiled, 
             description,
         },
     );
+    if options.two_lanes {
+        meta.lanes = 2;
+    }
     let section = serde_json::to_vec(&meta).map_err(|error| internal(error.to_string()))?;
-    let wasm = emit::print(&emitted, &section).map_err(internal)?;
+    let wasm = emit::print(&emitted, &section, options.two_lanes).map_err(internal)?;
     let digest = Sha256::digest(&wasm).into();
     Ok(Compiled { wasm, digest, meta })
 }

@@ -28,7 +28,7 @@ pub struct Meta {
     pub description: String,
     /// File name of the source, as given to the compiler.
     pub file: String,
-    /// Lanes per variable: the layout is `[variable][lane]`.
+    /// Lanes per variable, 1 or 2: the layout is `[word][lane]` (see [`crate::abi::lanes`]).
     pub lanes: u32,
     /// Continuous states in context order; `offset` is relative to the context address.
     pub states: Vec<Var>,

@@ -6,6 +6,7 @@
 //! and no undefined behaviour, so that another printer (CUDA C) is a walk over it.
 
 pub mod interpret;
+pub mod lanes;
 pub mod parse;
 pub mod wasm;
 
