@@ -3,6 +3,8 @@
 //! A module has no imports, a bounded memory, counted steps, and the host's deadline as a backstop. One call of
 //! `solve` is one host call. Both engines give the same bits: NaNs are canonical, relaxed SIMD and threads are off.
 
+mod pair;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -15,6 +17,7 @@ use crate::config::EngineKind;
 use crate::error::{Error, NodeError};
 use crate::graph::Limits;
 use crate::node::{Knots, Node, StartPlan, TickPlan};
+pub(crate) use pair::PairNode;
 
 /// How often the deadline is looked at.
 const EPOCH: Duration = Duration::from_millis(10);
@@ -140,6 +143,11 @@ impl Model {
         &self.meta
     }
 
+    /// The engine that it was loaded into.
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
     /// SHA-256 of the module.
     pub fn digest(&self) -> [u8; 32] {
         self.digest
@@ -150,7 +158,25 @@ impl Model {
     /// # Errors
     /// [`NodeError`] when the module does not fit the limits or the ABI.
     pub fn node(&self, limits: Limits) -> Result<ModelNode, NodeError> {
-        let bytes = (limits.memory_mib as usize) << 20;
+        let (store, memory, solve) = self.instance(limits, 1)?;
+        Ok(ModelNode {
+            store,
+            memory,
+            solve,
+            meta: Arc::clone(&self.meta),
+            limits,
+        })
+    }
+
+    /// An instance with this many lanes, of this much memory each.
+    fn instance(&self, limits: Limits, lanes: u32) -> Result<Parts, NodeError> {
+        if self.meta.lanes != lanes {
+            return Err(NodeError::Abi(format!(
+                "it has {} lanes where {lanes} are wanted",
+                self.meta.lanes
+            )));
+        }
+        let bytes = lanes as usize * ((limits.memory_mib as usize) << 20);
         let store_limits = StoreLimitsBuilder::new()
             .memory_size(bytes)
             .memories(1)
@@ -168,15 +194,11 @@ impl Model {
         let solve = instance
             .get_typed_func::<i32, i32>(&mut store, abi::SOLVE)
             .map_err(|_| NodeError::Abi(format!("it exports no function `{}(i32) -> i32`", abi::SOLVE)))?;
-        Ok(ModelNode {
-            store,
-            memory,
-            solve,
-            meta: Arc::clone(&self.meta),
-            limits,
-        })
+        Ok((store, memory, solve))
     }
 }
+
+type Parts = (Store<StoreLimits>, Memory, TypedFunc<i32, i32>);
 
 fn deadline_epochs(limits: Limits) -> u64 {
     let epoch_ms = EPOCH.as_millis() as u64;

@@ -1,6 +1,6 @@
 //! A compiled model with the values it starts from.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use orrery_lang::{Compiled, Meta, Options, Var};
 
@@ -32,6 +32,17 @@ pub struct Problem {
     pub(super) base: Values,
     pub(super) limits: Limits,
     extras: Vec<Extra>,
+    /// What the module was compiled from, where that is known.
+    source: Option<Arc<Source>>,
+    /// The same model for two lanes, made when an ensemble is large enough for it.
+    pub(super) lanes: Arc<OnceLock<Option<Model>>>,
+}
+
+/// A text with all that shapes its module.
+struct Source {
+    text: String,
+    file: String,
+    options: Options,
 }
 
 impl Problem {
@@ -44,16 +55,28 @@ impl Problem {
     /// [`SolveError`] with every diagnostic of the compiler, or the name or value that is wrong.
     pub fn compile(engine: &Engine, text: &str, file: &str, options: &ProblemOptions) -> Result<Self, SolveError> {
         let (mut compiled, mut modified) = compile(text, file, options)?;
-        let extras = extras(&compiled.meta, options)?;
+        let mut options = options.clone();
+        let mut text = text.to_owned();
+        let extras = extras(&compiled.meta, &options)?;
         if !extras.is_empty() {
-            let mut options = options.clone();
             let name = format!("{}Extended", compiled.meta.model.replace('.', "_"));
-            let text = format!("{text}\n{}", extension(&name, &compiled.meta.model, &extras));
+            text = format!("{text}\n{}", extension(&name, &compiled.meta.model, &extras));
             options.model = Some(name);
             (compiled, modified) = compile(&text, file, &options)?;
         }
+        let set = options.set.iter().filter(|(name, _)| modified.contains(name));
+        let source = Source {
+            text,
+            file: file.to_owned(),
+            options: Options {
+                model: options.model.clone(),
+                set: set.cloned().collect(),
+                two_lanes: true,
+            },
+        };
         let problem = Self {
             extras,
+            source: Some(Arc::new(source)),
             ..Self::load(engine, compiled, options.limits)?
         };
         let own: Vec<(String, f64)> = options
@@ -71,8 +94,12 @@ impl Problem {
     /// # Errors
     /// [`SolveError::Model`] with every diagnostic of the compiler.
     pub fn build(text: &str, file: &str, options: &ProblemOptions) -> Result<Compiled, SolveError> {
-        let (model, set) = (options.model.clone(), options.set.clone());
-        orrery_lang::compile(text, file, &Options { model, set }).map_err(SolveError::Model)
+        let options = Options {
+            model: options.model.clone(),
+            set: options.set.clone(),
+            two_lanes: false,
+        };
+        orrery_lang::compile(text, file, &options).map_err(SolveError::Model)
     }
 
     /// A problem of a compiled model.
@@ -87,7 +114,19 @@ impl Problem {
             base: Values::default(),
             limits,
             extras: Vec::new(),
+            source: None,
+            lanes: Arc::new(OnceLock::new()),
         })
+    }
+
+    /// The model for two lanes; `None` where its text is not known.
+    pub(super) fn for_two_lanes(&self) -> Option<&Model> {
+        let make = || {
+            let source = self.source.as_ref()?;
+            let compiled = orrery_lang::compile(&source.text, &source.file, &source.options).ok()?;
+            self.model.engine().load(&compiled).ok()
+        };
+        self.lanes.get_or_init(make).as_ref()
     }
 
     /// What the module says about itself.
@@ -237,8 +276,12 @@ pub(super) fn start_of(name: &str) -> Option<&str> {
 /// The compiled model and the names whose values were compiled into it.
 fn compile(text: &str, file: &str, options: &ProblemOptions) -> Result<(Compiled, Vec<String>), SolveError> {
     let compile = |set: Vec<(String, f64)>| {
-        let model = options.model.clone();
-        orrery_lang::compile(text, file, &Options { model, set }).map_err(SolveError::Model)
+        let options = Options {
+            model: options.model.clone(),
+            set,
+            two_lanes: false,
+        };
+        orrery_lang::compile(text, file, &options).map_err(SolveError::Model)
     };
     let others = |meta: Option<&Meta>| -> Vec<(String, f64)> {
         let is_own = |name: &str| {

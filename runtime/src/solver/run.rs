@@ -12,7 +12,7 @@ use crate::engine::ModelNode;
 use crate::node::Node as _;
 
 /// Rows of events: what is tried first, and memory for them in one piece.
-const FIRST_EVENT_ROWS: u32 = 64;
+pub(super) const FIRST_EVENT_ROWS: u32 = 64;
 const EVENT_BYTES: u32 = 256 << 20;
 /// The module counts steps in signed words.
 pub(super) const MOST_STEPS: u32 = i32::MAX as u32;

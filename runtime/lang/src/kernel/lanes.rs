@@ -14,8 +14,8 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use wasm_encoder::{
-    CodeSection, CustomSection, ExportKind, ExportSection, Function as Code, FunctionSection, MemorySection, MemoryType,
-    Module, NameMap, NameSection, TypeSection, ValType,
+    CodeSection, CustomSection, ExportKind, ExportSection, Function as Code, FunctionSection, MemorySection,
+    MemoryType, Module, NameMap, NameSection, TypeSection, ValType,
 };
 
 use super::{Expr, Function, Program, Stmt, Ty};

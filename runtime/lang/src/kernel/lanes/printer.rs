@@ -191,7 +191,11 @@ impl<'l, 'a> Printer<'l, 'a> {
             // Others may wait for the next turn.
             Some((broken, continued)) => {
                 let (mask, target) = (self.mask, if breaks { broken } else { continued });
-                self.sink().local_get(target).local_get(mask).v128_or().local_set(target);
+                self.sink()
+                    .local_get(target)
+                    .local_get(mask)
+                    .v128_or()
+                    .local_set(target);
                 self.sink().v128_const(0).local_set(mask);
             }
             None => {
@@ -221,10 +225,18 @@ impl<'l, 'a> Printer<'l, 'a> {
         let (chosen, before, mask) = (self.local(ValType::V128), self.local(ValType::V128), self.mask);
         self.truth(condition)?;
         self.sink().local_set(chosen).local_get(mask).local_set(before);
-        self.sink().local_get(before).local_get(chosen).v128_and().local_set(mask);
+        self.sink()
+            .local_get(before)
+            .local_get(chosen)
+            .v128_and()
+            .local_set(mask);
         self.parted_list(first)?;
         if !second.is_empty() {
-            self.sink().local_get(before).local_get(chosen).v128_andnot().local_set(mask);
+            self.sink()
+                .local_get(before)
+                .local_get(chosen)
+                .v128_andnot()
+                .local_set(mask);
             self.parted_list(second)?;
         }
         self.sink().local_get(before);
@@ -267,7 +279,11 @@ impl<'l, 'a> Printer<'l, 'a> {
         let masks = parts.then(|| (self.local(ValType::V128), self.local(ValType::V128)));
         let active = self.local(ValType::V128);
         if let Some((broken, _)) = masks {
-            self.sink().local_get(mask).local_set(before).v128_const(0).local_set(broken);
+            self.sink()
+                .local_get(mask)
+                .local_set(before)
+                .v128_const(0)
+                .local_set(broken);
             self.parted += 1;
             self.full = false;
         }
@@ -283,7 +299,11 @@ impl<'l, 'a> Printer<'l, 'a> {
             self.sink().i32_eqz().br_if(1);
         }
         if let Some((_, continued)) = masks {
-            self.sink().local_get(mask).local_set(active).v128_const(0).local_set(continued);
+            self.sink()
+                .local_get(mask)
+                .local_set(active)
+                .v128_const(0)
+                .local_set(continued);
         }
         self.sink().block(BlockType::Empty);
         self.labels += 1;
@@ -306,7 +326,11 @@ impl<'l, 'a> Printer<'l, 'a> {
         self.sink().br(0).end().end();
         self.labels -= 2;
         if masks.is_some() {
-            self.sink().local_get(before).local_get(gone).v128_andnot().local_set(mask);
+            self.sink()
+                .local_get(before)
+                .local_get(gone)
+                .v128_andnot()
+                .local_set(mask);
             self.parted -= 1;
             self.full = full;
         }
@@ -332,8 +356,17 @@ impl<'l, 'a> Printer<'l, 'a> {
     fn addresses(&mut self, address: &Expr, offset: u32) -> Result<u32, String> {
         self.value(address, Shape::Two)?;
         let at = self.local(ValType::V128);
-        self.sink().i64_const(i64::from(offset)).i64x2_splat().i64x2_add().local_tee(at);
-        self.sink().local_get(at).i64_const(-8).i64x2_splat().v128_and().i64x2_add();
+        self.sink()
+            .i64_const(i64::from(offset))
+            .i64x2_splat()
+            .i64x2_add()
+            .local_tee(at);
+        self.sink()
+            .local_get(at)
+            .i64_const(-8)
+            .i64x2_splat()
+            .v128_and()
+            .i64x2_add();
         if !self.full {
             let mask = self.mask;
             self.sink().local_get(mask).v128_and();
@@ -358,7 +391,11 @@ impl<'l, 'a> Printer<'l, 'a> {
                         self.sink().i64_load32_s(memarg(8, 2)).i64x2_replace_lane(1);
                     } else if lane == 1 {
                         let first = self.local(ValType::V128);
-                        self.sink().local_set(first).local_get(at).i64x2_extract_lane(1).i32_wrap_i64();
+                        self.sink()
+                            .local_set(first)
+                            .local_get(at)
+                            .i64x2_extract_lane(1)
+                            .i32_wrap_i64();
                         self.sink().local_get(first).v128_load64_lane(memarg(8, 3), 1);
                     } else {
                         self.sink().local_get(at).i64x2_extract_lane(0).i32_wrap_i64();
@@ -373,7 +410,10 @@ impl<'l, 'a> Printer<'l, 'a> {
                 let at = self.local(ValType::I32);
                 let offset = self.address(address, offset, false)?;
                 self.sink().local_tee(at).i64_load32_s(memarg(offset, 2)).i64x2_splat();
-                self.sink().local_get(at).i64_load32_s(memarg(offset + 8, 2)).i64x2_replace_lane(1);
+                self.sink()
+                    .local_get(at)
+                    .i64_load32_s(memarg(offset + 8, 2))
+                    .i64x2_replace_lane(1);
             }
             _ => {
                 let offset = self.address(address, offset, true)?;
@@ -395,7 +435,11 @@ impl<'l, 'a> Printer<'l, 'a> {
                     self.sink().local_get(mask).i64x2_extract_lane(lane).i64_eqz().i32_eqz();
                     self.sink().if_(BlockType::Empty);
                 }
-                self.sink().local_get(at).i64x2_extract_lane(lane).i32_wrap_i64().local_get(kept);
+                self.sink()
+                    .local_get(at)
+                    .i64x2_extract_lane(lane)
+                    .i32_wrap_i64()
+                    .local_get(kept);
                 let by = 8 * u32::from(lane);
                 match ty {
                     Ty::I32 => self.sink().i64x2_extract_lane(lane).i64_store32(memarg(by, 2)),
@@ -432,7 +476,11 @@ impl<'l, 'a> Printer<'l, 'a> {
         } else {
             self.sink().local_tee(at);
             self.value(value, Shape::Two)?;
-            self.sink().local_get(at).v128_load(memarg(offset, 3)).local_get(mask).v128_bitselect();
+            self.sink()
+                .local_get(at)
+                .v128_load(memarg(offset, 3))
+                .local_get(mask)
+                .v128_bitselect();
         }
         self.sink().v128_store(memarg(offset, 3));
         Ok(())
@@ -532,7 +580,10 @@ impl<'l, 'a> Printer<'l, 'a> {
 
     fn call(&mut self, function: usize, result: Option<Ty>, arguments: &[Expr]) -> Result<Shape, String> {
         let parameters: Vec<Shape> = arguments.iter().map(|argument| self.shape(argument)).collect();
-        let shape = self.lanes.known(function, &parameters).map_or(Shape::Two, |shapes| shapes.result);
+        let shape = self
+            .lanes
+            .known(function, &parameters)
+            .map_or(Shape::Two, |shapes| shapes.result);
         let mut key = Key {
             function,
             parameters,
@@ -608,12 +659,18 @@ impl<'l, 'a> Printer<'l, 'a> {
                 sink.f64x2_convert_low_i32x4_s()
             }
             Unary::FromI64 => {
-                sink.local_tee(at).i64x2_extract_lane(0).f64_convert_i64_s().f64x2_splat();
+                sink.local_tee(at)
+                    .i64x2_extract_lane(0)
+                    .f64_convert_i64_s()
+                    .f64x2_splat();
                 sink.local_get(at).i64x2_extract_lane(1).f64_convert_i64_s();
                 sink.f64x2_replace_lane(1)
             }
             Unary::ToI64 => {
-                sink.local_tee(at).f64x2_extract_lane(0).i64_trunc_sat_f64_s().i64x2_splat();
+                sink.local_tee(at)
+                    .f64x2_extract_lane(0)
+                    .i64_trunc_sat_f64_s()
+                    .i64x2_splat();
                 sink.local_get(at).f64x2_extract_lane(1).i64_trunc_sat_f64_s();
                 sink.i64x2_replace_lane(1)
             }
@@ -688,7 +745,12 @@ impl<'l, 'a> Printer<'l, 'a> {
     /// Lane by lane; a lane that is not here divides by one.
     fn divide(&mut self, op: Binary) {
         let (left, right, mask) = (self.local(ValType::V128), self.local(ValType::V128), self.mask);
-        self.sink().v128_const(ONES).local_get(mask).v128_bitselect().local_set(right).local_set(left);
+        self.sink()
+            .v128_const(ONES)
+            .local_get(mask)
+            .v128_bitselect()
+            .local_set(right)
+            .local_set(left);
         for lane in 0..2 {
             self.sink().local_get(left).i64x2_extract_lane(lane);
             self.sink().local_get(right).i64x2_extract_lane(lane);

@@ -199,7 +199,9 @@ impl Shapes {
             Expr::Load(..) => Shape::Two,
             Expr::Call(function, Some(Ty::I32), arguments) => {
                 let shapes: Vec<Shape> = arguments.iter().map(|argument| self.of(lanes, argument)).collect();
-                lanes.shapes(*function, &shapes).map_or(Shape::Two, |shapes| shapes.result)
+                lanes
+                    .shapes(*function, &shapes)
+                    .map_or(Shape::Two, |shapes| shapes.result)
             }
             Expr::Call(..) => Shape::Two,
         }
