@@ -31,6 +31,7 @@ pub struct Places {
     seeds: u32,
     bars: reverse::Bars,
     dots: reverse::Bars,
+    direction: u32,
     constants: HashMap<String, Expr>,
 }
 
@@ -45,8 +46,9 @@ pub fn emit(system: &System, mut program: Program) -> Result<Emitted, String> {
     let mut graph = system.graph.clone();
     let hoisted = hoist(&mut graph, system);
     let mut places = place(system, hoisted.slots.len() as u32);
-    let products = reverse::products(&mut graph, system, &hoisted, places.bars);
-    let tangents = reverse::tangents(&mut graph, system, &hoisted, places.dots);
+    let along = implicit::along(&mut graph, system, &hoisted, places.direction);
+    let products = reverse::products(&mut graph, system, &hoisted, &along, places.bars);
+    let tangents = reverse::tangents(&mut graph, system, &hoisted, &along, places.dots);
     let jacobian = implicit::jacobian(&mut graph, system, &hoisted);
     let by_time = implicit::by_time(&mut graph, system, &hoisted);
     let rates = reverse::guard_rates(&mut graph, system, &hoisted);
@@ -117,6 +119,9 @@ pub fn emit(system: &System, mut program: Program) -> Result<Emitted, String> {
         include_str!("kernel/implicit.kernel"),
         include_str!("kernel/reverse.kernel"),
         include_str!("kernel/forward.kernel"),
+        include_str!("kernel/sweep_implicit.kernel"),
+        include_str!("kernel/reverse_implicit.kernel"),
+        include_str!("kernel/forward_implicit.kernel"),
     );
     parse::parse(&mut program, text, &places.constants)?;
     Ok(Emitted { program, places })
@@ -271,13 +276,14 @@ fn place(system: &System, slots: u32) -> Places {
     next("X_EVENT", 8 * n);
     let columns = system.columns.len() as u32;
     let seeds = next("SEEDS", 8 * (n + words + 1).max(columns).max(guards).max(hoisted));
-    implicit::place(system, &mut next);
+    let direction = implicit::place(system, &mut next);
     let np = system.parameters.len() as u32;
     next("TABLEAU", 8 * 56);
     next("TABLEAU_KIND", 8);
-    next("WEIGHTS", 8 * 14);
+    next("WEIGHTS", 8 * 9);
+    next("WEIGHT_RATES", 8 * 9);
     for stage in ["STAGES", "SLOPES", "SLOPE_BARS"] {
-        next(stage, 8 * 7 * n);
+        next(stage, 8 * 9 * n);
     }
     for vector in ["START_BAR", "STAGE_BAR", "RATE"] {
         next(vector, 8 * n);
@@ -301,6 +307,7 @@ fn place(system: &System, slots: u32) -> Places {
         inputs: next("U_BAR", 8 * inputs),
         parameters: next("P_BAR", 8 * np),
         slots: next("SLOT_BAR", 8 * hoisted),
+        input_slopes: next("U_RATE_BAR", 8 * inputs),
     };
     let dots = reverse::Bars {
         states: next("X_DOT", 8 * (n + words)),
@@ -308,6 +315,7 @@ fn place(system: &System, slots: u32) -> Places {
         inputs: next("U_DOT", 8 * inputs),
         parameters: next("P_DOT", 8 * np),
         slots: next("SLOT_DOT", 8 * hoisted),
+        input_slopes: next("U_RATE_DOT", 8 * inputs),
     };
     next("U_SAVED", 8 * inputs);
     next("P_SAVED", 8 * (np + hoisted));
@@ -388,6 +396,7 @@ fn place(system: &System, slots: u32) -> Places {
         seeds,
         bars,
         dots,
+        direction,
         constants,
     }
 }
@@ -429,6 +438,7 @@ impl Emitter<'_> {
             "update_vjp",
             "starts_vjp",
             "slots_vjp",
+            "rhs_jvp_vjp",
             "guard_rates",
             "rhs_jvp",
             "outputs_jvp",
@@ -436,6 +446,7 @@ impl Emitter<'_> {
             "update_jvp",
             "starts_jvp",
             "slots_jvp",
+            "rhs_jvp_jvp",
         ] {
             self.program.declare(name, &shape, None);
         }

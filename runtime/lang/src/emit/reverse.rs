@@ -27,10 +27,12 @@ pub struct Bars {
     pub inputs: u32,
     pub parameters: u32,
     pub slots: u32,
+    /// Of the slopes of linear inputs.
+    pub input_slopes: u32,
 }
 
-/// Every product, as sums over the graph.
-pub fn products(graph: &mut Graph, system: &System, hoisted: &Hoisted, bars: Bars) -> Vec<Product> {
+/// Every product, as sums over the graph; `along` is the derivative of f along a direction.
+pub fn products(graph: &mut Graph, system: &System, hoisted: &Hoisted, along: &Vec<Id>, bars: Bars) -> Vec<Product> {
     let roots = hoisted.guards[..system.guards.len()].to_vec();
     let starts: Vec<Id> = system.starts.iter().chain(&system.memory_starts).copied().collect();
     let mut all = Vec::new();
@@ -41,6 +43,7 @@ pub fn products(graph: &mut Graph, system: &System, hoisted: &Hoisted, bars: Bar
         ("update_vjp", &hoisted.update),
         ("starts_vjp", &starts),
         ("slots_vjp", &hoisted.slots),
+        ("rhs_jvp_vjp", along),
     ] {
         all.push(product(graph, system, name, roots, bars));
     }
@@ -88,12 +91,19 @@ fn address(system: &System, leaf: Leaf, bars: Bars) -> Option<u32> {
         Leaf::Pre(variable) => word(&system.memory, variable).map(|at| memory + at),
         Leaf::Time => Some(bars.time),
         Leaf::Slot(slot) => Some(bars.slots + 8 * slot),
-        Leaf::Derivative(_) | Leaf::Condition(_) | Leaf::Initial | Leaf::Seed(_) | Leaf::Word(_) => None,
+        Leaf::Derivative(variable) => word(&system.inputs, variable).map(|at| bars.input_slopes + at),
+        Leaf::Condition(_) | Leaf::Initial | Leaf::Seed(_) | Leaf::Word(_) => None,
     }
 }
 
 /// The tangent of each function's results along the tangents of its leaves at `dots`.
-pub fn tangents(graph: &mut Graph, system: &System, hoisted: &Hoisted, dots: Bars) -> Vec<(&'static str, Vec<Id>)> {
+pub fn tangents(
+    graph: &mut Graph,
+    system: &System,
+    hoisted: &Hoisted,
+    along: &Vec<Id>,
+    dots: Bars,
+) -> Vec<(&'static str, Vec<Id>)> {
     let guards = hoisted.guards[..system.guards.len()].to_vec();
     let starts: Vec<Id> = system.starts.iter().chain(&system.memory_starts).copied().collect();
     let mut all = Vec::new();
@@ -104,6 +114,7 @@ pub fn tangents(graph: &mut Graph, system: &System, hoisted: &Hoisted, dots: Bar
         ("update_jvp", &hoisted.update),
         ("starts_jvp", &starts),
         ("slots_jvp", &hoisted.slots),
+        ("rhs_jvp_jvp", along),
     ] {
         let seed = |graph: &mut Graph, leaf| address(system, leaf, dots).map(|at| graph.leaf(Leaf::Word(at)));
         all.push((name, derive::forward_seeded(graph, roots, seed)));
