@@ -12,6 +12,9 @@ use wasmtime::{Engine, Instance, Module, Store, TypedFunc};
 
 const LOTKA_VOLTERRA: &str = include_str!("../tests/models/lotka_volterra.mo");
 const TCLAB: &str = include_str!("../../../deploy/models/tclab.mo");
+const ROBERTSON: &str = include_str!("../../../deploy/models/robertson.mo");
+const VAN_DER_POL: &str = include_str!("../../../deploy/models/van_der_pol.mo");
+const SPM: &str = include_str!("../../../deploy/models/spm.mo");
 const STEPS: u32 = 10_000;
 
 struct Machine {
@@ -244,23 +247,30 @@ fn ring(cells: u32) -> String {
 
 /// A solve alone, and a solve with its tape and the reverse pass.
 fn gradient(criterion: &mut Criterion) {
-    let cases = [
-        ("lotka-volterra", LOTKA_VOLTERRA.to_string()),
-        ("ring of 10", ring(10)),
-        ("ring of 100", ring(100)),
-        ("ring of 1000", ring(1000)),
+    let (explicit, stiff) = ([Method::Tsit5], [Method::Rodas5p, Method::Esdirk]);
+    let cases: [(&str, String, i64, &[Method]); 7] = [
+        ("lotka-volterra", LOTKA_VOLTERRA.to_string(), 10, &explicit),
+        ("ring of 10", ring(10), 10, &explicit),
+        ("ring of 100", ring(100), 10, &explicit),
+        ("ring of 1000", ring(1000), 10, &explicit),
+        ("robertson", ROBERTSON.to_string(), 400_000, &stiff),
+        ("van der pol", VAN_DER_POL.to_string(), 2000, &stiff),
+        ("single particle", SPM.to_string(), 1200, &stiff),
     ];
-    for (name, source) in cases {
-        let mut group = criterion.benchmark_group(format!("{name}, 1e-8"));
+    let runs = cases.iter().flat_map(|(name, source, seconds, methods)| {
+        methods.iter().map(move |method| (name, source, *seconds, *method))
+    });
+    for (name, source, seconds, method) in runs {
+        let mut group = criterion.benchmark_group(format!("{name}, {method:?} 1e-8"));
         group.sample_size(20);
-        let plan = one_tick(10, Method::Tsit5);
-        let mut machine = Machine::new(&source, &plan);
+        let plan = one_tick(seconds, method);
+        let mut machine = Machine::new(source, &plan);
         group.bench_function("value", |bencher| bencher.iter(|| black_box(machine.steps())));
         let plan = Plan {
             tape_bytes: 1 << 26,
             ..plan
         };
-        let mut machine = Machine::new(&source, &plan);
+        let mut machine = Machine::new(source, &plan);
         let meta = machine.compiled.meta.clone();
         let layout = Layout::for_plan(&meta, &plan);
         let seeds = abi::Seeds {

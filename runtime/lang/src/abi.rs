@@ -138,7 +138,7 @@ pub enum Method {
     /// ESDIRK5(4)7L[2]SA2, for stiff models: diagonally implicit with Newton (Kennedy, Carpenter 2019).
     Esdirk,
     /// Tsit5 until its steps are held down by stability (Hairer, Wanner II, IV.2), Rodas5P from there on;
-    /// [`Status::switched_at`] says when. With a tape it stays with Tsit5.
+    /// [`Status::switched_at`] says when.
     Auto,
 }
 
@@ -502,7 +502,6 @@ pub fn write_plan(mem: &mut [u8], ctx: u32, meta: &Meta, plan: &Plan) -> Result<
         Method::Tsit5 => (1, 0),
         Method::Rodas5p => (2, 0),
         Method::Esdirk => (3, 0),
-        Method::Auto if plan.tape_bytes > 0 => (1, 0),
         Method::Auto => (4, 0),
     };
     context.i64(plan::ORIGIN, plan.origin_nanos);
@@ -585,21 +584,12 @@ fn check(meta: &Meta, plan: &Plan) -> Result<(), AbiError> {
     if let Method::Rk4 { steps_per_tick: 0 } = plan.method {
         return refuse("steps_per_tick", "0".to_string(), "it must be at least 1");
     }
-    if matches!(plan.method, Method::Rodas5p | Method::Esdirk) {
-        if plan.tape_bytes > 0 {
-            return refuse(
-                "method",
-                format!("{:?}", plan.method),
-                "gradients are derived over the steps of rk4 and tsit5: choose one of them",
-            );
-        }
-        if meta.states.len() > MAX_IMPLICIT {
-            return refuse(
-                "method",
-                format!("{:?} for {} states", plan.method, meta.states.len()),
-                "implicit methods take at most 400 states: choose tsit5 or rk4",
-            );
-        }
+    if matches!(plan.method, Method::Rodas5p | Method::Esdirk) && meta.states.len() > MAX_IMPLICIT {
+        return refuse(
+            "method",
+            format!("{:?} for {} states", plan.method, meta.states.len()),
+            "implicit methods take at most 400 states: choose tsit5 or rk4",
+        );
     }
     for (what, value) in [
         ("max_steps", plan.max_steps),

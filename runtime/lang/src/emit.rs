@@ -33,7 +33,9 @@ pub struct Places {
     bars: reverse::Bars,
     dots: reverse::Bars,
     loops: u32,
+    loop_rates: u32,
     loop_seeds: u32,
+    direction: u32,
     constants: HashMap<String, Expr>,
 }
 
@@ -48,8 +50,9 @@ pub fn emit(system: &System, mut program: Program) -> Result<Emitted, String> {
     let mut graph = system.graph.clone();
     let hoisted = hoist(&mut graph, system);
     let mut places = place(system, hoisted.slots.len() as u32);
-    let products = reverse::products(&mut graph, system, &hoisted, places.bars);
-    let tangents = reverse::tangents(&mut graph, system, &hoisted, places.dots);
+    let along = implicit::along(&mut graph, system, &hoisted.derivatives, places.direction);
+    let products = reverse::products(&mut graph, system, &hoisted, &along, places.bars);
+    let tangents = reverse::tangents(&mut graph, system, &hoisted, &along, places.dots);
     let jacobian = implicit::jacobian(&mut graph, system, &hoisted);
     let by_time = implicit::by_time(&mut graph, system, &hoisted.derivatives);
     let guards = hoisted.guards[..system.guards.len()].to_vec();
@@ -125,6 +128,9 @@ pub fn emit(system: &System, mut program: Program) -> Result<Emitted, String> {
         include_str!("kernel/implicit.kernel"),
         include_str!("kernel/reverse.kernel"),
         include_str!("kernel/forward.kernel"),
+        include_str!("kernel/sweep_implicit.kernel"),
+        include_str!("kernel/reverse_implicit.kernel"),
+        include_str!("kernel/forward_implicit.kernel"),
         include_str!("kernel/newton.kernel"),
     );
     parse::parse(&mut program, text, &places.constants)?;
@@ -301,14 +307,15 @@ fn place(system: &System, slots: u32) -> Places {
     next("X_EVENT", 8 * n);
     let columns = system.columns.len() as u32;
     let seeds = next("SEEDS", 8 * (n + words + 1 + nz).max(columns).max(guards).max(hoisted));
-    implicit::place(system, &mut next);
-    let (loops, loop_seeds) = loops::place(system, &mut next);
+    let direction = implicit::place(system, &mut next);
+    let (loops, loop_rates, loop_seeds) = loops::place(system, &mut next);
     let np = system.parameters.len() as u32;
     next("TABLEAU", 8 * 56);
     next("TABLEAU_KIND", 8);
-    next("WEIGHTS", 8 * 14);
+    next("WEIGHTS", 8 * 9);
+    next("WEIGHT_RATES", 8 * 9);
     for stage in ["STAGES", "SLOPES", "SLOPE_BARS"] {
-        next(stage, 8 * 7 * n);
+        next(stage, 8 * 9 * n);
     }
     for vector in ["START_BAR", "STAGE_BAR", "RATE"] {
         next(vector, 8 * n);
@@ -333,6 +340,8 @@ fn place(system: &System, slots: u32) -> Places {
         parameters: next("P_BAR", 8 * np),
         slots: next("SLOT_BAR", 8 * hoisted),
         loops: next("Z_BAR", 8 * nz),
+        loop_rates: next("Z_RATE_BAR", 8 * nz),
+        input_slopes: next("U_RATE_BAR", 8 * inputs),
     };
     let dots = reverse::Bars {
         states: next("X_DOT", 8 * (n + words)),
@@ -341,6 +350,8 @@ fn place(system: &System, slots: u32) -> Places {
         parameters: next("P_DOT", 8 * np),
         slots: next("SLOT_DOT", 8 * hoisted),
         loops: next("Z_DOT", 8 * nz),
+        loop_rates: next("Z_RATE_DOT", 8 * nz),
+        input_slopes: next("U_RATE_DOT", 8 * inputs),
     };
     next("U_SAVED", 8 * inputs);
     next("P_SAVED", 8 * (np + hoisted));
@@ -428,7 +439,9 @@ fn place(system: &System, slots: u32) -> Places {
         bars,
         dots,
         loops,
+        loop_rates,
         loop_seeds,
+        direction,
         constants,
     }
 }
@@ -595,6 +608,7 @@ impl Emitter<'_> {
             Leaf::Condition(number) => load(0, self.places.conditions + 8 * number),
             Leaf::Initial => load(0, self.places.initial),
             Leaf::Loop(number) => load(0, self.places.loops + 8 * number),
+            Leaf::LoopRate(number) => load(0, self.places.loop_rates + 8 * number),
             Leaf::Seed(number) => load(0, self.places.seeds + 8 * number),
             Leaf::Word(address) => load(0, address),
             // Of an input; every other derivative was replaced by its value.

@@ -29,6 +29,8 @@ pub enum Leaf {
     Initial,
     /// An unknown of an algebraic loop, found by iteration.
     Loop(u32),
+    /// The derivative of such an unknown along a direction.
+    LoopRate(u32),
     /// A cotangent that a reverse pass starts from.
     Seed(u32),
     /// A word of the context.

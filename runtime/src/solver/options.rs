@@ -43,7 +43,7 @@ impl SolveOptions {
 /// An integration method.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Method {
-    /// Tsit5, and Rodas5P from where the model turns out stiff. Gradients keep to Tsit5.
+    /// Tsit5, and Rodas5P from where the model turns out stiff.
     #[default]
     Auto,
     /// Tsitouras 5(4): adaptive, explicit.

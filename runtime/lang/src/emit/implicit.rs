@@ -70,8 +70,30 @@ pub fn by_time(graph: &mut Graph, system: &System, roots: &[Id]) -> Entries {
     }
 }
 
-/// Places of the implicit methods.
-pub fn place(system: &System, next: &mut dyn FnMut(&str, u32) -> u32) {
+/// The derivatives of `roots` along the direction at `direction` (states, then time), with the inputs on their present piece.
+pub fn along(graph: &mut Graph, system: &System, roots: &[Id], direction: u32) -> Vec<Id> {
+    if !is_small(system) {
+        return Vec::new();
+    }
+    let time = Leaf::Word(direction + 8 * system.states.len() as u32);
+    derive::forward_seeded(graph, roots, |graph, leaf| match leaf {
+        Leaf::Time => Some(graph.leaf(time)),
+        Leaf::Loop(number) => Some(graph.leaf(Leaf::LoopRate(number))),
+        Leaf::Variable(variable) => {
+            if let Ok(at) = system.states.binary_search(&variable) {
+                return Some(graph.leaf(Leaf::Word(direction + 8 * at as u32)));
+            }
+            system.inputs.binary_search(&variable).ok()?;
+            let slope = graph.leaf(Leaf::Derivative(variable));
+            let time = graph.leaf(time);
+            Some(graph.mul(slope, time))
+        }
+        _ => None,
+    })
+}
+
+/// Places of the implicit methods; returns that of the direction of [`along`].
+pub fn place(system: &System, next: &mut dyn FnMut(&str, u32) -> u32) -> u32 {
     let small = if is_small(system) {
         system.states.len() as u32
     } else {
@@ -84,6 +106,17 @@ pub fn place(system: &System, next: &mut dyn FnMut(&str, u32) -> u32) {
     }
     next("JACOBIAN", 8 * small * small);
     next("MATRIX", 8 * small * small);
+    next("STIFF_KIND", 8);
+    for (table, entries) in [
+        ("STIFF_A", 72),
+        ("STIFF_C", 9),
+        ("STIFF_G", 64),
+        ("STIFF_D", 8),
+        ("STIFF_DENSE", 24),
+    ] {
+        next(table, 8 * entries);
+    }
+    next("DIRECTION", 8 * (small + 1))
 }
 
 impl Emitter<'_> {

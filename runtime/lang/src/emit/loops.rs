@@ -11,7 +11,7 @@ use crate::graph::{Graph, Id, Leaf};
 use crate::kernel::{Binary, Expr, Function, Program, Stmt, Ty};
 
 /// Functions that evaluate the model at a state, and so need the loops solved.
-pub const WRAPPED: [&str; 14] = [
+pub const WRAPPED: [&str; 16] = [
     "rhs",
     "outputs",
     "guards",
@@ -26,6 +26,8 @@ pub const WRAPPED: [&str; 14] = [
     "outputs_jvp",
     "guards_jvp",
     "update_jvp",
+    "rhs_jvp_vjp",
+    "rhs_jvp_jvp",
 ];
 
 /// The name of a function over given unknowns.
@@ -59,6 +61,9 @@ pub fn declare(program: &mut Program) {
         "loops_rates",
         "loops_vjp",
         "loops_jvp",
+        "loops_along",
+        "along_vjp",
+        "along_jvp",
         "initial_vjp",
         "initial_jvp",
         "loop_starts",
@@ -74,8 +79,8 @@ pub fn declare(program: &mut Program) {
     program.declare("hold_loops", &[Ty::I32], None);
 }
 
-/// Places of the loops and of Newton's method; those of the unknowns and of their seeds.
-pub fn place(system: &System, next: &mut dyn FnMut(&str, u32) -> u32) -> (u32, u32) {
+/// Places of the loops and of Newton's method; those of the unknowns, of their rates and of their seeds.
+pub fn place(system: &System, next: &mut dyn FnMut(&str, u32) -> u32) -> (u32, u32, u32) {
     let z = system.loops.len() as u32;
     let unknowns = z + initial_size(system);
     let largest = z.max(initial_size(system));
@@ -85,6 +90,7 @@ pub fn place(system: &System, next: &mut dyn FnMut(&str, u32) -> u32) -> (u32, u
         0
     };
     let loops = next("LOOPS", 8 * z);
+    let rates = next("LOOP_RATES", 8 * z);
     next("LOOPS_KEPT", 8 * z);
     next("LOOP_STARTS", 8 * z);
     let seeds = next("LOOP_SEEDS", 8 * largest);
@@ -97,7 +103,7 @@ pub fn place(system: &System, next: &mut dyn FnMut(&str, u32) -> u32) -> (u32, u
         next(&format!("NEWTON_{vector}"), 8 * largest);
     }
     next("NEWTON_MATRIX", 8 * largest * largest);
-    (loops, seeds)
+    (loops, rates, seeds)
 }
 
 /// Unknowns of the initial equations: the states they determine, and all loops.
@@ -174,7 +180,9 @@ impl Around {
         }
         let rates = derive_rates(graph, system, &hoisted.residuals);
         around.vectors.push(("loops_rates".to_string(), rates));
-        for (name, roots) in [("loops", &hoisted.residuals), ("initial", &initial)] {
+        let along = implicit::along(graph, system, &hoisted.residuals, places.direction);
+        around.vectors.push(("loops_along".to_string(), along.clone()));
+        for (name, roots) in [("loops", &hoisted.residuals), ("initial", &initial), ("along", &along)] {
             let seeds: Vec<Id> = (0..roots.len() as u32)
                 .map(|seed| graph.leaf(Leaf::Word(places.loop_seeds + 8 * seed)))
                 .collect();

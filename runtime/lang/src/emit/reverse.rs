@@ -28,10 +28,13 @@ pub struct Bars {
     pub parameters: u32,
     pub slots: u32,
     pub loops: u32,
+    pub loop_rates: u32,
+    /// Of the slopes of linear inputs.
+    pub input_slopes: u32,
 }
 
-/// Every product, as sums over the graph.
-pub fn products(graph: &mut Graph, system: &System, hoisted: &Hoisted, bars: Bars) -> Vec<Product> {
+/// Every product, as sums over the graph; `along` is the derivative of f along a direction.
+pub fn products(graph: &mut Graph, system: &System, hoisted: &Hoisted, along: &Vec<Id>, bars: Bars) -> Vec<Product> {
     let roots = hoisted.guards[..system.guards.len()].to_vec();
     let starts: Vec<Id> = system.starts.iter().chain(&system.memory_starts).copied().collect();
     let mut all = Vec::new();
@@ -42,6 +45,7 @@ pub fn products(graph: &mut Graph, system: &System, hoisted: &Hoisted, bars: Bar
         ("update_vjp", &hoisted.update),
         ("starts_vjp", &starts),
         ("slots_vjp", &hoisted.slots),
+        ("rhs_jvp_vjp", along),
     ] {
         let seeds: Vec<Id> = (0..roots.len() as u32)
             .map(|seed| graph.leaf(Leaf::Seed(seed)))
@@ -91,12 +95,20 @@ fn address(system: &System, leaf: Leaf, bars: Bars) -> Option<u32> {
         Leaf::Time => Some(bars.time),
         Leaf::Slot(slot) => Some(bars.slots + 8 * slot),
         Leaf::Loop(number) => Some(bars.loops + 8 * number),
-        Leaf::Derivative(_) | Leaf::Condition(_) | Leaf::Initial | Leaf::Seed(_) | Leaf::Word(_) => None,
+        Leaf::LoopRate(number) => Some(bars.loop_rates + 8 * number),
+        Leaf::Derivative(variable) => word(&system.inputs, variable).map(|at| bars.input_slopes + at),
+        Leaf::Condition(_) | Leaf::Initial | Leaf::Seed(_) | Leaf::Word(_) => None,
     }
 }
 
 /// The tangent of each function's results along the tangents of its leaves at `dots`.
-pub fn tangents(graph: &mut Graph, system: &System, hoisted: &Hoisted, dots: Bars) -> Vec<(String, Vec<Id>)> {
+pub fn tangents(
+    graph: &mut Graph,
+    system: &System,
+    hoisted: &Hoisted,
+    along: &Vec<Id>,
+    dots: Bars,
+) -> Vec<(String, Vec<Id>)> {
     let guards = hoisted.guards[..system.guards.len()].to_vec();
     let starts: Vec<Id> = system.starts.iter().chain(&system.memory_starts).copied().collect();
     let mut all = Vec::new();
@@ -107,6 +119,7 @@ pub fn tangents(graph: &mut Graph, system: &System, hoisted: &Hoisted, dots: Bar
         ("update_jvp", &hoisted.update),
         ("starts_jvp", &starts),
         ("slots_jvp", &hoisted.slots),
+        ("rhs_jvp_jvp", along),
     ] {
         all.push((loops::inner(system, name), tangent(graph, system, roots, dots)));
     }

@@ -52,7 +52,7 @@ impl<'a> Flattener<'a> {
             }
             Leaf::Pre(_) | Leaf::Condition(_) | Leaf::Initial => true,
             Leaf::Time | Leaf::Derivative(_) => false,
-            Leaf::Slot(_) | Leaf::Loop(_) | Leaf::Seed(_) | Leaf::Word(_) => false,
+            Leaf::Slot(_) | Leaf::Loop(_) | Leaf::LoopRate(_) | Leaf::Seed(_) | Leaf::Word(_) => false,
         })
     }
 

@@ -48,9 +48,12 @@ impl<'a> Flattener<'a> {
                 Leaf::Pre(index) => format!("pre({})", self.variables[index as usize].name),
                 Leaf::Condition(_) => "a relation".to_string(),
                 Leaf::Initial => "initial()".to_string(),
-                Leaf::Derivative(_) | Leaf::Slot(_) | Leaf::Loop(_) | Leaf::Seed(_) | Leaf::Word(_) => {
-                    "a derivative".to_string()
-                }
+                Leaf::Derivative(_)
+                | Leaf::Slot(_)
+                | Leaf::Loop(_)
+                | Leaf::LoopRate(_)
+                | Leaf::Seed(_)
+                | Leaf::Word(_) => "a derivative".to_string(),
             };
             let error = self.error(
                 expr.span,

@@ -140,14 +140,29 @@ pub fn final_values(source: &str, seconds: f64) -> std::collections::BTreeMap<St
     names.zip(last.iter().copied()).collect()
 }
 
-/// The value of `column` at the last row and its gradient by the reverse sweep, which the forward sweep must confirm.
-pub fn gradient(machine: &mut Machine, plan: &Plan, column: &str) -> (f64, Gradient) {
-    let plan = Plan {
+/// A value and its gradient by both sweeps.
+pub struct Sweeps {
+    pub value: f64,
+    pub gradient: Gradient,
+    /// Parameters, states and memory, knots: by the reverse sweep, then by the forward one.
+    pub reverse: Vec<f64>,
+    pub forward: Vec<f64>,
+    pub status: Status,
+}
+
+/// `column` at the last row, with its gradient.
+pub fn sweeps(machine: &mut Machine, plan: &Plan, column: &str) -> Sweeps {
+    let mut plan = Plan {
         tape_bytes: 1 << 22,
         ..plan.clone()
     };
-    let rows = machine.good(&plan);
+    let (mut status, mut rows) = machine.run(&plan);
+    if status.code == abi::Code::TapeFull {
+        plan.tape_bytes = u32::try_from(status.tape_needed).expect("a tape that fits");
+        (status, rows) = machine.run(&plan);
+    }
     let meta = machine.compiled.meta.clone();
+    assert_eq!(status.code, abi::Code::Ok, "{:?}", status.describe(&meta));
     let column = meta.column(column).expect("a column");
     let layout = abi::Layout::for_plan(&meta, &plan);
     let mut seeds = vec![0.0; rows.values.len()];
@@ -160,12 +175,11 @@ pub fn gradient(machine: &mut Machine, plan: &Plan, column: &str) -> (f64, Gradi
     abi::write_seeds(machine.memory.data_mut(&mut machine.store), CTX, &meta, &layout, &seeds).expect("seeds");
     machine.call();
     let data = machine.memory.data(&machine.store);
-    let status = abi::read_status(data, CTX, &meta);
-    assert_eq!(status.code, abi::Code::Ok, "{:?}", status.describe(&meta));
+    let swept = abi::read_status(data, CTX, &meta);
+    assert_eq!(swept.code, abi::Code::Ok, "{:?}", swept.describe(&meta));
     let gradient = abi::read_gradient(data, CTX, &meta, &plan, &layout);
-    // The forward sweep derives the same numbers.
     let inputs = gradient.inputs.iter().flatten();
-    let words: Vec<f64> = gradient
+    let reverse: Vec<f64> = gradient
         .parameters
         .iter()
         .chain(&gradient.states)
@@ -173,8 +187,9 @@ pub fn gradient(machine: &mut Machine, plan: &Plan, column: &str) -> (f64, Gradi
         .copied()
         .collect();
     let (parameters, carried) = (meta.parameters.len(), meta.carried() as usize);
-    for chosen in 0..words.len() {
-        let mut unit = vec![0.0; words.len()];
+    let mut forward = Vec::new();
+    for chosen in 0..reverse.len() {
+        let mut unit = vec![0.0; reverse.len()];
         unit[chosen] = 1.0;
         let mut inputs = unit.split_off(parameters + carried);
         let states = unit.split_off(parameters);
@@ -188,10 +203,24 @@ pub fn gradient(machine: &mut Machine, plan: &Plan, column: &str) -> (f64, Gradi
         abi::write_direction(data, CTX, &meta, &layout, &direction).expect("a direction");
         machine.call();
         let tangents = abi::read_tangents(machine.memory.data(&machine.store), CTX, &meta, &layout);
-        let found = tangents[last * rows.columns + column];
-        close(found, words[chosen], 1e-9, &format!("direction {chosen}"));
+        forward.push(tangents[last * rows.columns + column]);
     }
-    (rows.row(last)[column], gradient)
+    Sweeps {
+        value: rows.row(last)[column],
+        gradient,
+        reverse,
+        forward,
+        status,
+    }
+}
+
+/// The value of `column` at the last row and its gradient by the reverse sweep, which the forward sweep must confirm.
+pub fn gradient(machine: &mut Machine, plan: &Plan, column: &str) -> (f64, Gradient) {
+    let sweeps = sweeps(machine, plan, column);
+    for (chosen, (found, expected)) in sweeps.forward.iter().zip(&sweeps.reverse).enumerate() {
+        close(*found, *expected, 1e-9, &format!("direction {chosen}"));
+    }
+    (sweeps.value, sweeps.gradient)
 }
 
 /// Within a relative tolerance, absolute below 1.
