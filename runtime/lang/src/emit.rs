@@ -1,5 +1,6 @@
 //! From an explicit system to kernel functions and the module.
 
+mod explicit;
 mod implicit;
 mod reverse;
 
@@ -118,7 +119,8 @@ pub fn emit(system: &System, mut program: Program) -> Result<Emitted, String> {
         include_str!("kernel/reverse.kernel"),
         include_str!("kernel/forward.kernel"),
     );
-    parse::parse(&mut program, text, &places.constants)?;
+    let text = [text, &explicit::text()].concat();
+    parse::parse(&mut program, &text, &places.constants)?;
     Ok(Emitted { program, places })
 }
 
@@ -276,6 +278,14 @@ fn place(system: &System, slots: u32) -> Places {
     next("TABLEAU", 8 * 56);
     next("TABLEAU_KIND", 8);
     next("WEIGHTS", 8 * 14);
+    // Before SLOPE_BARS: `rhs_vjp` reaches those from X_BAR by an offset, which cannot be negative.
+    let bars = reverse::Bars {
+        states: next("X_BAR", 8 * (n + words)),
+        time: next("T_BAR", 8),
+        inputs: next("U_BAR", 8 * inputs),
+        parameters: next("P_BAR", 8 * np),
+        slots: next("SLOT_BAR", 8 * hoisted),
+    };
     for stage in ["STAGES", "SLOPES", "SLOPE_BARS"] {
         next(stage, 8 * 7 * n);
     }
@@ -295,13 +305,6 @@ fn place(system: &System, slots: u32) -> Places {
     next("LAMBDA", 8 * (n + words));
     next("RATES", 8 * guards);
     next("SAVED", 8 * (words + guards));
-    let bars = reverse::Bars {
-        states: next("X_BAR", 8 * (n + words)),
-        time: next("T_BAR", 8),
-        inputs: next("U_BAR", 8 * inputs),
-        parameters: next("P_BAR", 8 * np),
-        slots: next("SLOT_BAR", 8 * hoisted),
-    };
     let dots = reverse::Bars {
         states: next("X_DOT", 8 * (n + words)),
         time: next("T_DOT", 8),
