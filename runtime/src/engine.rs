@@ -1,7 +1,8 @@
 //! The sandbox: compiled models run here, and whatever they do comes back as a value.
 //!
 //! A module has no imports, a bounded memory, counted steps, and the host's deadline as a backstop. One call of
-//! `solve` is one host call. Both engines give the same bits: NaNs are canonical, relaxed SIMD and threads are off.
+//! `solve` is one host call. Both engines give the same bits: relaxed SIMD and threads are off, and the compiler lets no bits
+//! of a NaN show (`orrery_lang`'s printer and `abi`).
 
 mod pair;
 
@@ -50,7 +51,6 @@ impl Engine {
         let mut config = wasmtime::Config::new();
         config
             .epoch_interruption(true)
-            .cranelift_nan_canonicalization(true)
             .wasm_relaxed_simd(false)
             .wasm_multi_memory(false)
             .wasm_memory64(false)

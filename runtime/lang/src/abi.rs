@@ -809,7 +809,13 @@ pub fn read_gradient(mem: &[u8], ctx: u32, meta: &Meta, plan: &Plan, layout: &La
 pub fn snapshot(mem: &[u8], ctx: u32, meta: &Meta) -> Vec<u8> {
     let start = ctx as usize + meta.persistent.start as usize;
     let end = ctx as usize + meta.persistent.end as usize;
-    mem.get(start..end).unwrap_or(&[]).to_vec()
+    let mut bytes = mem.get(start..end).unwrap_or(&[]).to_vec();
+    let values = bytes.get_mut((persistent::STATES - persistent::START) as usize..);
+    for word in values.unwrap_or_default().chunks_exact_mut(8) {
+        let value = read_f64(word, 0, 0);
+        word.copy_from_slice(&value.to_le_bytes());
+    }
+    bytes
 }
 
 /// Puts a snapshot back; the context then goes on bit-identically.
@@ -901,6 +907,8 @@ fn read_u64(mem: &[u8], ctx: u32, at: u32) -> u64 {
     u64::from_le_bytes(read(mem, ctx, at))
 }
 
+/// A NaN reads as the canonical one, as its bits differ between hosts.
 fn read_f64(mem: &[u8], ctx: u32, at: u32) -> f64 {
-    f64::from_le_bytes(read(mem, ctx, at))
+    let value = f64::from_le_bytes(read(mem, ctx, at));
+    if value.is_nan() { f64::NAN } else { value }
 }

@@ -1,5 +1,6 @@
 //! From an explicit system to kernel functions and the module.
 
+mod explicit;
 mod implicit;
 mod loops;
 mod reverse;
@@ -133,7 +134,8 @@ pub fn emit(system: &System, mut program: Program) -> Result<Emitted, String> {
         include_str!("kernel/forward_implicit.kernel"),
         include_str!("kernel/newton.kernel"),
     );
-    parse::parse(&mut program, text, &places.constants)?;
+    let text = [text, &explicit::text()].concat();
+    parse::parse(&mut program, &text, &places.constants)?;
     if !system.loops.is_empty() {
         parse::parse(&mut program, include_str!("kernel/loops.kernel"), &places.constants)?;
     }
@@ -314,6 +316,17 @@ fn place(system: &System, slots: u32) -> Places {
     next("TABLEAU_KIND", 8);
     next("WEIGHTS", 8 * 9);
     next("WEIGHT_RATES", 8 * 9);
+    // Before SLOPE_BARS: `rhs_vjp` reaches those from X_BAR by an offset, which cannot be negative.
+    let bars = reverse::Bars {
+        states: next("X_BAR", 8 * (n + words)),
+        time: next("T_BAR", 8),
+        inputs: next("U_BAR", 8 * inputs),
+        parameters: next("P_BAR", 8 * np),
+        slots: next("SLOT_BAR", 8 * hoisted),
+        loops: next("Z_BAR", 8 * nz),
+        loop_rates: next("Z_RATE_BAR", 8 * nz),
+        input_slopes: next("U_RATE_BAR", 8 * inputs),
+    };
     for stage in ["STAGES", "SLOPES", "SLOPE_BARS"] {
         next(stage, 8 * 9 * n);
     }
@@ -333,16 +346,6 @@ fn place(system: &System, slots: u32) -> Places {
     next("LAMBDA", 8 * (n + words));
     next("RATES", 8 * guards);
     next("SAVED", 8 * (words + guards + nz));
-    let bars = reverse::Bars {
-        states: next("X_BAR", 8 * (n + words)),
-        time: next("T_BAR", 8),
-        inputs: next("U_BAR", 8 * inputs),
-        parameters: next("P_BAR", 8 * np),
-        slots: next("SLOT_BAR", 8 * hoisted),
-        loops: next("Z_BAR", 8 * nz),
-        loop_rates: next("Z_RATE_BAR", 8 * nz),
-        input_slopes: next("U_RATE_BAR", 8 * inputs),
-    };
     let dots = reverse::Bars {
         states: next("X_DOT", 8 * (n + words)),
         time: next("T_DOT", 8),

@@ -70,7 +70,12 @@ fn gradients_go_through_a_loop_under_every_method() {
         let (z, found) = gradient(&mut machine, &plan, "z");
         let slope = 3.0 * z + 1.0 / z;
         close(found.parameters[0], -2.0 / slope, 1e-8, &format!("{method:?}: dz/dk"));
-        close(found.parameters[1], (3.0 * 1.2 + 1.0 / 1.2) / slope, 1e-8, &format!("{method:?}: dz/dz0"));
+        close(
+            found.parameters[1],
+            (3.0 * 1.2 + 1.0 / 1.2) / slope,
+            1e-8,
+            &format!("{method:?}: dz/dz0"),
+        );
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Jacobian–vector products (`*_jvp`) read tangents from the DOT places and write their results' tangents.
 //! Each product takes its cotangents from SEEDS and adds its shares to accumulators in the context: X_BAR (states, then memory),
-//! T_BAR, U_BAR (inputs), P_BAR (parameters) and SLOT_BAR (hoisted values).
+//! T_BAR, U_BAR (inputs), P_BAR (parameters) and SLOT_BAR (hoisted values). Only `rhs_vjp`, which runs at every stage, writes
+//! the states' shares instead of adding them, X_BAR bytes behind `out`: with `out = ctx` that is X_BAR too.
 
 use std::collections::HashMap;
 
@@ -17,6 +18,8 @@ pub struct Product {
     name: String,
     /// Address of each word, and the word plus its share.
     sums: Vec<(u32, Id)>,
+    /// Addresses of the states' words relative to `out`, and their shares alone.
+    written: Vec<(u32, Id)>,
 }
 
 /// Addresses of the accumulators.
@@ -62,10 +65,20 @@ pub fn product(graph: &mut Graph, system: &System, name: &str, roots: &[Id], see
     found.sort_unstable_by_key(|(leaf, _)| *leaf);
     let mut sums: HashMap<u32, Id> = HashMap::new();
     let mut order = Vec::new();
+    let mut written = Vec::new();
+    if name == loops::inner(system, "rhs_vjp") {
+        let zero = graph.constant(0.0);
+        written.extend((0..system.states.len() as u32).map(|state| (bars.states + 8 * state, zero)));
+    }
     for (leaf, share) in found {
         let Some(address) = address(system, leaf, bars) else {
             continue;
         };
+        let state = address.checked_sub(bars.states).map(|at| at as usize / 8);
+        if let Some(word) = state.and_then(|state| written.get_mut(state)) {
+            word.1 = share;
+            continue;
+        }
         let before = match sums.get(&address) {
             Some(sum) => *sum,
             None => {
@@ -78,6 +91,7 @@ pub fn product(graph: &mut Graph, system: &System, name: &str, roots: &[Id], see
     Product {
         name: name.to_string(),
         sums: order.into_iter().map(|address| (address, sums[&address])).collect(),
+        written,
     }
 }
 
@@ -163,11 +177,12 @@ impl Emitter<'_> {
 
     pub fn products(&mut self, products: &[Product]) {
         for product in products {
-            let roots: Vec<Id> = product.sums.iter().map(|(_, sum)| *sum).collect();
-            let destinations: Vec<(Expr, u32)> = product
-                .sums
+            let sums = product.sums.iter().map(|word| (word, 0));
+            let words: Vec<(&(u32, Id), u32)> = sums.chain(product.written.iter().map(|word| (word, 3))).collect();
+            let roots: Vec<Id> = words.iter().map(|((_, value), _)| *value).collect();
+            let destinations: Vec<(Expr, u32)> = words
                 .iter()
-                .map(|(address, _)| (Expr::Local(0, Ty::I32), *address))
+                .map(|((address, _), base)| (Expr::Local(*base, Ty::I32), *address))
                 .collect();
             self.function(&product.name, &roots, &destinations);
         }

@@ -132,7 +132,11 @@ fn evaluate(program: &Program, expr: &Expr, locals: &mut Vec<Value>, budget: &mu
 }
 
 fn canonical(value: f64) -> Value {
-    Value::F64(if value.is_nan() { f64::NAN } else { value })
+    Value::F64(nan_made_canonical(value))
+}
+
+fn nan_made_canonical(value: f64) -> f64 {
+    if value.is_nan() { f64::NAN } else { value }
 }
 
 fn apply_unary(op: Unary, operand: Value) -> Option<Value> {
@@ -144,7 +148,7 @@ fn apply_unary(op: Unary, operand: Value) -> Option<Value> {
         (Unary::Ceil, Value::F64(x)) => canonical(libm::ceil(x)),
         (Unary::Trunc, Value::F64(x)) => canonical(libm::trunc(x)),
         (Unary::Nearest, Value::F64(x)) => canonical(libm::rint(x)),
-        (Unary::Bits, Value::F64(x)) => Value::I64(x.to_bits() as i64),
+        (Unary::Bits, Value::F64(x)) => Value::I64(nan_made_canonical(x).to_bits() as i64),
         (Unary::FromBits, Value::I64(x)) => Value::F64(f64::from_bits(x as u64)),
         (Unary::Wrap, Value::I64(x)) => Value::I32(x as i32),
         (Unary::Extend, Value::I32(x)) => Value::I64(i64::from(x)),
@@ -222,7 +226,7 @@ fn binary_f64(op: Binary, a: f64, b: f64) -> Option<Value> {
         Binary::Div => canonical(a / b),
         Binary::Min => canonical(minimum(a, b)),
         Binary::Max => canonical(-minimum(-a, -b)),
-        Binary::CopySign => Value::F64(a.copysign(b)),
+        Binary::CopySign => Value::F64(a.copysign(nan_made_canonical(b))),
         Binary::Eq => Value::I32(i32::from(a == b)),
         Binary::Ne => Value::I32(i32::from(a != b)),
         Binary::Lt => Value::I32(i32::from(a < b)),

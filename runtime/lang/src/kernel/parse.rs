@@ -9,7 +9,7 @@
 //!     if a < b { … } else { … }   while c { … }   break; continue; return y;
 //! }
 //! ```
-//! `each i in 0..N` is `unroll` for few turns and `for` otherwise.
+//! `each i in 0..N` is `unroll` for few turns; of many, a loop does four at a time.
 //! `1` is i32, `1L` is i64, `1.0` is f64; an i32 literal beside an i64 becomes one. Conditions on constants are
 //! decided here, so that code for absent features disappears. The texts belong to the compiler: an error in one is a
 //! defect of ours and is reported with its line.
@@ -46,7 +46,9 @@ pub fn parse(program: &mut Program, text: &str, constants: &HashMap<String, Expr
 }
 
 /// Up to this many turns `each` repeats the text.
-const FEW: i32 = 6;
+const FEW: i32 = 8;
+/// This many turns of a longer `each` share one of the loop: its end costs as much as two operations.
+const STRIDE: i32 = 4;
 
 #[derive(Debug, Clone, PartialEq)]
 enum Token {
@@ -304,15 +306,7 @@ impl Parser<'_> {
             return self.unrolled(body);
         }
         if self.eat("each") {
-            let start = self.at;
-            self.name()?;
-            self.expect("in")?;
-            self.expect("0")?;
-            self.expect("..")?;
-            let count = self.expression()?;
-            self.at = start;
-            let few = matches!(count, Expr::I32(count) if count <= FEW);
-            return if few { self.unrolled(body) } else { self.counted(body) };
+            return self.each(body);
         }
         if self.eat("break") {
             body.push(Stmt::Break);
@@ -349,52 +343,92 @@ impl Parser<'_> {
         Ok(())
     }
 
+    fn each(&mut self, body: &mut Vec<Stmt>) -> Result<(), String> {
+        let (name, from, to) = self.range()?;
+        let (Expr::I32(0), Expr::I32(count)) = (from, to) else {
+            return self.error("`each` counts from 0 to a constant");
+        };
+        let strided = if count > FEW { count - count % STRIDE } else { 0 };
+        if strided > 0 {
+            let start = self.at;
+            let local = self.counter();
+            let counter = Expr::Local(local, Ty::I32);
+            let mut inner = Vec::new();
+            for turn in 0..STRIDE {
+                self.at = start;
+                inner.extend(self.turn(&name, sum(counter.clone(), turn))?);
+            }
+            self.at = start;
+            body.push(Stmt::Set(local, Expr::I32(0)));
+            body.push(Stmt::While {
+                condition: Expr::binary(Binary::Lt, Ty::I32, counter.clone(), Expr::I32(strided)),
+                body: inner,
+                step: vec![Stmt::Set(local, sum(counter, STRIDE))],
+            });
+        }
+        self.turns(&name, strided, count, body)
+    }
+
     fn counted(&mut self, body: &mut Vec<Stmt>) -> Result<(), String> {
-        let name = self.name()?;
-        self.expect("in")?;
-        let from = self.expression()?;
-        self.expect("..")?;
-        let to = self.expression()?;
-        self.scopes.push(HashMap::new());
-        let local = self.bind(&name, Ty::I32);
-        let inner = self.block()?;
-        self.scopes.pop();
+        let (name, from, to) = self.range()?;
+        if let (Expr::I32(from), Expr::I32(to)) = (&from, &to)
+            && from >= to
+        {
+            return self.turns(&name, *from, *to, body);
+        }
+        let local = self.counter();
         let counter = Expr::Local(local, Ty::I32);
+        let inner = self.turn(&name, counter.clone())?;
         body.push(Stmt::Set(local, from));
         body.push(Stmt::While {
             condition: Expr::binary(Binary::Lt, Ty::I32, counter.clone(), to),
             body: inner,
-            step: vec![Stmt::Set(
-                local,
-                Expr::binary(Binary::Add, Ty::I32, counter, Expr::I32(1)),
-            )],
+            step: vec![Stmt::Set(local, sum(counter, 1))],
         });
         Ok(())
     }
 
     fn unrolled(&mut self, body: &mut Vec<Stmt>) -> Result<(), String> {
+        let (name, from, to) = self.range()?;
+        let (Expr::I32(from), Expr::I32(to)) = (from, to) else {
+            return self.error("`unroll` needs constants");
+        };
+        self.turns(&name, from, to, body)
+    }
+
+    /// `name in from..to`
+    fn range(&mut self) -> Result<(String, Expr, Expr), String> {
         let name = self.name()?;
         self.expect("in")?;
         let from = self.expression()?;
         self.expect("..")?;
-        let to = self.expression()?;
-        let (Expr::I32(from), Expr::I32(to)) = (from, to) else {
-            return self.error("`unroll` needs constants");
-        };
+        Ok((name, from, self.expression()?))
+    }
+
+    fn counter(&mut self) -> u32 {
+        self.locals.push(Ty::I32);
+        self.locals.len() as u32 - 1
+    }
+
+    /// The block that follows, once for each number; read over where there is none.
+    fn turns(&mut self, name: &str, from: i32, to: i32, body: &mut Vec<Stmt>) -> Result<(), String> {
         let start = self.at;
         if from >= to {
-            // Read over, with the name bound so that the text is understood.
-            self.scopes.push(HashMap::from([(name.clone(), Expr::I32(0))]));
-            self.block()?;
-            self.scopes.pop();
+            self.turn(name, Expr::I32(0))?;
         }
         for value in from..to {
             self.at = start;
-            self.scopes.push(HashMap::from([(name.clone(), Expr::I32(value))]));
-            body.extend(self.block()?);
-            self.scopes.pop();
+            body.extend(self.turn(name, Expr::I32(value))?);
         }
         Ok(())
+    }
+
+    /// The block that follows, with a value for `name`.
+    fn turn(&mut self, name: &str, value: Expr) -> Result<Vec<Stmt>, String> {
+        self.scopes.push(HashMap::from([(name.to_string(), value)]));
+        let block = self.block();
+        self.scopes.pop();
+        block
     }
 
     fn assignment(&mut self, body: &mut Vec<Stmt>) -> Result<(), String> {
@@ -483,6 +517,14 @@ impl Parser<'_> {
             && let Some(value) = fold(op, *a, *b)
         {
             return Ok(Expr::I32(value));
+        }
+        // 8 · (i + 1) as 8 · i + 8: the constant becomes part of an address.
+        if let (Binary::Mul, Expr::I32(factor), Expr::Binary(Binary::Add, Ty::I32, index, more)) = (op, &left, &right)
+            && let Expr::I32(more) = **more
+            && let Some(offset) = factor.checked_mul(more)
+        {
+            let scaled = Expr::binary(Binary::Mul, Ty::I32, left, (**index).clone());
+            return Ok(sum(scaled, offset));
         }
         let Some(ty) = left.ty() else {
             return self.error("a value without a type");
@@ -620,6 +662,13 @@ impl Parser<'_> {
             return self.error(&format!("`{name}` takes {:?}", signature.parameters));
         }
         Ok(Expr::Call(index, signature.result, arguments))
+    }
+}
+
+fn sum(value: Expr, more: i32) -> Expr {
+    match more {
+        0 => value,
+        more => Expr::binary(Binary::Add, Ty::I32, value, Expr::I32(more)),
     }
 }
 

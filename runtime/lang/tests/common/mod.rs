@@ -26,15 +26,12 @@ pub fn render(errors: &[Diagnostic]) -> String {
 }
 
 pub fn cranelift() -> Engine {
-    let mut config = Config::new();
-    config.cranelift_nan_canonicalization(true);
-    Engine::new(&config).expect("an engine")
+    Engine::default()
 }
 
 pub fn pulley() -> Engine {
     let mut config = Config::new();
     config.target("pulley64").expect("pulley is built in");
-    config.cranelift_nan_canonicalization(true);
     Engine::new(&config).expect("an engine")
 }
 

@@ -651,7 +651,8 @@ impl<'l, 'a> Printer<'l, 'a> {
             Unary::Ceil => sink.f64x2_ceil(),
             Unary::Trunc => sink.f64x2_trunc(),
             Unary::Nearest => sink.f64x2_nearest(),
-            Unary::Bits | Unary::FromBits | Unary::Extend | Unary::Not => &mut sink,
+            Unary::Bits => canonical(&mut sink, at),
+            Unary::FromBits | Unary::Extend | Unary::Not => &mut sink,
             Unary::Wrap => sink.i32_const(32).i64x2_shl().i32_const(32).i64x2_shr_s(),
             Unary::FromI32 => {
                 sink.v128_const(0);
@@ -689,6 +690,10 @@ impl<'l, 'a> Printer<'l, 'a> {
         }
         self.value(left, Shape::Two)?;
         self.value(right, Shape::Two)?;
+        if op == Binary::CopySign {
+            let at = self.local(ValType::V128);
+            canonical(&mut self.sink(), at);
+        }
         match (ty, op) {
             (Ty::F64, Binary::Add) => self.sink().f64x2_add(),
             (Ty::F64, Binary::Sub) => self.sink().f64x2_sub(),
@@ -807,6 +812,13 @@ impl<'l, 'a> Printer<'l, 'a> {
         };
         Ok(())
     }
+}
+
+/// Replaces NaNs on the stack by the canonical one, as the printer for one lane does.
+fn canonical<'s, 'b>(sink: &'s mut InstructionSink<'b>, at: u32) -> &'s mut InstructionSink<'b> {
+    let bits = i128::from(f64::NAN.to_bits());
+    sink.local_tee(at).v128_const((bits << 64) | bits);
+    sink.local_get(at).local_get(at).f64x2_eq().v128_bitselect()
 }
 
 fn memarg(offset: u32, align: u32) -> MemArg {
