@@ -126,6 +126,7 @@ pub fn emit(system: &System, mut program: Program) -> Result<Emitted, String> {
         include_str!("kernel/model.kernel"),
         include_str!("kernel/solve.kernel"),
         include_str!("kernel/events.kernel"),
+        include_str!("kernel/implicit_tableau.kernel"),
         include_str!("kernel/implicit.kernel"),
         include_str!("kernel/reverse.kernel"),
         include_str!("kernel/forward.kernel"),
@@ -366,6 +367,10 @@ fn place(system: &System, slots: u32) -> Places {
         ("NC", system.columns.len() as u32),
         ("NG", guards),
         ("SMALL", u32::from(implicit::is_small(system))),
+        (
+            "STIFF_WORDS",
+            implicit::STIFF_TABLES.iter().map(|(_, words)| words).sum(),
+        ),
         ("S_METHOD", status::METHOD),
         ("S_SWITCHED", status::SWITCHED),
         ("S_SWITCHED_AT", status::SWITCHED_AT),

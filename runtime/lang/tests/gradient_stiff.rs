@@ -5,8 +5,8 @@
 
 mod common;
 
-use common::{Machine, Sweeps, bits, close, gradient, sweeps, until};
-use orrery_lang::abi::{Initialise, InputMode, InputTable, Method, Plan};
+use common::{CTX, Machine, Sweeps, bits, build, close, gradient, pulley, sweeps, until};
+use orrery_lang::abi::{self, Initialise, InputMode, InputTable, Method, Plan};
 
 const IMPLICIT: [Method; 2] = [Method::Rodas5p, Method::Esdirk];
 
@@ -277,4 +277,47 @@ fn the_automatic_choice_is_differentiated_as_it_ran() {
     let found = sweeps(&mut machine, &plan, "y");
     assert_eq!(found.status.method, "rodas5p");
     assert!(disagreement(&found) < 1e-6);
+}
+
+#[test]
+fn engines_agree_in_every_bit_of_a_gradient() {
+    for method in IMPLICIT {
+        let plan = Plan {
+            method,
+            ..driven(InputMode::Linear)
+        };
+        let bits_of = |machine: &mut Machine| {
+            let found = sweeps(machine, &plan, "y");
+            let all = found.reverse.into_iter().chain(found.forward);
+            all.map(f64::to_bits).collect::<Vec<_>>()
+        };
+        let first = bits_of(&mut Machine::new(DRIVEN));
+        let second = bits_of(&mut Machine::on(&pulley(), build(DRIVEN)));
+        assert_eq!(first, second, "{method:?}");
+    }
+}
+
+/// Beyond what dense matrices are for: the implicit methods are refused, the automatic choice stays with Tsit5.
+#[test]
+fn a_large_model_is_differentiated_over_explicit_steps_only() {
+    let source = "model Row parameter Real k = 0.3; Real x[401](each start=1, each fixed=true);\
+        equation for i in 1:401 loop der(x[i]) = -k*x[i]; end for; end Row;";
+    let mut machine = Machine::new(source);
+    let plan = Plan {
+        method: Method::Auto,
+        rtol: 1e-10,
+        ..until(1.0, 1)
+    };
+    let found = sweeps(&mut machine, &plan, "x[7]");
+    close(found.gradient.parameters[0], -(-0.3_f64).exp(), 1e-9, "dx/dk");
+    for method in IMPLICIT {
+        let plan = Plan { method, ..plan.clone() };
+        let meta = machine.compiled.meta.clone();
+        let refused = abi::write_plan(machine.memory.data_mut(&mut machine.store), CTX, &meta, &plan);
+        let message = refused.expect_err("too many states").to_string();
+        assert!(
+            message.contains("for 401 states: implicit methods take at most 400"),
+            "{message}"
+        );
+    }
 }

@@ -9,6 +9,15 @@ use crate::derive;
 use crate::graph::{Graph, Id, Leaf};
 use crate::kernel::{Expr, Ty};
 
+/// The numbers of an implicit method (kernel/implicit_tableau.kernel), one table behind the other, in words.
+pub const STIFF_TABLES: [(&str, u32); 5] = [
+    ("STIFF_A", 9 * 8),
+    ("STIFF_C", 9),
+    ("STIFF_G", 8 * 8),
+    ("STIFF_D", 8),
+    ("STIFF_DENSE", 3 * 8),
+];
+
 /// Values with their places in a vector or, row after row, in a matrix.
 #[derive(Default)]
 pub struct Entries {
@@ -99,22 +108,14 @@ pub fn place(system: &System, next: &mut dyn FnMut(&str, u32) -> u32) -> u32 {
     } else {
         0
     };
-    for vector in [
-        "U1", "U2", "U3", "U4", "U5", "U6", "U7", "U8", "DENSE1", "DENSE2", "DENSE3", "RHS_TIME", "PIVOTS",
-    ] {
+    for vector in ["U1", "U2", "U3", "U4", "U5", "U6", "U7", "U8", "RHS_TIME", "PIVOTS"] {
         next(vector, 8 * small);
     }
     next("JACOBIAN", 8 * small * small);
     next("MATRIX", 8 * small * small);
     next("STIFF_KIND", 8);
-    for (table, entries) in [
-        ("STIFF_A", 72),
-        ("STIFF_C", 9),
-        ("STIFF_G", 64),
-        ("STIFF_D", 8),
-        ("STIFF_DENSE", 24),
-    ] {
-        next(table, 8 * entries);
+    for (table, words) in STIFF_TABLES {
+        next(table, 8 * words);
     }
     next("DIRECTION", 8 * (small + 1))
 }
