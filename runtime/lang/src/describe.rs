@@ -66,6 +66,7 @@ pub fn describe(system: &mut System, places: &Places, names: Names<'_>) -> Meta 
         }),
         context_bytes: places.context_bytes,
         persistent: abi::persistent::START..places.persistent_end,
+        checkpoint: abi::persistent::START..places.checkpoint_end,
         memory: system.memory.len() as u32,
         starts_at: places.starts,
         equations: system

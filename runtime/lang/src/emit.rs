@@ -20,6 +20,7 @@ const MAX_DEPTH: u32 = 40;
 pub struct Places {
     pub parameters: u32,
     pub persistent_end: u32,
+    pub checkpoint_end: u32,
     pub starts: u32,
     pub context_bytes: u32,
     input: u32,
@@ -245,6 +246,28 @@ fn place(system: &System, slots: u32) -> Places {
     let memory = next("MEMORY", 8 * words);
     let conditions = next("CONDITIONS", 8 * guards);
     let persistent_end = next("PERSISTENT_END", 0);
+    // How far a plan has come, so that one that paused can go on.
+    for word in [
+        "PAUSE_TIME",
+        "PAUSE_CLOCK",
+        "PAUSE_TICK",
+        "PAUSE_ROWS",
+        "PAUSE_DONE",
+        "PAUSE_BROKEN",
+        "ROW_NUMBER",
+        "ROW_CLOCK",
+        "ROW_TIME",
+        "TICK_START",
+        "STEPS_OF_TICK",
+        "LAST_EVENT",
+        "CROWDED_EVENTS",
+        "EVENT_ROWS_USED",
+        "TAPE_EARLY",
+    ] {
+        next(word, 8);
+    }
+    let checkpoint_end = next("CHECKPOINT_END", 0);
+    next("RESUMED", 8);
     let starts = next("STARTS", 8 * n);
     for stage in ["K1", "K2", "K3", "K4", "K5", "K6", "K7", "X_NEW", "X_STAGE", "NOMINAL"] {
         next(stage, 8 * n);
@@ -252,21 +275,13 @@ fn place(system: &System, slots: u32) -> Places {
     let input = next("INPUT", 24 * inputs);
     next("INPUT_START", 8 * inputs);
     next("CURSOR", 8 * inputs);
-    next("ROW_NUMBER", 8);
-    next("ROW_CLOCK", 8);
-    next("ROW_TIME", 8);
-    next("TICK_START", 8);
-    next("STEPS_OF_TICK", 8);
     let initial = next("INITIAL", 8);
     next("EVENT_TIME", 8);
-    next("LAST_EVENT", 8);
-    next("CROWDED_EVENTS", 8);
     next("GUARDS", 16 * guards);
     next("GUARDS_LOW", 16 * guards);
     next("UPDATE", 8 * (n + words));
     next("UPDATE_GUARDS", 16 * guards);
     next("ASSERTED", 8 * system.assertions.len() as u32);
-    next("EVENT_ROWS_USED", 8);
     next("SHOWN", 16 * (n + system.columns.len() as u32));
     next("X_EVENT", 8 * n);
     let columns = system.columns.len() as u32;
@@ -282,14 +297,7 @@ fn place(system: &System, slots: u32) -> Places {
     for vector in ["START_BAR", "STAGE_BAR", "RATE"] {
         next(vector, 8 * n);
     }
-    for number in [
-        "LENGTH_BAR",
-        "START_TIME",
-        "EVENT_BAR",
-        "TAPE_END",
-        "TAPE_EARLY",
-        "PIECE_CLOCK",
-    ] {
+    for number in ["LENGTH_BAR", "START_TIME", "EVENT_BAR", "TAPE_END", "PIECE_CLOCK"] {
         next(number, 8);
     }
     next("LAMBDA", 8 * (n + words));
@@ -355,6 +363,7 @@ fn place(system: &System, slots: u32) -> Places {
         ("P_TAPE_AT", plan::TAPE_AT),
         ("P_TAPE_BYTES", plan::TAPE_BYTES),
         ("P_FIRST_STEP", plan::FIRST_STEP),
+        ("P_PAUSE_BYTES", plan::PAUSE_BYTES),
         ("S_CODE", status::CODE),
         ("S_ROWS", status::ROWS),
         ("S_EQUATION", status::EQUATION),
@@ -377,6 +386,7 @@ fn place(system: &System, slots: u32) -> Places {
     Places {
         parameters,
         persistent_end,
+        checkpoint_end,
         starts,
         context_bytes: 0,
         input,
