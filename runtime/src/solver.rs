@@ -14,9 +14,11 @@ mod loss;
 mod options;
 mod print;
 mod problem;
+mod recording;
 mod routes;
 mod run;
 mod schedule;
+mod second;
 mod times;
 
 pub use error::SolveError;
@@ -30,3 +32,4 @@ pub use problem::{Problem, ProblemOptions};
 pub(crate) use routes::{openapi, routes};
 pub use run::{Session, Solution, Statistics};
 pub use schedule::Output;
+pub use second::{Along, RowsAlong};

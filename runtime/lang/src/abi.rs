@@ -7,6 +7,7 @@
 //! 0    plan        256 bytes, written by the host                    (offsets: mod plan)
 //! 256  status      256 bytes, written by solve                       (offsets: mod status)
 //! 512  persistent  what a snapshot holds: control, states, parameters, event memory
+//!                  (behind them, what else a plan that paused goes on from: mod sweep)
 //!      scratch     stages, hoisted values, start overrides
 //! context_bytes    input descriptors, knots, rows, tape: placed by Layout::for_plan
 //! ```
@@ -19,8 +20,8 @@ mod sweep;
 use std::ops::Range;
 
 pub use sweep::{
-    Gradient, Seeds, Segment, checkpoint, read_gradient, read_tangents, resume, write_direction, write_seeds,
-    write_segment,
+    Gradient, Seeds, Segment, Sweep, checkpoint, read_gradient, read_second_tangents, read_tangents, resume,
+    write_direction, write_seeds, write_sweep,
 };
 
 use crate::meta::Meta;
@@ -458,6 +459,8 @@ impl Layout {
         let last = u64::from(meta.carried());
         let (seeds, gradient) = if plan.tape_bytes > 0 {
             let seeds = rows.saturating_mul(meta.columns.len() as u64).saturating_add(last);
+            // Second tangents lie beside the first ones.
+            let seeds = seeds.saturating_mul(1 + u64::from(meta.second_derivatives));
             (seeds, meta.parameters.len() as u64 + last + knots)
         } else {
             (0, 0)

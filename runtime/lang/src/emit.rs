@@ -2,6 +2,7 @@
 
 mod implicit;
 mod reverse;
+mod second;
 
 use std::collections::HashMap;
 
@@ -32,6 +33,7 @@ pub struct Places {
     seeds: u32,
     bars: reverse::Bars,
     dots: reverse::Bars,
+    dots2: reverse::Bars,
     constants: HashMap<String, Expr>,
 }
 
@@ -41,13 +43,19 @@ pub struct Emitted {
     pub places: Places,
 }
 
-/// Builds all functions of the module.
-pub fn emit(system: &System, mut program: Program) -> Result<Emitted, String> {
+/// Builds all functions of the module; those for second derivatives only where they are wanted, for they take longer to
+/// compile than all others together.
+pub fn emit(system: &System, mut program: Program, second_derivatives: bool) -> Result<Emitted, String> {
     let mut graph = system.graph.clone();
     let hoisted = hoist(&mut graph, system);
-    let mut places = place(system, hoisted.slots.len() as u32);
+    let mut places = place(system, hoisted.slots.len() as u32, second_derivatives);
     let products = reverse::products(&mut graph, system, &hoisted, places.bars);
     let tangents = reverse::tangents(&mut graph, system, &hoisted, places.dots);
+    let second = if second_derivatives {
+        second::second_tangents(&mut graph, system, &hoisted, places.dots, places.dots2)
+    } else {
+        Vec::new()
+    };
     let jacobian = implicit::jacobian(&mut graph, system, &hoisted);
     let by_time = implicit::by_time(&mut graph, system, &hoisted);
     let rates = reverse::guard_rates(&mut graph, system, &hoisted);
@@ -107,6 +115,10 @@ pub fn emit(system: &System, mut program: Program) -> Result<Emitted, String> {
     emitter.entries("rhs_time", &by_time);
     emitter.products(&products, &rates);
     emitter.tangents(&tangents);
+    if second_derivatives {
+        emitter.declare_second();
+        emitter.tangents(&second);
+    }
     emitter.nominals();
     emitter.column_equation();
     let spill_bytes = 8 * emitter.spilled;
@@ -119,7 +131,12 @@ pub fn emit(system: &System, mut program: Program) -> Result<Emitted, String> {
         include_str!("kernel/reverse.kernel"),
         include_str!("kernel/forward.kernel"),
     );
-    parse::parse(&mut program, text, &places.constants)?;
+    let sweep = if second_derivatives {
+        include_str!("kernel/second.kernel")
+    } else {
+        second::ABSENT
+    };
+    parse::parse(&mut program, &[text, sweep].concat(), &places.constants)?;
     Ok(Emitted { program, places })
 }
 
@@ -227,7 +244,7 @@ fn hoist(graph: &mut Graph, system: &System) -> Hoisted {
     }
 }
 
-fn place(system: &System, slots: u32) -> Places {
+fn place(system: &System, slots: u32, second_derivatives: bool) -> Places {
     let hoisted = slots;
     let n = system.states.len() as u32;
     let inputs = system.inputs.len() as u32;
@@ -310,12 +327,21 @@ fn place(system: &System, slots: u32) -> Places {
         parameters: next("P_BAR", 8 * np),
         slots: next("SLOT_BAR", 8 * hoisted),
     };
+    let twice = if second_derivatives { 2 } else { 1 };
     let dots = reverse::Bars {
-        states: next("X_DOT", 8 * (n + words)),
+        states: next("X_DOT", 8 * twice * (n + words)),
         time: next("T_DOT", 8),
         inputs: next("U_DOT", 8 * inputs),
         parameters: next("P_DOT", 8 * np),
         slots: next("SLOT_DOT", 8 * hoisted),
+    };
+    let dots2 = if second_derivatives {
+        reverse::Bars {
+            states: dots.states + 8 * (n + words),
+            ..second::place(system, hoisted, &mut next)
+        }
+    } else {
+        reverse::Bars::default()
     };
     next("U_SAVED", 8 * inputs);
     next("P_SAVED", 8 * (np + hoisted));
@@ -364,6 +390,7 @@ fn place(system: &System, slots: u32) -> Places {
         ("P_TAPE_BYTES", plan::TAPE_BYTES),
         ("P_FIRST_STEP", plan::FIRST_STEP),
         ("P_PAUSE_BYTES", plan::PAUSE_BYTES),
+        ("X_DOT2", dots2.states),
         ("S_CODE", status::CODE),
         ("S_ROWS", status::ROWS),
         ("S_EQUATION", status::EQUATION),
@@ -398,6 +425,7 @@ fn place(system: &System, slots: u32) -> Places {
         seeds,
         bars,
         dots,
+        dots2,
         constants,
     }
 }
@@ -419,9 +447,14 @@ impl Emitter<'_> {
         }
     }
 
+    fn declare_all(&mut self, names: &[&str]) {
+        for name in names {
+            self.program.declare(name, &[Ty::I32, Ty::F64, Ty::I32, Ty::I32], None);
+        }
+    }
+
     fn declare(&mut self) {
-        let shape = [Ty::I32, Ty::F64, Ty::I32, Ty::I32];
-        for name in [
+        self.declare_all(&[
             "rhs",
             "outputs",
             "parameter_slots",
@@ -446,9 +479,7 @@ impl Emitter<'_> {
             "update_jvp",
             "starts_jvp",
             "slots_jvp",
-        ] {
-            self.program.declare(name, &shape, None);
-        }
+        ]);
         self.program.declare("nominals", &[Ty::I32], None);
         self.program.declare("column_equation", &[Ty::I32], Some(Ty::I32));
     }

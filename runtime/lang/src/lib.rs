@@ -54,6 +54,8 @@ pub struct Options {
     /// Modifications `name = value` applied to parameters before anything else; the way to change a structural
     /// parameter or one that is defined by others.
     pub set: Vec<(String, f64)>,
+    /// Whether the module can sweep second derivatives along a direction; it takes longer to compile.
+    pub second_derivatives: bool,
 }
 
 /// Compiles one model of `source` (called `file` in messages) to a Wasm module and its description.
@@ -66,7 +68,7 @@ pub fn compile(source: &str, file: &str, options: &Options) -> Result<Compiled, 
     let flat = flatten::flatten(source, file, &classes, options.model.as_deref(), &options.set, graph)?;
     let (model, description) = (flat.name.clone(), flat.description.clone());
     let mut system = causalise::causalise(flat, &causalise::Text { source, file })?;
-    let emitted = emit::emit(&system, program).map_err(internal)?;
+    let emitted = emit::emit(&system, program, options.second_derivatives).map_err(internal)?;
     let meta = describe::describe(
         &mut system,
         &emitted.places,
@@ -76,6 +78,7 @@ pub fn compile(source: &str, file: &str, options: &Options) -> Result<Compiled, 
             model,
             description,
         },
+        options.second_derivatives,
     );
     let section = serde_json::to_vec(&meta).map_err(|error| internal(error.to_string()))?;
     let wasm = emit::print(&emitted, &section).map_err(internal)?;

@@ -48,6 +48,9 @@ pub struct Meta {
     /// has come.
     #[serde(default)]
     pub checkpoint: Range<u32>,
+    /// Whether the module can sweep second derivatives along a direction.
+    #[serde(default)]
+    pub second_derivatives: bool,
     /// Words of discrete memory: what events changed, and what `pre` reads.
     #[serde(default)]
     pub memory: u32,

@@ -175,6 +175,7 @@ fn a_dependent_parameter_follows_the_one_it_depends_on() {
         &Options {
             model: None,
             set: vec![("b".into(), 1.0)],
+            ..Options::default()
         },
     )
     .expect("compiles");

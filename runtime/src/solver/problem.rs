@@ -22,6 +22,8 @@ pub struct ProblemOptions {
     pub expressions: Vec<String>,
     /// Expressions whose integrals over time are states of their own, for path costs.
     pub integrals: Vec<String>,
+    /// Whether there will be second derivatives along directions; the module then takes longer to compile.
+    pub second_derivatives: bool,
 }
 
 /// A model that can be solved.
@@ -72,7 +74,16 @@ impl Problem {
     /// [`SolveError::Model`] with every diagnostic of the compiler.
     pub fn build(text: &str, file: &str, options: &ProblemOptions) -> Result<Compiled, SolveError> {
         let (model, set) = (options.model.clone(), options.set.clone());
-        orrery_lang::compile(text, file, &Options { model, set }).map_err(SolveError::Model)
+        orrery_lang::compile(
+            text,
+            file,
+            &Options {
+                model,
+                set,
+                second_derivatives: options.second_derivatives,
+            },
+        )
+        .map_err(SolveError::Model)
     }
 
     /// A problem of a compiled model.
@@ -237,8 +248,17 @@ pub(super) fn start_of(name: &str) -> Option<&str> {
 /// The compiled model and the names whose values were compiled into it.
 fn compile(text: &str, file: &str, options: &ProblemOptions) -> Result<(Compiled, Vec<String>), SolveError> {
     let compile = |set: Vec<(String, f64)>| {
-        let model = options.model.clone();
-        orrery_lang::compile(text, file, &Options { model, set }).map_err(SolveError::Model)
+        let (model, second_derivatives) = (options.model.clone(), options.second_derivatives);
+        orrery_lang::compile(
+            text,
+            file,
+            &Options {
+                model,
+                set,
+                second_derivatives,
+            },
+        )
+        .map_err(SolveError::Model)
     };
     let others = |meta: Option<&Meta>| -> Vec<(String, f64)> {
         let is_own = |name: &str| {

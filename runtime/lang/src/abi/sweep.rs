@@ -93,6 +93,17 @@ pub fn read_tangents(mem: &[u8], ctx: u32, meta: &Meta, layout: &Layout) -> Vec<
         .collect()
 }
 
+/// The first and the second tangents that a sweep of second derivatives wrote: of every row and column, row by row.
+pub fn read_second_tangents(mem: &[u8], ctx: u32, meta: &Meta, layout: &Layout) -> [Vec<f64>; 2] {
+    let columns = meta.columns.len() as u32;
+    [0, columns].map(|from| {
+        let places = (0..layout.rows).flat_map(|row| (0..columns).map(move |column| 2 * columns * row + from + column));
+        places
+            .map(|place| read_f64(mem, ctx, layout.seeds_at + 8 * place))
+            .collect()
+    })
+}
+
 /// The gradient that the reverse pass wrote.
 pub fn read_gradient(mem: &[u8], ctx: u32, meta: &Meta, plan: &Plan, layout: &Layout) -> Gradient {
     let mut at = layout.gradient_at;
@@ -129,11 +140,29 @@ pub struct Segment {
     pub more: bool,
 }
 
-/// Makes the sweep that was asked for one over this segment.
-pub fn write_segment(mem: &mut [u8], ctx: u32, segment: Segment) {
+/// A pass over the tape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sweep {
+    /// Backwards, from cotangents of the rows to the gradient.
+    Reverse,
+    /// Forwards, from a direction to the tangents of the rows.
+    Forward,
+    /// Forwards, from a direction to the first and second tangents of the rows; for a module compiled with
+    /// [`crate::Options::second_derivatives`].
+    Second,
+}
+
+/// Asks for a sweep over the segment that is on the tape, whose seeds or direction were written before the first one; the
+/// next call of `solve` does it.
+pub fn write_sweep(mem: &mut [u8], ctx: u32, sweep: Sweep, segment: Segment) {
+    let kind = match sweep {
+        Sweep::Reverse => plan::FLAG_REVERSE,
+        Sweep::Forward => plan::FLAG_FORWARD,
+        Sweep::Second => plan::FLAG_FORWARD | plan::FLAG_REVERSE,
+    };
     let follows = if segment.follows { plan::FLAG_FOLLOWS } else { 0 };
     let more = if segment.more { plan::FLAG_MORE } else { 0 };
-    set_flags(mem, ctx, plan::FLAG_FOLLOWS | plan::FLAG_MORE, follows | more);
+    set_flags(mem, ctx, SWEEP, kind | follows | more);
 }
 
 /// Lets a plan that paused go on, from where it is or from a checkpoint that [`checkpoint`] took at a pause; the next call
