@@ -418,8 +418,11 @@ pub struct ModelGradient {
     #[arg(long, value_name = "EXPR", allow_hyphen_values = true)]
     pub of: String,
     /// By what: parameters, inputs and `start(x)`, with commas between them.
-    #[arg(long, value_name = "NAMES")]
-    pub wrt: String,
+    #[arg(long, value_name = "NAMES", required_unless_present = "direction")]
+    pub wrt: Option<String>,
+    /// Instead of --wrt: a line, such as p=1,start(x)=0.5, along which to print the first and the second derivative.
+    #[arg(long, value_name = "NAME=PART,…", conflicts_with_all = ["wrt", "mode"])]
+    pub direction: Option<String>,
     /// How to differentiate.
     #[arg(long, value_name = "MODE", default_value = "adjoint")]
     pub mode: ModelMode,

@@ -22,7 +22,7 @@ mod second;
 mod times;
 
 pub use error::SolveError;
-pub use gradient::{Gradient, Sensitivities, Wrt};
+pub use gradient::{Gradient, Sensitivities, Wrt, names_of};
 pub use loss::{Cotangents, Evaluated, Loss, Noise, Series};
 pub use options::{InputSeries, Limits, Method, SolveOptions, Values};
 pub use orrery_lang::abi::{InputMode, Rows};

@@ -352,3 +352,70 @@ fn a_problem_that_was_not_compiled_for_it_says_so() {
     let error = plain.rows_along(&direction, &tight(1.0)).unwrap_err();
     assert!(error.to_string().contains("second_derivatives"), "{error}");
 }
+
+/// By a parameter alone (hoisted out of the run) and by a state.
+#[test]
+fn every_function_bends_as_it_should() {
+    let functions: [(&str, fn(f64, f64) -> f64); 20] = [
+        ("sqrt(x)", |x, _| x.sqrt()),
+        ("exp(x*y)", |x, y| (x * y).exp()),
+        ("log(x)", |x, _| x.ln()),
+        ("log10(x + y)", |x, y| (x + y).log10()),
+        ("sin(x)*y", |x, y| x.sin() * y),
+        ("cos(x*y)", |x, y| (x * y).cos()),
+        ("tan(x)", |x, _| x.tan()),
+        ("asin(x/y)", |x, y| (x / y).asin()),
+        ("acos(x/y)", |x, y| (x / y).acos()),
+        ("atan(x)", |x, _| x.atan()),
+        ("sinh(x)", |x, _| x.sinh()),
+        ("cosh(x)", |x, _| x.cosh()),
+        ("tanh(x)", |x, _| x.tanh()),
+        ("x^2.5", |x, _| x.powf(2.5)),
+        ("x^y", |x, y| x.powf(y)),
+        ("x^3/y", |x, y| x.powi(3) / y),
+        ("atan2(x, y)", |x, y| x.atan2(y)),
+        ("abs(x - y)*x", |x, y| (x - y).abs() * x),
+        ("max(x*x, y)", |x, y| (x * x).max(y)),
+        ("min(x, y*y)", |x, y| x.min(y * y)),
+    ];
+    let equations = |a: &str, b: &str| -> String {
+        let replaced = |of: &str| {
+            of.replace("max", "MA")
+                .replace("exp", "EP")
+                .replace('x', a)
+                .replace('y', b)
+        };
+        let restored = |text: String| text.replace("MA", "max").replace("EP", "exp");
+        functions
+            .iter()
+            // What is added is nothing, and makes the number a variable of the run.
+            .map(|(of, _)| format!("{} + (s - p)", restored(replaced(of))))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let source = format!(
+        "model F parameter Real p = 0.7; parameter Real q = 1.3; Real s(start = p, fixed = true); Real r(start = q, \
+         fixed = true); Real by_parameter[20] = {{{}}}; Real by_state[20] = {{{}}}; equation der(s) = 0; der(r) = 0; end F;",
+        equations("p", "q"),
+        equations("s", "r"),
+    );
+    let problem = problem(&source, &[], 1 << 20);
+    let direction = problem
+        .direction(&[("p".to_owned(), 1.0), ("q".to_owned(), -0.6)], &[])
+        .unwrap();
+    let found = problem.rows_along(&direction, &tight(1.0)).unwrap();
+    for (at, name) in found.names.iter().enumerate() {
+        let Some(number) = name
+            .split_once('[')
+            .and_then(|(_, rest)| rest.trim_end_matches(']').parse::<usize>().ok())
+        else {
+            continue;
+        };
+        let (of, function) = functions[number - 1];
+        let (first, second) = differences(|s| function(0.7 + s, 1.3 - 0.6 * s));
+        let last = found.first.len() - found.rows.columns + at;
+        close(found.first[last], first, 1e-8, &format!("{name} = {of}, first"));
+        close(found.second[last], second, 1e-6, &format!("{name} = {of}, second"));
+    }
+    assert!(found.names.len() >= 40, "{:?}", found.names);
+}

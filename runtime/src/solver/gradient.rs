@@ -56,7 +56,7 @@ impl Problem {
     /// [`SolveError::Unknown`] for what the model does not have.
     pub fn wrt(&self, list: &str, noise: &[String]) -> Result<Vec<(String, Wrt)>, SolveError> {
         let mut all = Vec::new();
-        for name in split(list) {
+        for name in names_of(list) {
             let wrt = if let Some(at) = noise.iter().position(|known| known == name) {
                 Wrt::Noise(at)
             } else if let Some(state) = start_of(name) {
@@ -285,7 +285,7 @@ impl Session<'_> {
 }
 
 /// The names of a list; commas inside brackets belong to a name.
-fn split(list: &str) -> Vec<&str> {
+pub fn names_of(list: &str) -> Vec<&str> {
     let mut depth = 0_i32;
     let names = list.split(|character: char| {
         match character {
@@ -360,10 +360,10 @@ mod tests {
     #[test]
     fn commas_inside_brackets_belong_to_the_name() {
         assert_eq!(
-            split("p, start(x), a[1,2],start(b[2,1])"),
+            names_of("p, start(x), a[1,2],start(b[2,1])"),
             ["p", "start(x)", "a[1,2]", "start(b[2,1])"]
         );
-        assert!(split(" , ").is_empty());
+        assert!(names_of(" , ").is_empty());
     }
 
     #[test]

@@ -99,7 +99,8 @@ pub struct InputSeries {
 pub struct Limits {
     /// Memory of the module.
     pub memory_mib: u32,
-    /// Memory for what a gradient keeps of a run, in bytes: its tape, which is part of the module's memory, and checkpoints.
+    /// Memory for what a gradient keeps of a run, in bytes: its tape, which is part of the module's memory, and checkpoints;
+    /// at most half of `memory_mib` counts.
     /// A run that needs more is solved a second time in pieces; the numbers are the same.
     pub gradient_bytes: u64,
     /// Steps of a run, accepted and rejected.

@@ -44,7 +44,7 @@ impl Recording {
 impl Session<'_> {
     /// Solves a plan and keeps what sweeps over its steps need.
     pub(super) fn record(&mut self, mut plan: Plan) -> Result<(Recording, Rows), SolveError> {
-        let budget = self.problem().limits.gradient_bytes;
+        let budget = self.gradient_bytes();
         if !(LEAST_BYTES..=MOST_BYTES).contains(&budget) {
             return Err(SolveError::Value {
                 what: "memory for a gradient".to_owned(),
@@ -86,6 +86,12 @@ impl Session<'_> {
         Ok((recording, rows))
     }
 
+    /// The rest of the module's memory is for rows and cotangents.
+    fn gradient_bytes(&self) -> u64 {
+        let limits = self.problem().limits;
+        limits.gradient_bytes.min(u64::from(limits.memory_mib) << 19)
+    }
+
     /// What is beyond the pause belongs to one step, with its rows and events, and must fit the quarter left for it.
     fn check_tape(&self, plan: &Plan, status: &Status) -> Result<(), SolveError> {
         if status.tape_needed <= u64::from(plan.tape_bytes) {
@@ -97,7 +103,7 @@ impl Session<'_> {
             status.tape_needed.saturating_mul(4) / 3 + 4
         };
         Err(SolveError::GradientMemory {
-            budget_bytes: self.problem().limits.gradient_bytes,
+            budget_bytes: self.gradient_bytes(),
             needed_bytes,
         })
     }
