@@ -418,14 +418,32 @@ pub struct ModelGradient {
     #[arg(long, value_name = "EXPR", allow_hyphen_values = true)]
     pub of: String,
     /// By what: parameters, inputs and `start(x)`, with commas between them.
-    #[arg(long, value_name = "NAMES")]
-    pub wrt: String,
+    #[arg(long, value_name = "NAMES", required_unless_present = "direction")]
+    pub wrt: Option<String>,
+    /// Instead of --wrt: a line, such as p=1,start(x)=0.5, along which to print the first and the second derivative.
+    #[arg(long, value_name = "NAME=PART,…", conflicts_with_all = ["wrt", "mode"])]
+    pub direction: Option<String>,
     /// How to differentiate.
     #[arg(long, value_name = "MODE", default_value = "adjoint")]
     pub mode: ModelMode,
+    /// Memory for the steps of the run, such as 64MiB. A run that needs more is solved a second time in pieces; the numbers
+    /// are the same.
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = memory_size)]
+    pub memory: u64,
     /// How to print: csv or json.
     #[arg(short = 'o', long = "output", value_name = "FORMAT", default_value = "csv")]
     pub output: ModelFormat,
+}
+
+/// Bytes of a whole number of KiB, MiB or GiB.
+fn memory_size(text: &str) -> Result<u64, String> {
+    let units = [("KiB", 1_u64 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+    let parse = |(unit, bytes): (&str, u64)| {
+        let number = text.strip_suffix(unit)?.trim().parse::<u64>().ok()?;
+        number.checked_mul(bytes)
+    };
+    let size = units.into_iter().find_map(parse);
+    size.ok_or_else(|| "write a whole number of KiB, MiB or GiB, such as 64MiB".to_owned())
 }
 
 /// A way to differentiate.

@@ -233,11 +233,28 @@ impl ModelNode {
     pub(crate) fn solve(&mut self, plan: &abi::Plan) -> Result<(abi::Status, abi::Rows), NodeError> {
         let layout = abi::Layout::for_plan(&self.meta, plan);
         self.grow(layout.pages(CONTEXT))?;
-        let wrong = |error: abi::AbiError| NodeError::Numerical {
-            message: error.to_string(),
-        };
         let layout =
             abi::write_plan(self.memory.data_mut(&mut self.store), CONTEXT, &self.meta, plan).map_err(wrong)?;
+        self.call(plan, &layout)
+    }
+
+    /// Lets the plan that paused go on, from where it is or from a checkpoint of one of its pauses.
+    pub(crate) fn resume(
+        &mut self,
+        plan: &abi::Plan,
+        checkpoint: Option<&[u8]>,
+    ) -> Result<(abi::Status, abi::Rows), NodeError> {
+        let layout = abi::Layout::for_plan(&self.meta, plan);
+        abi::resume(self.memory.data_mut(&mut self.store), CONTEXT, &self.meta, checkpoint).map_err(wrong)?;
+        self.call(plan, &layout)
+    }
+
+    /// Everything that a plan which paused needs to go on from there.
+    pub(crate) fn checkpoint(&mut self) -> Vec<u8> {
+        abi::checkpoint(self.memory.data(&self.store), CONTEXT, &self.meta)
+    }
+
+    fn call(&mut self, plan: &abi::Plan, layout: &abi::Layout) -> Result<(abi::Status, abi::Rows), NodeError> {
         let code = self
             .solve
             .call(&mut self.store, CONTEXT as i32)
@@ -252,7 +269,16 @@ impl ModelNode {
                 ),
             });
         }
-        let rows = abi::read_outputs(memory, CONTEXT, &self.meta, &layout);
+        if status.code == Code::Paused {
+            // The rows so far are read with the last ones.
+            let rows = abi::Rows {
+                times: Vec::new(),
+                values: Vec::new(),
+                columns: self.meta.columns.len(),
+            };
+            return Ok((status, rows));
+        }
+        let rows = abi::read_outputs(memory, CONTEXT, &self.meta, layout);
         let due = (layout.rows - plan.event_rows.min(layout.rows)) as usize;
         if status.code == Code::Ok && rows.times.len() < due {
             return Err(NodeError::Abi(format!(
@@ -263,44 +289,45 @@ impl ModelNode {
         Ok((status, rows))
     }
 
-    /// The reverse pass of the plan that was solved last, which had a tape.
-    pub(crate) fn reverse(
-        &mut self,
-        plan: &abi::Plan,
-        seeds: &abi::Seeds,
-    ) -> Result<(abi::Status, abi::Gradient), NodeError> {
+    /// Cotangents of the rows for reverse sweeps over the plan that was solved last, which had a tape.
+    pub(crate) fn write_seeds(&mut self, plan: &abi::Plan, seeds: &abi::Seeds) -> Result<(), NodeError> {
         let layout = abi::Layout::for_plan(&self.meta, plan);
         let memory = self.memory.data_mut(&mut self.store);
-        abi::write_seeds(memory, CONTEXT, &self.meta, &layout, seeds).map_err(|error| NodeError::Numerical {
-            message: error.to_string(),
-        })?;
-        self.solve
-            .call(&mut self.store, CONTEXT as i32)
-            .map_err(|error| guest_error(&error, self.limits))?;
-        let memory = self.memory.data(&self.store);
-        let status = abi::read_status(memory, CONTEXT, &self.meta);
-        Ok((status, abi::read_gradient(memory, CONTEXT, &self.meta, plan, &layout)))
+        abi::write_seeds(memory, CONTEXT, &self.meta, &layout, seeds).map_err(wrong)
     }
 
-    /// The tangents of the rows along `direction`, for the plan that was solved last, which had a tape.
-    pub(crate) fn forward(
-        &mut self,
-        plan: &abi::Plan,
-        direction: &abi::Gradient,
-    ) -> Result<(abi::Status, Vec<f64>), NodeError> {
+    /// A direction for forward sweeps over the plan that was solved last, which had a tape.
+    pub(crate) fn write_direction(&mut self, plan: &abi::Plan, direction: &abi::Gradient) -> Result<(), NodeError> {
         let layout = abi::Layout::for_plan(&self.meta, plan);
         let memory = self.memory.data_mut(&mut self.store);
-        abi::write_direction(memory, CONTEXT, &self.meta, &layout, direction).map_err(|error| {
-            NodeError::Numerical {
-                message: error.to_string(),
-            }
-        })?;
+        abi::write_direction(memory, CONTEXT, &self.meta, &layout, direction).map_err(wrong)
+    }
+
+    /// Sweeps over the segment of the plan that is on the tape.
+    pub(crate) fn sweep(&mut self, sweep: abi::Sweep, segment: abi::Segment) -> Result<abi::Status, NodeError> {
+        abi::write_sweep(self.memory.data_mut(&mut self.store), CONTEXT, sweep, segment);
         self.solve
             .call(&mut self.store, CONTEXT as i32)
             .map_err(|error| guest_error(&error, self.limits))?;
-        let memory = self.memory.data(&self.store);
-        let status = abi::read_status(memory, CONTEXT, &self.meta);
-        Ok((status, abi::read_tangents(memory, CONTEXT, &self.meta, &layout)))
+        Ok(abi::read_status(self.memory.data(&self.store), CONTEXT, &self.meta))
+    }
+
+    /// What the reverse sweeps left.
+    pub(crate) fn read_gradient(&self, plan: &abi::Plan) -> abi::Gradient {
+        let layout = abi::Layout::for_plan(&self.meta, plan);
+        abi::read_gradient(self.memory.data(&self.store), CONTEXT, &self.meta, plan, &layout)
+    }
+
+    /// What the forward sweeps left: of every row and column.
+    pub(crate) fn read_tangents(&self, plan: &abi::Plan) -> Vec<f64> {
+        let layout = abi::Layout::for_plan(&self.meta, plan);
+        abi::read_tangents(self.memory.data(&self.store), CONTEXT, &self.meta, &layout)
+    }
+
+    /// What the sweeps of second derivatives left: first and second tangents of every row and column.
+    pub(crate) fn read_second_tangents(&self, plan: &abi::Plan) -> [Vec<f64>; 2] {
+        let layout = abi::Layout::for_plan(&self.meta, plan);
+        abi::read_second_tangents(self.memory.data(&self.store), CONTEXT, &self.meta, &layout)
     }
 
     fn grow(&mut self, pages: u64) -> Result<(), NodeError> {
@@ -381,6 +408,12 @@ impl Node for ModelNode {
         self.grow(end.div_ceil(u64::from(abi::PAGE)))?;
         abi::restore(self.memory.data_mut(&mut self.store), CONTEXT, &self.meta, state)
             .map_err(|error| NodeError::State(error.to_string()))
+    }
+}
+
+fn wrong(error: abi::AbiError) -> NodeError {
+    NodeError::Numerical {
+        message: error.to_string(),
     }
 }
 

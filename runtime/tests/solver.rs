@@ -477,6 +477,7 @@ fn hostile_solve(compiled: &orrery_lang::Compiled, limits: Limits) -> SolveError
 }
 
 const QUICK: Limits = Limits {
+    gradient_bytes: 1 << 20,
     memory_mib: 2,
     max_steps: 1000,
     deadline_ms: Some(50),

@@ -151,6 +151,71 @@ fn a_gradient_is_that_of_the_expression() {
 }
 
 #[test]
+fn a_gradient_in_little_memory_is_the_same() {
+    let folder = Folder::with("decay.mo", DECAY);
+    let call = |memory: &'static str| {
+        let call = [
+            "gradient",
+            "decay.mo",
+            "--until",
+            "20",
+            "--of",
+            "x^2 + 0*y[1]",
+            "--wrt",
+            "k, start(x)",
+            "--method",
+            "rk4",
+            "--step",
+            "0.01",
+            "--memory",
+            memory,
+        ];
+        call
+    };
+    assert_eq!(folder.out(&call("64KiB")), folder.out(&call("1GiB")));
+    let (code, said) = folder.fails(&call("much"));
+    assert!(code == 2 && said.contains("64MiB"), "{said}");
+    let (code, said) = folder.fails(&call("1KiB"));
+    assert!(
+        code != 0 && said.contains("1024 bytes") && said.contains("between"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_line_has_first_and_second_derivatives() {
+    let folder = Folder::with("decay.mo", DECAY);
+    let call = [
+        "gradient",
+        "decay.mo",
+        "--until",
+        "1",
+        "--of",
+        "x^2 + 0*y[1]",
+        "--rtol",
+        "1e-11",
+        "--set",
+        "k=1",
+    ];
+    let out = folder.out(&[&call[..], &["--direction", "k=1, start(x)=0.5", "-o", "json"]].concat());
+    let json: Value = serde_json::from_str(&out).unwrap();
+    // (1 + s/2)²·e^(−2(1 + s))
+    let e = (-2.0_f64).exp();
+    for (name, exact) in [("value", e), ("first", -e), ("second", 0.5 * e)] {
+        assert!((json[name].as_f64().unwrap() - exact).abs() < 1e-9, "{name} {out}");
+    }
+    assert!(
+        folder
+            .out(&[&call[..], &["--direction", "k=1"]].concat())
+            .starts_with("value,first,second\n0.135")
+    );
+    let (code, said) = folder.fails(&[&call[..], &["--direction", "k"]].concat());
+    assert!(code == 2 && said.contains("NAME=PART"), "{said}");
+    let (code, said) = folder.fails(&[&call[..], &["--direction", "k=1", "--wrt", "k"]].concat());
+    assert!(code == 2 && said.contains("--wrt"), "{said}");
+}
+
+#[test]
 fn a_wrong_call_says_what_would_be_right() {
     let folder = Folder::with("decay.mo", DECAY);
     let run = |more: &[&str]| folder.fails(&[&["run", "decay.mo"][..], more].concat());

@@ -7,6 +7,7 @@
 //! 0    plan        256 bytes, written by the host                    (offsets: mod plan)
 //! 256  status      256 bytes, written by solve                       (offsets: mod status)
 //! 512  persistent  what a snapshot holds: control, states, parameters, event memory
+//!                  (behind them, what else a plan that paused goes on from: mod sweep)
 //!      scratch     stages, hoisted values, start overrides
 //! context_bytes    input descriptors, knots, rows, tape: placed by Layout::for_plan
 //! ```
@@ -15,6 +16,14 @@
 //! a knot is 16 bytes: time i64 (clock units), value f64.
 
 pub mod lanes;
+mod sweep;
+
+use std::ops::Range;
+
+pub use sweep::{
+    Gradient, Seeds, Segment, Sweep, checkpoint, read_gradient, read_second_tangents, read_tangents, resume,
+    write_direction, write_seeds, write_sweep,
+};
 
 use crate::meta::Meta;
 
@@ -57,11 +66,15 @@ pub(crate) mod plan {
     pub const SEEDS_AT: u32 = 108;
     pub const GRADIENT_AT: u32 = 112;
     pub const GRADIENT: u32 = 116;
+    pub const PAUSE_BYTES: u32 = 120;
 
     pub const FLAG_INITIALISE: u32 = 1;
     pub const FLAG_FIRST_ROW: u32 = 2;
     pub const FLAG_REVERSE: u32 = 4;
     pub const FLAG_FORWARD: u32 = 8;
+    pub const FLAG_RESUME: u32 = 16;
+    pub const FLAG_FOLLOWS: u32 = 32;
+    pub const FLAG_MORE: u32 = 64;
 }
 
 /// Byte offsets in the status, relative to the context address.
@@ -189,6 +202,9 @@ pub struct Plan {
     pub first_step: f64,
     /// Bytes granted for the tape of the reverse pass; 0 records none.
     pub tape_bytes: u32,
+    /// The plan pauses between two steps once its tape holds more than this many bytes, with [`Code::Paused`]; [`resume`]
+    /// lets it go on. 0 never pauses.
+    pub pause_bytes: u32,
 }
 
 impl Default for Plan {
@@ -210,6 +226,7 @@ impl Default for Plan {
             clock_hz: 1e9,
             first_step: 0.0,
             tape_bytes: 0,
+            pause_bytes: 0,
         }
     }
 }
@@ -299,6 +316,8 @@ pub enum Code {
     AmbiguousEventOrder,
     /// More events than the plan has rows for ([`Plan::event_rows`]).
     RowsFull,
+    /// The tape holds what the plan wants of it at a time ([`Plan::pause_bytes`]); `tape_needed` says how much that is.
+    Paused,
     /// A code that this version does not know.
     Unknown(u32),
 }
@@ -321,6 +340,7 @@ impl Code {
             11 => Code::Grazing,
             12 => Code::AmbiguousEventOrder,
             13 => Code::RowsFull,
+            14 => Code::Paused,
             other => Code::Unknown(other),
         }
     }
@@ -351,7 +371,7 @@ pub struct Status {
     pub evaluations: u64,
     /// Events.
     pub events: u64,
-    /// For [`Code::TapeFull`]: bytes that the whole plan needs.
+    /// Bytes of tape that the plan needs, or from its last pause on.
     pub tape_needed: u64,
     /// The method that ran last.
     pub method: &'static str,
@@ -383,6 +403,7 @@ impl Status {
             Code::Grazing => "an event surface is touched, not crossed: there is no gradient".to_string(),
             Code::AmbiguousEventOrder => "events at one instant whose order changes the gradient".to_string(),
             Code::RowsFull => "there are more events than rows for them".to_string(),
+            Code::Paused => "the plan paused".to_string(),
             Code::Unknown(code) => format!("status {code}, which this version does not know"),
         };
         let mut text = format!("{}: {what} at time {} s", meta.model, self.time);
@@ -439,6 +460,8 @@ impl Layout {
         let last = u64::from(meta.carried());
         let (seeds, gradient) = if plan.tape_bytes > 0 {
             let seeds = rows.saturating_mul(meta.columns.len() as u64).saturating_add(last);
+            // Second tangents lie beside the first ones.
+            let seeds = seeds.saturating_mul(1 + u64::from(meta.second_derivatives));
             (seeds, meta.parameters.len() as u64 + last + knots)
         } else {
             (0, 0)
@@ -525,6 +548,7 @@ pub fn write_plan(mem: &mut [u8], ctx: u32, meta: &Meta, plan: &Plan) -> Result<
     context.u32(plan::SEEDS_AT, layout.seeds_at);
     context.u32(plan::GRADIENT_AT, layout.gradient_at);
     context.u32(plan::GRADIENT, layout.gradient_words);
+    context.u32(plan::PAUSE_BYTES, plan.pause_bytes);
     context.f64(plan::FIRST_STEP, plan.first_step);
     write_inputs(&mut context, meta, plan, &layout);
     if let Some(initialise) = &plan.initialise {
@@ -597,6 +621,7 @@ fn check(meta: &Meta, plan: &Plan) -> Result<(), AbiError> {
         ("event_rows", plan.event_rows),
         ("ticks", plan.ticks),
         ("tape_bytes", plan.tape_bytes),
+        ("pause_bytes", plan.pause_bytes),
     ] {
         if i32::try_from(value).is_err() {
             return refuse(what, value.to_string(), "it must be below 2,147,483,648");
@@ -694,122 +719,9 @@ pub fn read_outputs(mem: &[u8], ctx: u32, meta: &Meta, layout: &Layout) -> Rows 
     Rows { times, values, columns }
 }
 
-/// What a reverse pass starts from: cotangents of everything that a loss reads.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Seeds {
-    /// One a row and column, row by row, for the rows that the plan wrote; missing ones are 0.
-    pub rows: Vec<f64>,
-    /// One for each state and word of discrete memory at the plan's end, as the next plan's gradient gives them in
-    /// [`Gradient::states`]; missing ones are 0.
-    pub last: Vec<f64>,
-}
-
-/// The gradient of a loss.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Gradient {
-    /// By each parameter, through start expressions too.
-    pub parameters: Vec<f64>,
-    /// By each state at the plan's start (before its first event), then by each word of discrete memory.
-    pub states: Vec<f64>,
-    /// By each knot of each input.
-    pub inputs: Vec<Vec<f64>>,
-}
-
-/// Asks for the reverse pass of a plan that `solve` did with a tape; the next call of `solve` does it.
-///
-/// The mesh of the solution is held; times of events move. Rows at events ([`Plan::event_rows`]) have no cotangents.
-pub fn write_seeds(mem: &mut [u8], ctx: u32, meta: &Meta, layout: &Layout, seeds: &Seeds) -> Result<(), AbiError> {
-    let rows = layout.rows as usize * meta.columns.len();
-    let last = meta.carried() as usize;
-    if seeds.rows.len() > rows || seeds.last.len() > last || layout.gradient_words == 0 {
-        return Err(AbiError::Plan {
-            what: "seeds",
-            value: format!("{} and {}", seeds.rows.len(), seeds.last.len()),
-            remedy: "there is at most one a row and column, and one a state and word of memory, and a plan with a tape",
-        });
-    }
-    let mut context = Context { mem, ctx };
-    let flags = read_u32(context.mem, ctx, plan::FLAGS);
-    context.u32(plan::FLAGS, flags & !plan::FLAG_FORWARD | plan::FLAG_REVERSE);
-    for index in 0..rows {
-        let value = seeds.rows.get(index).copied().unwrap_or(0.0);
-        context.f64(layout.seeds_at + 8 * index as u32, value);
-    }
-    for index in 0..last {
-        let value = seeds.last.get(index).copied().unwrap_or(0.0);
-        context.f64(layout.seeds_at + 8 * (rows + index) as u32, value);
-    }
-    Ok(())
-}
-
-/// Asks for the tangents along `direction` of a plan that `solve` did with a tape; the next call of `solve` does it, and
-/// [`read_tangents`] reads them. The states of a direction are added to what the start expressions give.
-pub fn write_direction(
-    mem: &mut [u8],
-    ctx: u32,
-    meta: &Meta,
-    layout: &Layout,
-    direction: &Gradient,
-) -> Result<(), AbiError> {
-    let words: Vec<f64> = direction
-        .parameters
-        .iter()
-        .chain(&direction.states)
-        .chain(direction.inputs.iter().flatten())
-        .copied()
-        .collect();
-    let expected = meta.parameters.len() + meta.carried() as usize;
-    if words.len() != layout.gradient_words as usize
-        || direction.parameters.len() + direction.states.len() != expected
-        || words.is_empty()
-    {
-        return Err(AbiError::Plan {
-            what: "direction",
-            value: format!("{} words", words.len()),
-            remedy: "it has the shape of the plan's gradient, and the plan a tape",
-        });
-    }
-    let mut context = Context { mem, ctx };
-    let flags = read_u32(context.mem, ctx, plan::FLAGS);
-    context.u32(plan::FLAGS, flags & !plan::FLAG_REVERSE | plan::FLAG_FORWARD);
-    for (index, value) in words.iter().enumerate() {
-        context.f64(layout.gradient_at + 8 * index as u32, *value);
-    }
-    Ok(())
-}
-
-/// The tangents that a forward sweep wrote: of every row and column, row by row.
-pub fn read_tangents(mem: &[u8], ctx: u32, meta: &Meta, layout: &Layout) -> Vec<f64> {
-    let count = layout.rows * meta.columns.len() as u32;
-    (0..count)
-        .map(|index| read_f64(mem, ctx, layout.seeds_at + 8 * index))
-        .collect()
-}
-
-/// The gradient that the reverse pass wrote.
-pub fn read_gradient(mem: &[u8], ctx: u32, meta: &Meta, plan: &Plan, layout: &Layout) -> Gradient {
-    let mut at = layout.gradient_at;
-    let mut take = |count: usize| -> Vec<f64> {
-        let values = (0..count as u32)
-            .map(|index| read_f64(mem, ctx, at + 8 * index))
-            .collect();
-        at += 8 * count as u32;
-        values
-    };
-    Gradient {
-        parameters: take(meta.parameters.len()),
-        states: take(meta.carried() as usize),
-        inputs: (0..meta.inputs.len())
-            .map(|input| take(plan.inputs.get(input).map_or(0, |table| table.knots.len())))
-            .collect(),
-    }
-}
-
 /// The context's persistent bytes: with the module's digest, all that is needed to go on elsewhere.
 pub fn snapshot(mem: &[u8], ctx: u32, meta: &Meta) -> Vec<u8> {
-    let start = ctx as usize + meta.persistent.start as usize;
-    let end = ctx as usize + meta.persistent.end as usize;
-    let mut bytes = mem.get(start..end).unwrap_or(&[]).to_vec();
+    let mut bytes = bytes_of(mem, ctx, &meta.persistent);
     let values = bytes.get_mut((persistent::STATES - persistent::START) as usize..);
     for word in values.unwrap_or_default().chunks_exact_mut(8) {
         let value = read_f64(word, 0, 0);
@@ -820,14 +732,24 @@ pub fn snapshot(mem: &[u8], ctx: u32, meta: &Meta) -> Vec<u8> {
 
 /// Puts a snapshot back; the context then goes on bit-identically.
 pub fn restore(mem: &mut [u8], ctx: u32, meta: &Meta, snapshot: &[u8]) -> Result<(), AbiError> {
-    let expected = (meta.persistent.end - meta.persistent.start) as usize;
-    if snapshot.len() != expected {
+    put(mem, ctx, &meta.persistent, snapshot)
+}
+
+fn bytes_of(mem: &[u8], ctx: u32, range: &Range<u32>) -> Vec<u8> {
+    let start = ctx as usize + range.start as usize;
+    let end = ctx as usize + range.end as usize;
+    mem.get(start..end).unwrap_or(&[]).to_vec()
+}
+
+fn put(mem: &mut [u8], ctx: u32, range: &Range<u32>, bytes: &[u8]) -> Result<(), AbiError> {
+    let expected = range.end.saturating_sub(range.start) as usize;
+    if bytes.len() != expected {
         return Err(AbiError::Snapshot {
-            given: snapshot.len(),
+            given: bytes.len(),
             expected,
         });
     }
-    let start = ctx as usize + meta.persistent.start as usize;
+    let start = ctx as usize + range.start as usize;
     let available = mem.len() as u64;
     let place = mem.get_mut(start..start + expected);
     place
@@ -835,7 +757,7 @@ pub fn restore(mem: &mut [u8], ctx: u32, meta: &Meta, snapshot: &[u8]) -> Result
             needed: (start + expected) as u64,
             available,
         })?
-        .copy_from_slice(snapshot);
+        .copy_from_slice(bytes);
     Ok(())
 }
 

@@ -19,7 +19,7 @@ pub struct Names<'a> {
 /// Longer equations are cut in the description.
 const MAX_EQUATION: usize = 160;
 
-pub fn describe(system: &mut System, places: &Places, names: Names<'_>) -> Meta {
+pub fn describe(system: &mut System, places: &Places, names: Names<'_>, second_derivatives: bool) -> Meta {
     let vars = |system: &mut System, list: &[u32], base: u32, default: &mut dyn FnMut(&mut System, usize) -> f64| {
         let mut all = Vec::new();
         for (index, variable) in list.iter().enumerate() {
@@ -66,6 +66,8 @@ pub fn describe(system: &mut System, places: &Places, names: Names<'_>) -> Meta 
         }),
         context_bytes: places.context_bytes,
         persistent: abi::persistent::START..places.persistent_end,
+        second_derivatives,
+        checkpoint: abi::persistent::START..places.checkpoint_end,
         memory: system.memory.len() as u32,
         starts_at: places.starts,
         equations: system

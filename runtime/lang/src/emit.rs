@@ -4,6 +4,7 @@ mod explicit;
 mod implicit;
 mod loops;
 mod reverse;
+mod second;
 
 use std::collections::HashMap;
 
@@ -22,6 +23,7 @@ const MAX_DEPTH: u32 = 40;
 pub struct Places {
     pub parameters: u32,
     pub persistent_end: u32,
+    pub checkpoint_end: u32,
     pub starts: u32,
     pub context_bytes: u32,
     input: u32,
@@ -37,6 +39,7 @@ pub struct Places {
     loop_rates: u32,
     loop_seeds: u32,
     direction: u32,
+    dots2: reverse::Bars,
     constants: HashMap<String, Expr>,
 }
 
@@ -46,14 +49,20 @@ pub struct Emitted {
     pub places: Places,
 }
 
-/// Builds all functions of the module.
-pub fn emit(system: &System, mut program: Program) -> Result<Emitted, String> {
+/// Builds all functions of the module; those for second derivatives only where they are wanted, for a module with them takes
+/// about a fifth longer to compile.
+pub fn emit(system: &System, mut program: Program, second_derivatives: bool) -> Result<Emitted, String> {
     let mut graph = system.graph.clone();
     let hoisted = hoist(&mut graph, system);
-    let mut places = place(system, hoisted.slots.len() as u32);
+    let mut places = place(system, hoisted.slots.len() as u32, second_derivatives);
     let along = implicit::along(&mut graph, system, &hoisted.derivatives, places.direction);
     let products = reverse::products(&mut graph, system, &hoisted, &along, places.bars);
     let tangents = reverse::tangents(&mut graph, system, &hoisted, &along, places.dots);
+    let second = if second_derivatives {
+        second::second_tangents(&mut graph, system, &hoisted, places.dots, places.dots2)
+    } else {
+        Vec::new()
+    };
     let jacobian = implicit::jacobian(&mut graph, system, &hoisted);
     let by_time = implicit::by_time(&mut graph, system, &hoisted.derivatives);
     let guards = hoisted.guards[..system.guards.len()].to_vec();
@@ -118,6 +127,10 @@ pub fn emit(system: &System, mut program: Program) -> Result<Emitted, String> {
     emitter.vectors(&tangents);
     emitter.vectors(&[(inner("guard_rates"), rates)]);
     emitter.around(&around);
+    if second_derivatives {
+        emitter.declare_second();
+        emitter.vectors(&second);
+    }
     emitter.nominals();
     emitter.column_equation();
     let spill_bytes = 8 * emitter.spilled;
@@ -135,7 +148,12 @@ pub fn emit(system: &System, mut program: Program) -> Result<Emitted, String> {
         include_str!("kernel/forward_implicit.kernel"),
         include_str!("kernel/newton.kernel"),
     );
-    let text = [text, &explicit::text()].concat();
+    let sweep = if second_derivatives {
+        include_str!("kernel/second.kernel")
+    } else {
+        second::ABSENT
+    };
+    let text = [text, &explicit::text(), sweep].concat();
     parse::parse(&mut program, &text, &places.constants)?;
     if !system.loops.is_empty() {
         parse::parse(&mut program, include_str!("kernel/loops.kernel"), &places.constants)?;
@@ -263,7 +281,7 @@ fn hoist(graph: &mut Graph, system: &System) -> Hoisted {
     }
 }
 
-fn place(system: &System, slots: u32) -> Places {
+fn place(system: &System, slots: u32, second_derivatives: bool) -> Places {
     let hoisted = slots;
     let n = system.states.len() as u32;
     let inputs = system.inputs.len() as u32;
@@ -284,6 +302,29 @@ fn place(system: &System, slots: u32) -> Places {
     let nz = system.loops.len() as u32;
     next("LOOPS_HELD", 8 * nz);
     let persistent_end = next("PERSISTENT_END", 0);
+    // How far a plan has come, so that one that paused can go on.
+    for word in [
+        "PAUSE_TIME",
+        "PAUSE_CLOCK",
+        "PAUSE_TICK",
+        "PAUSE_ROWS",
+        "PAUSE_DONE",
+        "PAUSE_BROKEN",
+        "ROW_NUMBER",
+        "ROW_CLOCK",
+        "ROW_TIME",
+        "TICK_START",
+        "STEPS_OF_TICK",
+        "LAST_EVENT",
+        "CROWDED_EVENTS",
+        "EVENT_ROWS_USED",
+        "TAPE_EARLY",
+    ] {
+        next(word, 8);
+    }
+    next("PAUSE_SLOPES", 8 * n);
+    let checkpoint_end = next("CHECKPOINT_END", 0);
+    next("RESUMED", 8);
     let starts = next("STARTS", 8 * n);
     for stage in ["K1", "K2", "K3", "K4", "K5", "K6", "K7", "X_NEW", "X_STAGE", "NOMINAL"] {
         next(stage, 8 * n);
@@ -291,21 +332,13 @@ fn place(system: &System, slots: u32) -> Places {
     let input = next("INPUT", 24 * inputs);
     next("INPUT_START", 8 * inputs);
     next("CURSOR", 8 * inputs);
-    next("ROW_NUMBER", 8);
-    next("ROW_CLOCK", 8);
-    next("ROW_TIME", 8);
-    next("TICK_START", 8);
-    next("STEPS_OF_TICK", 8);
     let initial = next("INITIAL", 8);
     next("EVENT_TIME", 8);
-    next("LAST_EVENT", 8);
-    next("CROWDED_EVENTS", 8);
     next("GUARDS", 16 * guards);
     next("GUARDS_LOW", 16 * guards);
     next("UPDATE", 8 * (n + words));
     next("UPDATE_GUARDS", 16 * guards);
     next("ASSERTED", 8 * system.assertions.len() as u32);
-    next("EVENT_ROWS_USED", 8);
     next("SHOWN", 16 * (n + system.columns.len() as u32));
     next("X_EVENT", 8 * n);
     let columns = system.columns.len() as u32;
@@ -334,21 +367,15 @@ fn place(system: &System, slots: u32) -> Places {
     for vector in ["START_BAR", "STAGE_BAR", "RATE"] {
         next(vector, 8 * n);
     }
-    for number in [
-        "LENGTH_BAR",
-        "START_TIME",
-        "EVENT_BAR",
-        "TAPE_END",
-        "TAPE_EARLY",
-        "PIECE_CLOCK",
-    ] {
+    for number in ["LENGTH_BAR", "START_TIME", "EVENT_BAR", "TAPE_END", "PIECE_CLOCK"] {
         next(number, 8);
     }
     next("LAMBDA", 8 * (n + words));
     next("RATES", 8 * guards);
     next("SAVED", 8 * (words + guards + nz));
+    let twice = if second_derivatives { 2 } else { 1 };
     let dots = reverse::Bars {
-        states: next("X_DOT", 8 * (n + words)),
+        states: next("X_DOT", 8 * twice * (n + words)),
         time: next("T_DOT", 8),
         inputs: next("U_DOT", 8 * inputs),
         parameters: next("P_DOT", 8 * np),
@@ -356,6 +383,14 @@ fn place(system: &System, slots: u32) -> Places {
         loops: next("Z_DOT", 8 * nz),
         loop_rates: next("Z_RATE_DOT", 8 * nz),
         input_slopes: next("U_RATE_DOT", 8 * inputs),
+    };
+    let dots2 = if second_derivatives {
+        reverse::Bars {
+            states: dots.states + 8 * (n + words),
+            ..second::place(system, hoisted, &mut next)
+        }
+    } else {
+        reverse::Bars::default()
     };
     next("U_SAVED", 8 * inputs);
     next("P_SAVED", 8 * (np + hoisted));
@@ -413,6 +448,8 @@ fn place(system: &System, slots: u32) -> Places {
         ("P_TAPE_AT", plan::TAPE_AT),
         ("P_TAPE_BYTES", plan::TAPE_BYTES),
         ("P_FIRST_STEP", plan::FIRST_STEP),
+        ("P_PAUSE_BYTES", plan::PAUSE_BYTES),
+        ("X_DOT2", dots2.states),
         ("S_CODE", status::CODE),
         ("S_ROWS", status::ROWS),
         ("S_EQUATION", status::EQUATION),
@@ -435,6 +472,7 @@ fn place(system: &System, slots: u32) -> Places {
     Places {
         parameters,
         persistent_end,
+        checkpoint_end,
         starts,
         context_bytes: 0,
         input,
@@ -450,6 +488,7 @@ fn place(system: &System, slots: u32) -> Places {
         loop_rates,
         loop_seeds,
         direction,
+        dots2,
         constants,
     }
 }
@@ -471,9 +510,14 @@ impl Emitter<'_> {
         }
     }
 
+    fn declare_all(&mut self, names: &[&str]) {
+        for name in names {
+            self.program.declare(name, &[Ty::I32, Ty::F64, Ty::I32, Ty::I32], None);
+        }
+    }
+
     fn declare(&mut self) {
-        let shape = [Ty::I32, Ty::F64, Ty::I32, Ty::I32];
-        for name in [
+        self.declare_all(&[
             "parameter_slots",
             "input_starts",
             "state_starts",
@@ -484,12 +528,9 @@ impl Emitter<'_> {
             "slots_vjp",
             "starts_jvp",
             "slots_jvp",
-        ] {
-            self.program.declare(name, &shape, None);
-        }
+        ]);
         for name in loops::WRAPPED {
-            self.program.declare(name, &shape, None);
-            self.program.declare(&loops::inner(self.system, name), &shape, None);
+            self.declare_all(&[name, &loops::inner(self.system, name)]);
         }
         loops::declare(self.program);
         self.program.declare("nominals", &[Ty::I32], None);

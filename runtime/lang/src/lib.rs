@@ -56,6 +56,8 @@ pub struct Options {
     pub set: Vec<(String, f64)>,
     /// A module for two plans at once, one in each lane ([`abi::lanes`]).
     pub two_lanes: bool,
+    /// Whether the module can sweep second derivatives along a direction; it takes longer to compile.
+    pub second_derivatives: bool,
 }
 
 /// Compiles one model of `source` (called `file` in messages) to a Wasm module and its description.
@@ -68,7 +70,16 @@ pub fn compile(source: &str, file: &str, options: &Options) -> Result<Compiled, 
     let flat = flatten::flatten(source, file, &classes, options.model.as_deref(), &options.set, graph)?;
     let (model, description) = (flat.name.clone(), flat.description.clone());
     let mut system = causalise::causalise(flat, &causalise::Text { source, file })?;
-    let emitted = emit::emit(&system, program).map_err(internal)?;
+    if options.second_derivatives
+        && let Some(span) = system.iterated()
+    {
+        let message = "second derivatives do not pass through algebraic loops and initial equations".to_string();
+        let error = Diagnostic::at(source, file, span.range(), "unsupported", message);
+        return Err(vec![
+            error.remedy("solve this equation by hand, or ask for first derivatives"),
+        ]);
+    }
+    let emitted = emit::emit(&system, program, options.second_derivatives).map_err(internal)?;
     let mut meta = describe::describe(
         &mut system,
         &emitted.places,
@@ -78,6 +89,7 @@ pub fn compile(source: &str, file: &str, options: &Options) -> Result<Compiled, 
             model,
             description,
         },
+        options.second_derivatives,
     );
     if options.two_lanes {
         meta.lanes = 2;

@@ -44,6 +44,13 @@ pub struct Meta {
     pub context_bytes: u32,
     /// The bytes, relative to the context address, that a snapshot holds.
     pub persistent: Range<u32>,
+    /// The bytes, relative to the context address, that a plan which paused goes on from: the persistent ones and how far it
+    /// has come.
+    #[serde(default)]
+    pub checkpoint: Range<u32>,
+    /// Whether the module can sweep second derivatives along a direction.
+    #[serde(default)]
+    pub second_derivatives: bool,
     /// Words of discrete memory: what events changed, and what `pre` reads.
     #[serde(default)]
     pub memory: u32,

@@ -52,6 +52,17 @@ pub enum SolveError {
         /// What it may have.
         limit_mib: u32,
     },
+    /// The steps of a gradient do not fit the memory granted for them.
+    #[error(
+        "the gradient does not fit its memory of {budget_bytes} bytes: allow at least {needed_bytes} bytes, ask for fewer rows, \
+         or loosen the tolerance"
+    )]
+    GradientMemory {
+        /// What it may have.
+        budget_bytes: u64,
+        /// What takes it beyond the step at which this was noticed.
+        needed_bytes: u64,
+    },
     /// The run took longer than it may.
     #[error("the run did not end within {deadline_ms} ms and was stopped: solve a shorter span or allow more time")]
     Deadline {

@@ -1,6 +1,6 @@
 //! What a gradient is asked for, and how it is put together from what the reverse pass leaves.
 
-use orrery_lang::abi::{self, Code, Initialise, Seeds};
+use orrery_lang::abi::{self, Initialise, Rows, Seeds};
 use serde::ser::SerializeStruct as _;
 use serde::{Serialize, Serializer};
 
@@ -8,11 +8,9 @@ use super::error::SolveError;
 use super::loss::{Evaluated, Loss};
 use super::options::{SolveOptions, Values};
 use super::problem::{Problem, start_of};
-use super::run::{MOST_STEPS, Session, check_finite, failure, plan_of};
+use super::recording::Recording;
+use super::run::{MOST_STEPS, Session, check_finite, plan_of};
 use super::schedule::{Output, Schedule};
-
-/// What the tape of a short run fits into; a longer one says how much it needs.
-const FIRST_TAPE: u32 = 1 << 20;
 
 /// Something a loss is differentiated by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +56,7 @@ impl Problem {
     /// [`SolveError::Unknown`] for what the model does not have.
     pub fn wrt(&self, list: &str, noise: &[String]) -> Result<Vec<(String, Wrt)>, SolveError> {
         let mut all = Vec::new();
-        for name in split(list) {
+        for name in names_of(list) {
             let wrt = if let Some(at) = noise.iter().position(|known| known == name) {
                 Wrt::Noise(at)
             } else if let Some(state) = start_of(name) {
@@ -121,17 +119,7 @@ impl Session<'_> {
         options: &SolveOptions,
         values: &Values,
     ) -> Result<Gradient, SolveError> {
-        let mut values = self.problem().base.with(values);
-        // An input by which is differentiated has at least one knot: the value it keeps.
-        for (_, wrt) in wrt {
-            let Wrt::Input(at) = wrt else { continue };
-            if let Some(var) = self.problem().meta().inputs.get(*at) {
-                let given = options.inputs.iter().any(|series| series.name == var.name);
-                if !given && values.inputs.iter().all(|(known, _)| known != at) {
-                    values.inputs.push((*at, var.default));
-                }
-            }
-        }
+        let values = self.with_knots(wrt.iter().map(|(_, wrt)| *wrt), options, values);
         let (evaluated, sensitivities) = self.differentiate(loss, options, &values)?;
         Ok(Gradient::pick(&evaluated, &sensitivities, wrt))
     }
@@ -147,26 +135,16 @@ impl Session<'_> {
         options: &SolveOptions,
         values: &Values,
     ) -> Result<Gradient, SolveError> {
-        let problem = self.problem().clone();
-        let (plan, evaluated) = self.taped(loss, options, values)?;
-        let zero = |length: usize| vec![0.0; length];
-        let still = abi::Gradient {
-            parameters: zero(problem.meta().parameters.len()),
-            states: zero(problem.meta().carried() as usize),
-            inputs: (0..problem.meta().inputs.len())
-                .map(|input| zero(plan.inputs.get(input).map_or(0, |table| table.knots.len())))
-                .collect(),
-        };
+        let values = self.with_knots(wrt.iter().map(|(_, wrt)| *wrt), options, values);
+        let (mut recording, evaluated) = self.taped(loss, options, &values)?;
+        let still = self.still(&recording);
         let mut all = Sensitivities {
             parameters: still.parameters.clone(),
             starts: still.states.clone(),
             inputs: still.inputs.clone(),
         };
         let mut sweep = |direction: &abi::Gradient| -> Result<f64, SolveError> {
-            let (status, tangents) = self.node().forward(&plan, direction)?;
-            if let Some(message) = failure(&problem, &status) {
-                return Err(SolveError::Numerical(message));
-            }
+            let tangents = self.forward(&mut recording, direction)?;
             let pairs = evaluated.rows.values.iter().zip(tangents);
             Ok(pairs.map(|(cotangent, tangent)| cotangent * tangent).sum())
         };
@@ -183,7 +161,7 @@ impl Session<'_> {
                 }
                 Wrt::Input(at) => {
                     for knot in 0..still.inputs[at].len() {
-                        direction.inputs[at] = zero(still.inputs[at].len());
+                        direction.inputs[at] = still.inputs[at].clone();
                         direction.inputs[at][knot] = 1.0;
                         all.inputs[at][knot] = sweep(&direction)?;
                     }
@@ -192,6 +170,21 @@ impl Session<'_> {
             }
         }
         Ok(Gradient::pick(&evaluated, &all, wrt))
+    }
+
+    /// The values of a run whose inputs have at least one knot where it is differentiated by them: the value they keep.
+    pub(super) fn with_knots(&self, wrt: impl Iterator<Item = Wrt>, options: &SolveOptions, values: &Values) -> Values {
+        let mut values = self.problem().base.with(values);
+        for wrt in wrt {
+            let Wrt::Input(at) = wrt else { continue };
+            if let Some(var) = self.problem().meta().inputs.get(at) {
+                let given = options.inputs.iter().any(|series| series.name == var.name);
+                if !given && values.inputs.iter().all(|(known, _)| *known != at) {
+                    values.inputs.push((at, var.default));
+                }
+            }
+        }
+        values
     }
 
     /// The loss and its derivatives by everything.
@@ -206,15 +199,12 @@ impl Session<'_> {
     ) -> Result<(Evaluated, Sensitivities), SolveError> {
         let problem = self.problem().clone();
         let meta = problem.meta();
-        let (plan, evaluated) = self.taped(loss, options, values)?;
+        let (mut recording, evaluated) = self.taped(loss, options, values)?;
         let seeds = Seeds {
             rows: evaluated.rows.values.clone(),
             last: Vec::new(),
         };
-        let (status, gradient) = self.node().reverse(&plan, &seeds)?;
-        if let Some(message) = failure(&problem, &status) {
-            return Err(SolveError::Numerical(message));
-        }
+        let gradient = self.reverse(&mut recording, &seeds)?;
         let mut starts = gradient.states;
         starts.truncate(meta.states.len());
         let numbers = gradient
@@ -234,41 +224,26 @@ impl Session<'_> {
         Ok((evaluated, sensitivities))
     }
 
+    /// The direction in which nothing changes.
+    pub(super) fn still(&self, recording: &Recording) -> abi::Gradient {
+        let meta = self.problem().meta();
+        let knots = |input: usize| recording.plan().inputs.get(input).map_or(0, |table| table.knots.len());
+        abi::Gradient {
+            parameters: vec![0.0; meta.parameters.len()],
+            states: vec![0.0; meta.carried() as usize],
+            inputs: (0..meta.inputs.len()).map(|input| vec![0.0; knots(input)]).collect(),
+        }
+    }
+
     /// A solved plan with its tape, and the loss of its rows.
-    fn taped(
+    pub(super) fn taped(
         &mut self,
         loss: &Loss,
         options: &SolveOptions,
         values: &Values,
-    ) -> Result<(abi::Plan, Evaluated), SolveError> {
+    ) -> Result<(Recording, Evaluated), SolveError> {
         let problem = self.problem().clone();
-        let (meta, values) = (problem.meta(), problem.base.with(values));
-        let output = Output::At(loss.times());
-        let schedule = Schedule::new(options.from, options.until, &output, abi::row_bytes(meta))?;
-        let [piece] = schedule.pieces.as_slice() else {
-            return Err(SolveError::Module("a run of a loss is one piece".to_owned()));
-        };
-        let mut plan = plan_of(&problem, &schedule, piece, options, &values)?;
-        plan.max_steps = problem.limits.max_steps.min(MOST_STEPS);
-        plan.first_row = true;
-        plan.tape_bytes = FIRST_TAPE;
-        plan.initialise = Some(Initialise {
-            parameters: values.parameters.clone(),
-            states: values.states.clone(),
-        });
-        self.node().arm();
-        let (mut status, mut rows) = self.node().solve(&plan)?;
-        while status.code == Code::TapeFull {
-            // Twice as much at least, so that this ends whatever a module says it needs.
-            let needed = status.tape_needed.max(2 * u64::from(plan.tape_bytes));
-            let limit_mib = problem.limits.memory_mib;
-            plan.tape_bytes = u32::try_from(needed).map_err(|_| SolveError::Memory { limit_mib })?;
-            (status, rows) = self.node().solve(&plan)?;
-        }
-        if let Some(message) = failure(&problem, &status) {
-            return Err(SolveError::Numerical(message));
-        }
-        check_finite(&problem, &rows)?;
+        let (recording, rows, _) = self.recorded(Output::At(loss.times()), options, values)?;
         let evaluated = loss.evaluate(&rows, &|of, integral| {
             if integral {
                 problem.integral(of)
@@ -276,12 +251,41 @@ impl Session<'_> {
                 problem.column(of)
             }
         })?;
-        Ok((plan, evaluated))
+        Ok((recording, evaluated))
+    }
+
+    /// A solved plan with its tape, all its rows, and which of them were asked for.
+    pub(super) fn recorded(
+        &mut self,
+        output: Output,
+        options: &SolveOptions,
+        values: &Values,
+    ) -> Result<(Recording, Rows, Schedule), SolveError> {
+        let problem = self.problem().clone();
+        let (meta, values) = (problem.meta(), problem.base.with(values));
+        let schedule = Schedule::new(options.from, options.until, &output, abi::row_bytes(meta))?;
+        let [piece] = schedule.pieces.as_slice() else {
+            return Err(SolveError::Value {
+                what: "output".to_owned(),
+                value: format!("{output:?}"),
+                remedy: "a run that is differentiated is one piece: ask for fewer rows, or for listed times".to_owned(),
+            });
+        };
+        let mut plan = plan_of(&problem, &schedule, piece, options, &values)?;
+        plan.max_steps = problem.limits.max_steps.min(MOST_STEPS);
+        plan.first_row = true;
+        plan.initialise = Some(Initialise {
+            parameters: values.parameters.clone(),
+            states: values.states.clone(),
+        });
+        let (recording, rows) = self.record(plan)?;
+        check_finite(&problem, &rows)?;
+        Ok((recording, rows, schedule))
     }
 }
 
 /// The names of a list; commas inside brackets belong to a name.
-fn split(list: &str) -> Vec<&str> {
+pub fn names_of(list: &str) -> Vec<&str> {
     let mut depth = 0_i32;
     let names = list.split(|character: char| {
         match character {
@@ -356,10 +360,10 @@ mod tests {
     #[test]
     fn commas_inside_brackets_belong_to_the_name() {
         assert_eq!(
-            split("p, start(x), a[1,2],start(b[2,1])"),
+            names_of("p, start(x), a[1,2],start(b[2,1])"),
             ["p", "start(x)", "a[1,2]", "start(b[2,1])"]
         );
-        assert!(split(" , ").is_empty());
+        assert!(names_of(" , ").is_empty());
     }
 
     #[test]
@@ -371,6 +375,7 @@ mod tests {
                 columns: 0,
             },
             noise: vec![("sigma".to_owned(), 0.5)],
+            bends: vec![],
         };
         let all = Sensitivities {
             parameters: vec![1.0, 2.0],

@@ -78,6 +78,37 @@ pub struct Evaluated {
     pub rows: Cotangents,
     /// Its derivatives by the scales of unknown noise.
     pub noise: Vec<(String, f64)>,
+    /// Its second derivatives, which couple no two measurements.
+    pub(super) bends: Vec<Bend>,
+}
+
+/// The second derivatives of what one measurement adds to a loss.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Bend {
+    /// The row and column, as a place among the values of the rows.
+    place: usize,
+    /// Which unknown scale.
+    noise: Option<usize>,
+    twice_by_value: f64,
+    by_value_and_scale: f64,
+    twice_by_scale: f64,
+}
+
+impl Evaluated {
+    /// The first and the second derivative along a line: `first` and `second` are the tangents of the rows, `scales` how much
+    /// of each unknown scale the direction has.
+    pub(super) fn along(&self, first: &[f64], second: &[f64], scales: &[f64]) -> (f64, f64) {
+        let dot = |tangents: &[f64]| -> f64 { self.rows.values.iter().zip(tangents).map(|(a, b)| a * b).sum() };
+        let slope = self.noise.iter().zip(scales).map(|((_, by), scale)| by * scale);
+        let bend = self.bends.iter().map(|bend| {
+            let value = first.get(bend.place).copied().unwrap_or(0.0);
+            let scale = bend.noise.and_then(|at| scales.get(at)).copied().unwrap_or(0.0);
+            bend.twice_by_value * value * value
+                + 2.0 * bend.by_value_and_scale * value * scale
+                + bend.twice_by_scale * scale * scale
+        });
+        (dot(first) + slope.sum::<f64>(), dot(second) + bend.sum::<f64>())
+    }
 }
 
 impl Loss {
@@ -152,6 +183,7 @@ impl Loss {
                 columns: rows.columns,
             },
             noise: Vec::new(),
+            bends: Vec::new(),
         };
         self.add(1.0, rows, column, &mut sum)?;
         Ok(sum)
@@ -171,7 +203,8 @@ impl Loss {
                 let law = |residual: f64, weight: f64| Term {
                     value: weight * residual * residual,
                     by_residual: 2.0 * weight * residual,
-                    by_scale: 0.0,
+                    twice_by_residual: 2.0 * weight,
+                    ..NOTHING
                 };
                 series
                     .iter()
@@ -204,12 +237,18 @@ struct Term {
     value: f64,
     by_residual: f64,
     by_scale: f64,
+    twice_by_residual: f64,
+    by_both: f64,
+    twice_by_scale: f64,
 }
 
 const NOTHING: Term = Term {
     value: 0.0,
     by_residual: 0.0,
     by_scale: 0.0,
+    twice_by_residual: 0.0,
+    by_both: 0.0,
+    twice_by_scale: 0.0,
 };
 
 fn gaussian(residual: f64, weight: f64, scale: f64) -> Term {
@@ -222,6 +261,9 @@ fn gaussian(residual: f64, weight: f64, scale: f64) -> Term {
         value: 0.5 * squared + libm::log(scale) - 0.5 * libm::log(weight) + 0.5 * libm::log(2.0 * std::f64::consts::PI),
         by_residual: weight * standard / scale,
         by_scale: (1.0 - squared) / scale,
+        twice_by_residual: weight / (scale * scale),
+        by_both: -2.0 * weight * standard / (scale * scale),
+        twice_by_scale: (3.0 * squared - 1.0) / (scale * scale),
     }
 }
 
@@ -233,11 +275,15 @@ fn student(residual: f64, weight: f64, scale: f64, degrees: f64, norm: f64) -> T
     let squared = weight * standard * standard;
     // How much this measurement counts beside a normal one.
     let share = (degrees + 1.0) / (degrees + squared);
+    let tail = squared / (degrees + squared);
     Term {
         value: norm + libm::log(scale) - 0.5 * libm::log(weight)
             + 0.5 * (degrees + 1.0) * libm::log1p(squared / degrees),
         by_residual: share * weight * standard / scale,
         by_scale: (1.0 - share * squared) / scale,
+        twice_by_residual: share * weight * (1.0 - 2.0 * tail) / (scale * scale),
+        by_both: -2.0 * share * weight * standard * (1.0 - tail) / (scale * scale),
+        twice_by_scale: (share * squared * (3.0 - 2.0 * tail) - 1.0) / (scale * scale),
     }
 }
 
@@ -268,15 +314,21 @@ impl Noise {
         sum: &mut Evaluated,
     ) -> Result<(), SolveError> {
         let mut by_scale = 0.0;
+        let from = sum.bends.len();
         for series in series {
             by_scale += series.add(factor, rows, column, law, sum)?;
         }
         let Some(name) = &self.name else {
             return Ok(());
         };
-        match sum.noise.iter_mut().find(|(known, _)| known == name) {
-            Some((_, total)) => *total += by_scale,
-            None => sum.noise.push((name.clone(), by_scale)),
+        let known = sum.noise.iter().position(|(known, _)| known == name);
+        let at = known.unwrap_or_else(|| {
+            sum.noise.push((name.clone(), 0.0));
+            sum.noise.len() - 1
+        });
+        sum.noise[at].1 += by_scale;
+        for bend in &mut sum.bends[from..] {
+            bend.noise = Some(at);
         }
         Ok(())
     }
@@ -307,6 +359,13 @@ impl Series {
             sum.value += factor * term.value;
             sum.rows.add(row, column, factor * term.by_residual);
             by_scale += factor * term.by_scale;
+            sum.bends.push(Bend {
+                place: row * rows.columns + column,
+                noise: None,
+                twice_by_value: factor * term.twice_by_residual,
+                by_value_and_scale: factor * term.by_both,
+                twice_by_scale: factor * term.twice_by_scale,
+            });
         }
         Ok(by_scale)
     }
@@ -410,6 +469,29 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn second_derivatives_are_those_of_the_first(
+            values in proptest::collection::vec(-3.0..3.0_f64, 8),
+            first in proptest::collection::vec(-1.0..1.0_f64, 8),
+            second in proptest::collection::vec(-1.0..1.0_f64, 8),
+            scale in 0.3..3.0_f64,
+            along in -1.0..1.0_f64,
+        ) {
+            let h = 1e-5;
+            for which in 0..losses(scale).len() {
+                let at = |step: f64| {
+                    let moved = |(value, (one, two)): (&f64, (&f64, &f64))| value + step * one + 0.5 * step * step * two;
+                    let values: Vec<f64> = values.iter().zip(first.iter().zip(&second)).map(moved).collect();
+                    let slopes: Vec<f64> = first.iter().zip(&second).map(|(one, two)| one + step * two).collect();
+                    let loss = losses(scale + step * along)[which].evaluate(&rows(&values), &column).unwrap();
+                    loss.along(&slopes, &second, &[along])
+                };
+                let difference = (at(h).0 - at(-h).0) / (2.0 * h);
+                let exact = at(0.0).1;
+                prop_assert!((difference - exact).abs() < 1e-4 * (1.0 + exact.abs()), "{which}: {difference} {exact}");
+            }
+        }
+
         #[test]
         fn derivatives_are_those_of_the_value(values in proptest::collection::vec(-3.0..3.0_f64, 8), scale in 0.2..3.0_f64) {
             let h = 1e-5;

@@ -99,6 +99,10 @@ pub struct InputSeries {
 pub struct Limits {
     /// Memory of the module.
     pub memory_mib: u32,
+    /// Memory for what a gradient keeps of a run, in bytes: its tape, which is part of the module's memory, and checkpoints;
+    /// at most half of `memory_mib` counts.
+    /// A run that needs more is solved a second time in pieces; the numbers are the same.
+    pub gradient_bytes: u64,
     /// Steps of a run, accepted and rejected.
     pub max_steps: u32,
     /// Real time of a run; none for whoever can stop it another way.
@@ -109,6 +113,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             memory_mib: 1024,
+            gradient_bytes: 256 << 20,
             max_steps: 10_000_000,
             deadline_ms: None,
         }

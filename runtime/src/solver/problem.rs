@@ -22,6 +22,8 @@ pub struct ProblemOptions {
     pub expressions: Vec<String>,
     /// Expressions whose integrals over time are states of their own, for path costs.
     pub integrals: Vec<String>,
+    /// Whether there will be second derivatives along directions; the module then takes longer to compile.
+    pub second_derivatives: bool,
 }
 
 /// A model that can be solved.
@@ -71,6 +73,7 @@ impl Problem {
             options: Options {
                 model: options.model.clone(),
                 set: set.cloned().collect(),
+                second_derivatives: false,
                 two_lanes: true,
             },
         };
@@ -97,6 +100,7 @@ impl Problem {
         let options = Options {
             model: options.model.clone(),
             set: options.set.clone(),
+            second_derivatives: options.second_derivatives,
             two_lanes: false,
         };
         orrery_lang::compile(text, file, &options).map_err(SolveError::Model)
@@ -279,6 +283,7 @@ fn compile(text: &str, file: &str, options: &ProblemOptions) -> Result<(Compiled
         let options = Options {
             model: options.model.clone(),
             set,
+            second_derivatives: options.second_derivatives,
             two_lanes: false,
         };
         orrery_lang::compile(text, file, &options).map_err(SolveError::Model)

@@ -9,7 +9,7 @@ use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Extension, State};
 use axum::routing::post;
 use orrery_protocol::Principal;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
@@ -20,6 +20,7 @@ use super::options::{InputSeries, Limits, Method, SolveOptions};
 use super::problem::{Problem, ProblemOptions};
 use super::run::Solution;
 use super::schedule::Output;
+use super::second::Along;
 use crate::config::EngineKind;
 use crate::engine::Engine;
 use crate::refusal::Refusal;
@@ -30,8 +31,11 @@ const MAX_BODY: usize = 1 << 20;
 const MAX_VALUES: usize = 2_000_000;
 /// Solves at a time; the rest of the machine belongs to the graphs.
 const AT_ONCE: usize = 2;
+/// The rest of a module's memory is for rows.
+const MOST_GRADIENT_MIB: u32 = 128;
 const LIMITS: Limits = Limits {
     memory_mib: 256,
+    gradient_bytes: 64 << 20,
     max_steps: 5_000_000,
     deadline_ms: Some(10_000),
 };
@@ -78,12 +82,17 @@ pub(crate) fn openapi() -> serde_json::Value {
                 "times": { "type": "array", "items": number }, "values": { "type": "array", "items": number } } } },
     } });
     let mut differentiable = request.clone();
-    differentiable["required"] = json!(["source", "until", "loss", "wrt"]);
+    differentiable["required"] = json!(["source", "until", "loss"]);
+    differentiable["properties"]["direction"] = json!({ "type": "object", "additionalProperties": number, "description":
+        "instead of wrt: the answer is value, first and second, the derivatives along this line" });
     differentiable["properties"]["loss"] = json!({ "type": "object", "description":
         "one of terminal, path (an expression), least_squares (series), gaussian ([series, noise]), student_t, sum; a \
          series is {of, times, values, weights}, noise {name, scale}" });
     differentiable["properties"]["wrt"] = json!({ "type": "array", "items": { "type": "string" },
         "description": "parameters, inputs (by their knots), start(x), names of unknown noise" });
+    differentiable["properties"]["memory_mib"] = json!({ "type": "integer", "minimum": 1, "maximum": MOST_GRADIENT_MIB,
+        "default": LIMITS.gradient_bytes >> 20, "description": "memory for the steps of a gradient; a run that needs more is \
+         solved a second time in pieces, with the same numbers" });
     let path = |summary: &str, schema: &serde_json::Value, good: &str| {
         json!({ "post": {
             "tags": ["runtime"],
@@ -100,7 +109,7 @@ pub(crate) fn openapi() -> serde_json::Value {
         "/models/solve": path("Compile a model and solve it, within 10 s and 2,000,000 numbers", &request,
             "time, series and statistics"),
         "/models/gradient": path("A loss of a model's solution and its exact gradient", &differentiable,
-            "value and gradient"),
+            "value and gradient, or value, first and second"),
     })
 }
 
@@ -126,6 +135,10 @@ struct Request {
     loss: Option<Loss>,
     #[serde(default)]
     wrt: Vec<String>,
+    memory_mib: Option<u32>,
+    /// Instead of `wrt`: a line along which there are second derivatives.
+    #[serde(default)]
+    direction: BTreeMap<String, f64>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -155,6 +168,14 @@ enum Mode {
     Linear,
 }
 
+/// What `/models/gradient` answers.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Differentiated {
+    Gradient(Gradient),
+    Along(Along),
+}
+
 async fn solve(
     State(solver): State<Arc<Solver>>,
     Extension(who): Extension<Principal>,
@@ -168,7 +189,7 @@ async fn gradient(
     State(solver): State<Arc<Solver>>,
     Extension(who): Extension<Principal>,
     body: Bytes,
-) -> Result<Json<Gradient>, Refusal> {
+) -> Result<Json<Differentiated>, Refusal> {
     let request = read(&who, &body)?;
     apart(&solver, move |solver| solver.gradient(request)).await
 }
@@ -211,26 +232,49 @@ impl Solver {
     }
 
     fn problem(&self, request: &Request) -> Result<Problem, SolveError> {
+        let mut limits = LIMITS;
+        if let Some(mib) = request.memory_mib {
+            if !(1..=MOST_GRADIENT_MIB).contains(&mib) {
+                let remedy = format!("it must be between 1 and {MOST_GRADIENT_MIB}");
+                return Err(SolveError::value("memory_mib", f64::from(mib), &remedy));
+            }
+            limits.gradient_bytes = u64::from(mib) << 20;
+        }
         let (expressions, integrals) = request.loss.as_ref().map(Loss::expressions).unwrap_or_default();
         let options = ProblemOptions {
             model: request.model.clone(),
             set: request.set.clone().into_iter().collect(),
-            limits: LIMITS,
+            limits,
             expressions,
             integrals,
+            second_derivatives: !request.direction.is_empty(),
         };
         Problem::compile(self.engine()?, &request.source, "model.mo", &options)
     }
 
-    fn gradient(&self, mut request: Request) -> Result<Gradient, SolveError> {
+    fn gradient(&self, mut request: Request) -> Result<Differentiated, SolveError> {
         let problem = self.problem(&request)?;
         let loss = request.loss.take().ok_or_else(|| SolveError::Value {
             what: "loss".to_owned(),
             value: "absent".to_owned(),
             remedy: r#"give one, such as {"terminal": "x"}"#.to_owned(),
         })?;
-        let wrt = problem.wrt(&request.wrt.join(","), &loss.noise())?;
-        problem.gradient(&loss, &wrt, &request.options()?)
+        if request.direction.is_empty() {
+            let wrt = problem.wrt(&request.wrt.join(","), &loss.noise())?;
+            let gradient = problem.gradient(&loss, &wrt, &request.options()?)?;
+            return Ok(Differentiated::Gradient(gradient));
+        }
+        if !request.wrt.is_empty() {
+            return Err(SolveError::Value {
+                what: "wrt".to_owned(),
+                value: "given with a direction".to_owned(),
+                remedy: "give one of them: a direction says what changes along it".to_owned(),
+            });
+        }
+        let components: Vec<(String, f64)> = std::mem::take(&mut request.direction).into_iter().collect();
+        let direction = problem.direction(&components, &loss.noise())?;
+        let along = problem.loss_along(&loss, &direction, &request.options()?)?;
+        Ok(Differentiated::Along(along))
     }
 
     fn solve(&self, request: Request) -> Result<Solution, SolveError> {
@@ -358,6 +402,48 @@ mod tests {
         near(&answer["value"], 4.0 * (a + b));
         near(&answer["gradient"]["k"], -4.0 * (a + 2.0 * b));
         near(&answer["gradient"]["start(x)"], 8.0 * (a + b));
+    }
+
+    #[tokio::test]
+    async fn a_gradient_in_little_memory_is_the_same() {
+        let body = |memory: Option<u32>| {
+            let mut body = json!({ "source": DECAY, "until": 100, "method": "rk4", "step": 0.005,
+                "loss": { "path": "x^2" }, "wrt": ["k", "start(x)"] });
+            if let Some(mib) = memory {
+                body["memory_mib"] = json!(mib);
+            }
+            body
+        };
+        let (status, whole) = post(body(None)).await;
+        assert_eq!(status, StatusCode::OK, "{whole}");
+        let (status, pieces) = post(body(Some(1))).await;
+        assert_eq!((status, pieces), (StatusCode::OK, whole));
+        let (status, answer) = post(body(Some(4096))).await;
+        assert!(
+            status.is_client_error() && answer.to_string().contains("memory_mib"),
+            "{answer}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_loss_has_second_derivatives_along_a_line() {
+        let body = json!({ "source": DECAY, "until": 1, "rtol": 1e-11, "atol": 1e-13,
+            "loss": { "least_squares": [{ "of": "x", "times": [1.0], "values": [0.0] }] },
+            "direction": { "k": 1, "start(x)": 0.5 } });
+        let (status, answer) = post(body).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        // x0²·e^(−2k) at x0 = 1 + s/2, k = 2 + s.
+        let e = (-4.0_f64).exp();
+        for (name, exact) in [("value", e), ("first", -e), ("second", 0.5 * e)] {
+            assert!((answer[name].as_f64().unwrap() - exact).abs() < 1e-9, "{name} {answer}");
+        }
+        let both =
+            json!({ "source": DECAY, "until": 1, "loss": { "terminal": "x" }, "wrt": ["k"], "direction": { "k": 1 } });
+        let (status, answer) = post(both).await;
+        assert!(
+            status.is_client_error() && answer.to_string().contains("direction"),
+            "{answer}"
+        );
     }
 
     #[tokio::test]

@@ -77,6 +77,8 @@ pub fn build(body: &[I<'_>], import: bool, pages: u64, at_start: bool) -> Compil
         parameters: vec![],
         context_bytes: 1024,
         persistent: 512..600,
+        second_derivatives: false,
+        checkpoint: 512..600,
         memory: 0,
         starts_at: 600,
         equations: vec![],

@@ -194,6 +194,8 @@ pub fn layout() -> Layout {
         parameters: vec![var("k", "1/s")],
         context_bytes: 0,
         persistent: 0..16,
+        second_derivatives: false,
+        checkpoint: 0..16,
         memory: 0,
         starts_at: 0,
         equations: vec![],

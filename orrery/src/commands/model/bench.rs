@@ -3,7 +3,7 @@
 use orrery_edge_agent::clock::SystemClock;
 use orrery_protocol::Clock as _;
 use orrery_runtime::EngineKind;
-use orrery_runtime::solver::{Problem, SolveOptions, Values};
+use orrery_runtime::solver::{Problem, ProblemOptions, SolveOptions, Values};
 use serde::Serialize;
 
 use super::{engine, failure, options, problem, read};
@@ -75,7 +75,7 @@ fn measure(
     let engine = engine(kind)?;
 
     let started = now();
-    let whole = problem(&engine, text, arguments, &[])?;
+    let whole = problem(&engine, text, arguments, ProblemOptions::default())?;
     let compiled_and_loaded = now() - started;
     // The part of the engine: the module is loaded once more.
     let again = now();

@@ -45,16 +45,16 @@ fn engine(kind: EngineKind) -> Result<Engine, Failure> {
     Engine::new(kind).map_err(Failure::from_error)
 }
 
-fn problem(engine: &Engine, text: &str, arguments: &ModelSolve, of: &[&str]) -> Result<Problem, Failure> {
+/// The problem of what the arguments name, with what `more` asks of it.
+fn problem(engine: &Engine, text: &str, arguments: &ModelSolve, more: ProblemOptions) -> Result<Problem, Failure> {
     let options = ProblemOptions {
         model: arguments.model.clone(),
         set: values(&arguments.set)?,
         limits: Limits {
             max_steps: arguments.max_steps,
-            ..Limits::default()
+            ..more.limits
         },
-        expressions: of.iter().map(|of| (*of).to_owned()).collect(),
-        integrals: Vec::new(),
+        ..more
     };
     let file = arguments.file.display().to_string();
     Problem::compile(engine, text, &file, &options).map_err(|error| failure(&arguments.file, error))

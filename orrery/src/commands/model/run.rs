@@ -3,7 +3,7 @@
 use std::io::{BufWriter, ErrorKind, Write};
 
 use orrery_runtime::EngineKind;
-use orrery_runtime::solver::{SolveError, Statistics, csv_header, csv_rows};
+use orrery_runtime::solver::{ProblemOptions, SolveError, Statistics, csv_header, csv_rows};
 
 use super::{engine, failure, options, problem, read};
 use crate::cli::{ModelFormat, ModelRun};
@@ -13,7 +13,12 @@ use crate::error::Failure;
 pub fn run(arguments: &ModelRun) -> Result<(), Failure> {
     let (solve, file) = (&arguments.solve, &arguments.solve.file);
     let options = options(solve)?;
-    let problem = problem(&engine(EngineKind::Cranelift)?, &read(file)?, solve, &[])?;
+    let problem = problem(
+        &engine(EngineKind::Cranelift)?,
+        &read(file)?,
+        solve,
+        ProblemOptions::default(),
+    )?;
     let mut out = BufWriter::new(std::io::stdout().lock());
     match arguments.output {
         ModelFormat::Csv => {

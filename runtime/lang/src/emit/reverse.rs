@@ -96,7 +96,7 @@ pub fn product(graph: &mut Graph, system: &System, name: &str, roots: &[Id], see
 }
 
 /// Where the cotangent of a leaf is summed; `None` for what has no derivative.
-fn address(system: &System, leaf: Leaf, bars: Bars) -> Option<u32> {
+pub fn address(system: &System, leaf: Leaf, bars: Bars) -> Option<u32> {
     let word = |list: &[u32], variable: u32| list.binary_search(&variable).ok().map(|at| 8 * at as u32);
     let memory = bars.states + 8 * system.states.len() as u32;
     match leaf {
