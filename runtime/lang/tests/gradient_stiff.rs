@@ -263,7 +263,8 @@ fn the_automatic_choice_is_differentiated_as_it_ran() {
     let mut machine = Machine::new(model!("van_der_pol"));
     let plan = Plan {
         method: Method::Auto,
-        ..until(1000.0, 3)
+        rtol: 1e-8,
+        ..until(500.0, 3)
     };
     let (status, rows) = machine.run(&plan);
     assert!(status.switched_at.is_some());
@@ -276,7 +277,16 @@ fn the_automatic_choice_is_differentiated_as_it_ran() {
     assert_eq!(bits(&rows), bits(&same));
     let found = sweeps(&mut machine, &plan, "y");
     assert_eq!(found.status.method, "rodas5p");
-    assert!(disagreement(&found) < 1e-6);
+    assert!(disagreement(&found) < 1e-9);
+    let rodas5p = Plan {
+        method: Method::Rodas5p,
+        ..plan
+    };
+    let expected = sweeps(&mut machine, &rodas5p, "y");
+    for (found, expected) in found.reverse.iter().zip(&expected.reverse) {
+        println!("{found} beside {expected}");
+        close(found / expected, 1.0, 1e-4, "auto beside rodas5p");
+    }
 }
 
 #[test]
