@@ -20,7 +20,7 @@ DASHBOARD_SOURCES := $(shell find $(DASHBOARD)/src $(DASHBOARD)/public -type f 2
 MODULES := $(DASHBOARD)/node_modules/.package-lock.json
 DIST := $(DASHBOARD)/dist/index.html
 
-.PHONY: help setup demo test test-rust test-dashboard test-e2e check bench install screenshots dashboard clean
+.PHONY: help setup demo test test-rust test-dashboard test-e2e check bench compare install screenshots dashboard clean
 
 help: ## print this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/' | column -t -s $$'\t'
@@ -67,6 +67,11 @@ check: dashboard ## format, lints, licences, types: warnings are errors
 
 bench: ## run the benchmarks
 	cargo bench --locked --workspace
+
+# Its own workspace, so that no other build has diffsol in it. diffrax needs the environment of tests/references/README.md.
+compare: ## models beside diffsol, diffrax and hand-written Rust (ARGS="stiff" for one table)
+	ORRERY_REFERENCES_PYTHON="$(CACHE)/references-venv/bin/python" \
+		cargo run --locked --release --manifest-path tests/compare/Cargo.toml -- $(ARGS)
 
 install: dashboard ## put orrery and orrery-edge into PREFIX/bin
 	cargo build --locked --release --workspace --bins

@@ -16,10 +16,18 @@ use crate::kernel::{Expr, Ty};
 /// A function that adds cotangents to words of the context.
 pub struct Product {
     name: String,
-    /// Address of each word, and the word plus its share.
-    sums: Vec<(u32, Id)>,
-    /// Addresses of the states' words relative to `out`, and their shares alone.
-    written: Vec<(u32, Id)>,
+    words: Vec<Word>,
+}
+
+struct Word {
+    /// Of the word, relative to the context or, where it is written, to `out`.
+    address: u32,
+    /// What is stored there.
+    value: Id,
+    /// The first of its shares: those that follow each other use the same values.
+    order: Id,
+    /// The states' words of `rhs_vjp` are written, all others are added to.
+    written: bool,
 }
 
 /// Addresses of the accumulators.
@@ -63,35 +71,40 @@ pub fn product(graph: &mut Graph, system: &System, name: &str, roots: &[Id], see
     let shares = derive::reverse(graph, roots, seeds);
     let mut found: Vec<(Leaf, Id)> = shares.into_iter().collect();
     found.sort_unstable_by_key(|(leaf, _)| *leaf);
-    let mut sums: HashMap<u32, Id> = HashMap::new();
-    let mut order = Vec::new();
-    let mut written = Vec::new();
+    let mut words: Vec<Word> = Vec::new();
     if name == loops::inner(system, "rhs_vjp") {
         let zero = graph.constant(0.0);
-        written.extend((0..system.states.len() as u32).map(|state| (bars.states + 8 * state, zero)));
+        words.extend((0..system.states.len() as u32).map(|state| Word {
+            address: bars.states + 8 * state,
+            value: zero,
+            order: zero,
+            written: true,
+        }));
     }
+    let mut at: HashMap<u32, usize> = words.iter().enumerate().map(|(at, word)| (word.address, at)).collect();
     for (leaf, share) in found {
         let Some(address) = address(system, leaf, bars) else {
             continue;
         };
-        let state = address.checked_sub(bars.states).map(|at| at as usize / 8);
-        if let Some(word) = state.and_then(|state| written.get_mut(state)) {
-            word.1 = share;
-            continue;
-        }
-        let before = match sums.get(&address) {
-            Some(sum) => *sum,
+        match at.get(&address).map(|at| &mut words[*at]) {
+            Some(word) if word.written => (word.value, word.order) = (share, share),
+            Some(word) => word.value = graph.add(word.value, share),
             None => {
-                order.push(address);
-                graph.leaf(Leaf::Word(address))
+                at.insert(address, words.len());
+                let before = graph.leaf(Leaf::Word(address));
+                words.push(Word {
+                    address,
+                    value: graph.add(before, share),
+                    order: share,
+                    written: false,
+                });
             }
-        };
-        sums.insert(address, graph.add(before, share));
+        }
     }
+    words.sort_unstable_by_key(|word| (word.order, word.address));
     Product {
         name: name.to_string(),
-        sums: order.into_iter().map(|address| (address, sums[&address])).collect(),
-        written,
+        words,
     }
 }
 
@@ -177,12 +190,11 @@ impl Emitter<'_> {
 
     pub fn products(&mut self, products: &[Product]) {
         for product in products {
-            let sums = product.sums.iter().map(|word| (word, 0));
-            let words: Vec<(&(u32, Id), u32)> = sums.chain(product.written.iter().map(|word| (word, 3))).collect();
-            let roots: Vec<Id> = words.iter().map(|((_, value), _)| *value).collect();
-            let destinations: Vec<(Expr, u32)> = words
+            let roots: Vec<Id> = product.words.iter().map(|word| word.value).collect();
+            let destinations: Vec<(Expr, u32)> = product
+                .words
                 .iter()
-                .map(|((address, _), base)| (Expr::Local(*base, Ty::I32), *address))
+                .map(|word| (Expr::Local(if word.written { 3 } else { 0 }, Ty::I32), word.address))
                 .collect();
             self.function(&product.name, &roots, &destinations);
         }
