@@ -283,6 +283,7 @@ fn place(system: &System, slots: u32, second_derivatives: bool) -> Places {
     ] {
         next(word, 8);
     }
+    next("PAUSE_SLOPE", 8 * n);
     let checkpoint_end = next("CHECKPOINT_END", 0);
     next("RESUMED", 8);
     let starts = next("STARTS", 8 * n);
