@@ -351,6 +351,12 @@ fn a_problem_that_was_not_compiled_for_it_says_so() {
     let direction = plain.direction(&[("g".to_owned(), 1.0)], &[]).unwrap();
     let error = plain.rows_along(&direction, &tight(1.0)).unwrap_err();
     assert!(error.to_string().contains("second_derivatives"), "{error}");
+    let stiff = SolveOptions {
+        method: Method::Rodas5p,
+        ..tight(1.0)
+    };
+    let error = problem(MIXED, &[], 1 << 20).rows_along(&direction, &stiff).unwrap_err();
+    assert!(error.to_string().contains("tsit5"), "{error}");
 }
 
 /// By a parameter alone (hoisted out of the run) and by a state.

@@ -154,7 +154,7 @@ fn a_gradient_is_that_of_the_expression() {
 fn a_gradient_in_little_memory_is_the_same() {
     let folder = Folder::with("decay.mo", DECAY);
     let call = |memory: &'static str| {
-        let call = [
+        [
             "gradient",
             "decay.mo",
             "--until",
@@ -169,8 +169,7 @@ fn a_gradient_in_little_memory_is_the_same() {
             "0.01",
             "--memory",
             memory,
-        ];
-        call
+        ]
     };
     assert_eq!(folder.out(&call("64KiB")), folder.out(&call("1GiB")));
     let (code, said) = folder.fails(&call("much"));

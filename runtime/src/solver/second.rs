@@ -108,7 +108,7 @@ impl Session<'_> {
         options: &SolveOptions,
         values: &Values,
     ) -> Result<Along, SolveError> {
-        let options = &self.for_second(options)?;
+        let options = &self.explicit(options)?;
         let values = self.with_knots(direction.iter().map(|(wrt, _)| *wrt), options, values);
         let (mut recording, evaluated) = self.taped(loss, options, &values)?;
         let [first, second] = self.sweep_along(&mut recording, direction)?;
@@ -130,7 +130,7 @@ impl Session<'_> {
         options: &SolveOptions,
         values: &Values,
     ) -> Result<RowsAlong, SolveError> {
-        let options = &self.for_second(options)?;
+        let options = &self.explicit(options)?;
         let values = self.with_knots(direction.iter().map(|(wrt, _)| *wrt), options, values);
         let (mut recording, rows, schedule) = self.recorded(options.output.clone(), options, &values)?;
         let [first, second] = self.sweep_along(&mut recording, direction)?;
@@ -164,7 +164,7 @@ impl Session<'_> {
         options: &SolveOptions,
         values: &Values,
     ) -> Result<Vec<Vec<f64>>, SolveError> {
-        let options = &self.for_second(options)?;
+        let options = &self.explicit(options)?;
         let values = self.with_knots(wrt.iter().copied(), options, values);
         let (mut recording, evaluated) = self.taped(loss, options, &values)?;
         let mut curvature = |direction: &[(Wrt, f64)]| -> Result<f64, SolveError> {
@@ -218,8 +218,8 @@ impl Session<'_> {
         )))
     }
 
-    /// The options of a run that second derivatives can follow: of an explicit method, which the automatic choice then is.
-    fn for_second(&self, options: &SolveOptions) -> Result<SolveOptions, SolveError> {
+    /// The options with a method whose steps have second derivatives.
+    fn explicit(&self, options: &SolveOptions) -> Result<SolveOptions, SolveError> {
         if !self.problem().meta().second_derivatives {
             let remedy = "compile the problem with `second_derivatives`";
             return Err(SolveError::Module(format!(
@@ -231,8 +231,8 @@ impl Session<'_> {
             Method::Rodas5p | Method::Esdirk => {
                 return Err(SolveError::Value {
                     what: "method".to_owned(),
-                    value: "an implicit one".to_owned(),
-                    remedy: "second derivatives follow the steps of tsit5 and rk4".to_owned(),
+                    value: format!("{:?}", options.method),
+                    remedy: "second derivatives are those of the steps of rk4 and tsit5: choose one of them".to_owned(),
                 });
             }
             explicit => explicit,
