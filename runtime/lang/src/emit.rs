@@ -338,6 +338,7 @@ fn place(system: &System, slots: u32, second_derivatives: bool) -> Places {
     next("GUARDS_LOW", 16 * guards);
     next("UPDATE", 8 * (n + words));
     next("UPDATE_GUARDS", 16 * guards);
+    next("GUARDS_NEAR", 48 * guards);
     next("ASSERTED", 8 * system.assertions.len() as u32);
     next("SHOWN", 16 * (n + system.columns.len() as u32));
     next("X_EVENT", 8 * n);

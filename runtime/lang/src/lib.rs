@@ -35,6 +35,7 @@ mod kernel;
 mod meta;
 mod syntax;
 mod units;
+mod variability;
 
 use sha2::{Digest as _, Sha256};
 
@@ -70,6 +71,7 @@ pub fn compile(source: &str, file: &str, options: &Options) -> Result<Compiled, 
     let flat = flatten::flatten(source, file, &classes, options.model.as_deref(), &options.set, graph)?;
     let (model, description) = (flat.name.clone(), flat.description.clone());
     let mut system = causalise::causalise(flat, &causalise::Text { source, file })?;
+    variability::check(&system, source, file)?;
     if options.second_derivatives
         && let Some(span) = system.iterated()
     {

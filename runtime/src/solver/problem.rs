@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use orrery_lang::{Compiled, Meta, Options, Var};
+use orrery_lang::{Compiled, Diagnostic, Meta, Options, Var};
 
 use super::error::SolveError;
 use super::options::{Limits, Values};
@@ -61,10 +61,19 @@ impl Problem {
         let mut text = text.to_owned();
         let extras = extras(&compiled.meta, &options)?;
         if !extras.is_empty() {
-            let name = format!("{}Extended", compiled.meta.model.replace('.', "_"));
-            text = format!("{text}\n{}", extension(&name, &compiled.meta.model, &extras));
-            options.model = Some(name);
-            (compiled, modified) = compile(&text, file, &options)?;
+            let model = compiled.meta.model.clone();
+            let name = format!("{}Extended", model.replace('.', "_"));
+            let lines_before = text.matches('\n').count() as u32 + 1;
+            text = format!("{text}\n{}", extension(&name, &model, &extras));
+            options.model = Some(name.clone());
+            let added = Added {
+                name: &name,
+                model: &model,
+                extras: &extras,
+                lines_before,
+            };
+            (compiled, modified) = compile(&text, file, &options).map_err(|error| added.explain(error))?;
+            compiled.meta.model = model;
         }
         let set = options.set.iter().filter(|(name, _)| modified.contains(name));
         let source = Source {
@@ -205,6 +214,17 @@ struct Extra {
     integral: bool,
 }
 
+impl Extra {
+    /// The left side of its equation.
+    fn left(&self) -> String {
+        if self.integral {
+            format!("der({})", self.name)
+        } else {
+            self.name.clone()
+        }
+    }
+}
+
 /// What the model has no variable for.
 fn extras(meta: &Meta, options: &ProblemOptions) -> Result<Vec<Extra>, SolveError> {
     let kinds = [(&options.expressions, false), (&options.integrals, true)];
@@ -243,6 +263,57 @@ fn extras(meta: &Meta, options: &ProblemOptions) -> Result<Vec<Extra>, SolveErro
     Ok(extras)
 }
 
+/// The lines of [`extension`] before its first equation, those that declare a variable not counted.
+const LINES_BEFORE_EQUATIONS: u32 = 3;
+/// What an equation of [`extension`] has around its left side before the expression begins: `  left = `.
+const AROUND_LEFT: u32 = 5;
+
+/// What [`extension`] added to a text.
+struct Added<'a> {
+    name: &'a str,
+    model: &'a str,
+    extras: &'a [Extra],
+    lines_before: u32,
+}
+
+impl Added<'_> {
+    /// Errors about what was added, as errors about what was asked for: its own text, line and column.
+    fn explain(&self, error: SolveError) -> SolveError {
+        let SolveError::Model(errors) = error else {
+            return error;
+        };
+        SolveError::Model(errors.into_iter().map(|error| self.explain_one(error)).collect())
+    }
+
+    fn explain_one(&self, mut error: Diagnostic) -> Diagnostic {
+        let in_own_words = |text: &str| {
+            let text = text.replace(self.name, self.model);
+            let extras = self.extras.iter().rev();
+            extras.fold(text, |text, extra| text.replace(&extra.name, extra.expression.as_str()))
+        };
+        error.message = in_own_words(&error.message);
+        error.remedy = error.remedy.as_deref().map(in_own_words);
+        let first = self.lines_before + LINES_BEFORE_EQUATIONS + self.extras.len() as u32 + 1;
+        let place = error.line.checked_sub(first);
+        let Some(extra) = place.and_then(|place| self.extras.get(place as usize)) else {
+            return error;
+        };
+        let begin = extra.left().chars().count() as u32 + AROUND_LEFT;
+        let characters = extra.expression.chars().count() as u32;
+        // The whole equation, or its sign, stands for the whole expression.
+        if error.column <= begin {
+            (error.column, error.length) = (1, characters);
+        } else {
+            error.column -= begin;
+            error.length = error.length.min((characters + 1).saturating_sub(error.column)).max(1);
+        }
+        error.file = "the expression".to_owned();
+        error.line = 1;
+        error.source_line.clone_from(&extra.expression);
+        error
+    }
+}
+
 /// A model that is the given one with variables added.
 fn extension(name: &str, model: &str, extras: &[Extra]) -> String {
     let mut text = format!("model {name}\n  extends {model};\n");
@@ -255,18 +326,8 @@ fn extension(name: &str, model: &str, extras: &[Extra]) -> String {
         text.push_str(&format!("  Real {}{start};\n", extra.name));
     }
     text.push_str("equation\n");
-    for Extra {
-        name,
-        expression,
-        integral,
-    } in extras
-    {
-        let left = if *integral {
-            format!("der({name})")
-        } else {
-            name.clone()
-        };
-        text.push_str(&format!("  {left} = {expression};\n"));
+    for extra in extras {
+        text.push_str(&format!("  {} = {};\n", extra.left(), extra.expression));
     }
     text.push_str(&format!("end {name};\n"));
     text

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::expression::{Remedied as _, Value};
-use super::instance::InstanceId;
+use super::instance::{BaseType, InstanceId};
 use super::structural::Fixed;
 use super::{Flattener, Lowered};
 use crate::graph::{Id, Node};
@@ -25,8 +25,7 @@ const MAX_STEPS: u32 = 20_000;
 pub struct Local {
     pub name: String,
     pub shape: Vec<usize>,
-    pub truth: bool,
-    pub integer: bool,
+    pub base: BaseType,
     /// As declared.
     pub unit: Unit,
     /// Not to be assigned: an input or a constant of a function.
@@ -133,7 +132,7 @@ impl<'a> Flattener<'a> {
             shape,
             items,
             unit: local.content.unit.clone(),
-            truth: local.truth,
+            base: local.base,
             number: local.content.number.filter(|_| local.shape.is_empty()),
         })
     }
@@ -156,9 +155,9 @@ impl<'a> Flattener<'a> {
         let mut flat = Vec::new();
         for item in &value.items {
             flat.push(match self.graph.node(*item) {
-                Node::Truth(truth) if value.truth => Fixed::Truth(truth),
-                _ if value.truth => return None,
-                _ => Fixed::Number(self.graph.value(*item)?),
+                Node::Truth(truth) if value.is_truth() => Fixed::Truth(truth),
+                _ if value.is_truth() => return None,
+                _ => Fixed::of(self.graph.value(*item)?, value.base),
             });
         }
         let mut flat = flat.into_iter();
@@ -224,7 +223,9 @@ impl<'a> Flattener<'a> {
                 };
                 let numbers = self.structural_range(range, id)?;
                 self.repeat(id, body, |_, turn| {
-                    Ok(numbers.get(turn).map(|number| Some((index.text.clone(), *number))))
+                    Ok(numbers
+                        .get(turn)
+                        .map(|number| Some((index.text.clone(), number.clone()))))
                 })
             }
             Statement::While { condition, body, .. } => self.repeat(id, body, |flattener, _| {
@@ -295,7 +296,7 @@ impl<'a> Flattener<'a> {
         &mut self,
         id: InstanceId,
         body: &'a [Statement],
-        mut next: impl FnMut(&mut Self, usize) -> Lowered<Option<Option<(String, f64)>>>,
+        mut next: impl FnMut(&mut Self, usize) -> Lowered<Option<Option<(String, Fixed)>>>,
     ) -> Lowered<()> {
         let outer = self.frame.as_ref().map(|frame| frame.broken);
         self.algorithm_loops += 1;
@@ -470,29 +471,10 @@ impl<'a> Flattener<'a> {
     /// Type, size and unit of a value for a name.
     pub fn check_assignable(&self, local: &Local, shape: &[usize], value: &Value, span: Span) -> Lowered<()> {
         let name = &local.name;
-        if value.truth != local.truth {
-            let (is, wants) = if value.truth {
-                ("a Boolean", "a number")
-            } else {
-                ("a number", "a Boolean")
-            };
-            return Err(self.error(span, "type", format!("this is {is} and `{name}` takes {wants}")));
-        }
+        self.check_type(value.base, local.base, span, name)?;
         if value.shape != shape {
             let message = format!("a value of size {:?} for `{name}` of size {shape:?}", value.shape);
             return Err(self.error(span, "bad-size", message));
-        }
-        let fractional = |item: &Id| {
-            self.graph
-                .value(*item)
-                .is_some_and(|number| libm::trunc(number) != number)
-        };
-        if local.integer && value.items.iter().any(fractional) {
-            return Err(self.error(
-                span,
-                "not-an-integer",
-                format!("`{name}` is an Integer and this is not"),
-            ));
         }
         self.check_fits(&value.unit, &local.unit, span, &format!("`{name}`"))
     }

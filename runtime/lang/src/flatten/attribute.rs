@@ -42,6 +42,8 @@ impl<'a> Flattener<'a> {
         if declared.base != BaseType::Real && !in_function {
             if constant || parameter {
                 // Structural: read with structural evaluation where it is used.
+                let full = format!("{}{name}", self.instances[id.0].prefix);
+                self.set_value(&declared, &full)?;
                 self.store(id, name, declared);
                 return Ok(());
             }
@@ -87,6 +89,7 @@ impl<'a> Flattener<'a> {
                 value: None,
                 discrete: changes || component.variability == Variability::Discrete,
                 boolean: declared.base == BaseType::Boolean,
+                integer: declared.base == BaseType::Integer,
                 span: component.name.span,
             });
             self.check_size(component.span)?;
@@ -177,7 +180,7 @@ impl<'a> Flattener<'a> {
             .get(range.start)
             .map_or(Unit::Any, |variable| variable.unit.clone());
         if let Some((expr, written_in)) = attribute(declared, "start") {
-            let start = self.attribute_values(expr, written_in, &declared.shape, Some(&unit))?;
+            let start = self.attribute_values(expr, written_in, declared, &unit)?;
             for (variable, start) in self.variables[range.clone()].iter_mut().zip(start) {
                 variable.start = Some(start);
             }
@@ -192,7 +195,7 @@ impl<'a> Flattener<'a> {
             let Some((expr, written_in)) = attribute(declared, name) else {
                 continue;
             };
-            let values = self.attribute_values(expr, written_in, &declared.shape, Some(&unit))?;
+            let values = self.attribute_values(expr, written_in, declared, &unit)?;
             for (offset, value) in values.into_iter().enumerate() {
                 // Bounds that depend on parameters are taken at the parameters' defaults.
                 let number = self.default_value(value);
@@ -221,7 +224,7 @@ impl<'a> Flattener<'a> {
             .get(range.start)
             .map_or(Unit::Any, |variable| variable.unit.clone());
         let values: Vec<Id> = match declared.binding {
-            Some((expr, written_in)) => self.attribute_values(expr, written_in, &declared.shape, Some(&unit))?,
+            Some((expr, written_in)) => self.attribute_values(expr, written_in, declared, &unit)?,
             None => range
                 .clone()
                 .map(|index| self.variables[index].start)
@@ -231,8 +234,7 @@ impl<'a> Flattener<'a> {
         let bound = declared.binding.is_some();
         for (offset, index) in range.clone().enumerate() {
             let name = self.variables[index].name.clone();
-            if let Some(value) = self.set.get(&name).copied() {
-                self.used_set.push(name);
+            if let Some(value) = self.set_value(declared, &name)? {
                 let constant = self.graph.constant(value);
                 self.variables[index].value = Some(constant);
                 continue;
@@ -249,11 +251,67 @@ impl<'a> Flattener<'a> {
             };
             let literal = self.graph.value(value).is_some();
             self.variables[index].value = Some(value);
-            if component.variability == Variability::Constant || (bound && !literal) {
+            if component.variability == Variability::Constant || declared.is_final || (bound && !literal) {
                 self.variables[index].kind = Kind::Dependent;
             }
         }
         Ok(())
+    }
+
+    /// The value that the caller gives a parameter from outside, in the sense of a modification (7.2.6).
+    pub fn set_value(&mut self, declared: &Declared<'a>, name: &str) -> Lowered<Option<f64>> {
+        let Some(value) = self.set.get(name).copied() else {
+            return Ok(None);
+        };
+        self.used_set.push(name.to_string());
+        let component = declared.component;
+        let refused = |message: String, remedy: String| {
+            let error = self.error(component.name.span, "bad-value", message);
+            Err(Box::new(error.remedy(remedy)))
+        };
+        if component.variability == Variability::Constant || declared.is_final {
+            let what = if component.variability == Variability::Constant {
+                "a constant"
+            } else {
+                "final"
+            };
+            let message = format!("`{name}` is {what}: it cannot be set from outside");
+            return refused(message, "make it a parameter that is not final".to_string());
+        }
+        let fits = match declared.base {
+            BaseType::Real => value.is_finite(),
+            BaseType::Integer => value.is_finite() && libm::trunc(value) == value,
+            BaseType::Boolean => value == 0.0 || value == 1.0,
+            BaseType::String => false,
+        };
+        if !fits {
+            let message = format!(
+                "{value} is no value for `{name}`, which is {}",
+                declared.base.describe()
+            );
+            let remedy = match declared.base {
+                BaseType::Integer => "give a whole number",
+                BaseType::Boolean => "1 stands for true and 0 for false",
+                BaseType::Real => "give a finite number",
+                BaseType::String => "a string is set in the text",
+            };
+            return refused(message, remedy.to_string());
+        }
+        for (bound, sign) in [("min", 1.0), ("max", -1.0)] {
+            let Some((expr, written_in)) = attribute(declared, bound) else {
+                continue;
+            };
+            let limit = match self.try_structural(expr, written_in) {
+                Some(fixed) => fixed.number(),
+                None => None,
+            };
+            if let Some(limit) = limit.filter(|limit| sign * (value - limit) < 0.0) {
+                let message = format!("{value} is outside the bounds of `{name}`");
+                let error = self.error(component.name.span, "bad-value", message);
+                return Err(Box::new(error.remedy(format!("its `{bound}` is {limit}"))));
+            }
+        }
+        Ok(Some(value))
     }
 
     /// Values of an attribute or binding as nodes, one a scalar; a scalar stands for all elements (`each`).
@@ -261,14 +319,14 @@ impl<'a> Flattener<'a> {
         &mut self,
         expr: &'a Expr,
         written_in: InstanceId,
-        shape: &[usize],
-        unit: Option<&Unit>,
+        declared: &Declared<'a>,
+        unit: &Unit,
     ) -> Lowered<Vec<Id>> {
+        let shape = declared.shape.as_slice();
         let value = self.parameter_expression(expr, written_in)?;
+        self.check_type(value.base, declared.base, expr.span, &declared.component.name.text)?;
         let value = self.as_numbers(value);
-        if let Some(unit) = unit {
-            self.check_fits(&value.unit, unit, expr.span, "the declared unit")?;
-        }
+        self.check_fits(&value.unit, unit, expr.span, "the declared unit")?;
         let count: usize = shape.iter().product();
         if value.shape == shape {
             return Ok(value.items);

@@ -1,7 +1,7 @@
 //! Calls: the built-in functions and operators of the subset; everything else is refused by name.
 
 use super::expression::Value;
-use super::instance::InstanceId;
+use super::instance::{BaseType, InstanceId};
 use super::structural::UNARY;
 use super::{Flattener, Kind, Lowered};
 use crate::graph::{Binary, Id, Leaf, Node, Relation, Unary};
@@ -57,10 +57,7 @@ impl<'a> Flattener<'a> {
             ("initial", 0) => {
                 let item = self.graph.leaf(Leaf::Initial);
                 let item = self.truth_of(item);
-                return Ok(Value {
-                    truth: true,
-                    ..Value::scalar(item, Unit::Any)
-                });
+                return Ok(Value::boolean(item));
             }
             ("sample", 2) => return self.sample(arguments, expr, id),
             ("reinit", _) => {
@@ -70,13 +67,8 @@ impl<'a> Flattener<'a> {
                 ));
             }
             ("size", _) => {
-                if let Some(super::structural::Fixed::Number(size)) = self.try_structural(expr, id) {
-                    let item = self.graph.constant(size);
-                    return Ok(Value {
-                        number: Some(size),
-                        ..Value::scalar(item, Unit::Any)
-                    });
-                }
+                let size = self.structural(expr, id)?;
+                return self.fixed_value(&size, expr.span);
             }
             ("fill" | "zeros" | "ones", _) => return self.filled(name, arguments, expr, id),
             ("linspace", 3) => return self.linspace(arguments, expr, id),
@@ -85,7 +77,7 @@ impl<'a> Flattener<'a> {
         let mut values = Vec::new();
         for argument in arguments {
             let value = self.expression(argument, id)?;
-            if value.truth {
+            if value.is_truth() {
                 return Err(self.error(argument.span, "type", format!("`{name}` takes numbers, not Booleans")));
             }
             values.push(value);
@@ -200,11 +192,12 @@ impl<'a> Flattener<'a> {
             _ => Unit::Known(Measure::one()),
         };
         let items = self.apply_unary(op, &value);
+        let base = if op == Unary::Abs { value.base } else { BaseType::Real };
         Ok(Value {
             shape: value.shape,
             items,
             unit,
-            truth: false,
+            base,
             number: None,
         })
     }
@@ -219,13 +212,10 @@ impl<'a> Flattener<'a> {
 
     fn extreme(&mut self, name: &str, x: Value, y: Value, expr: &Expr) -> Lowered<Value> {
         let unit = self.same_unit(&x.unit, &y.unit, expr.span, &format!("`{name}` of"))?;
-        self.pairwise(
-            if name == "min" { Binary::Min } else { Binary::Max },
-            &x,
-            &y,
-            unit,
-            expr,
-        )
+        let op = if name == "min" { Binary::Min } else { Binary::Max };
+        let base = x.base.joined(y.base).unwrap_or(BaseType::Real);
+        let value = self.pairwise(op, &x, &y, unit, expr)?;
+        Ok(Value { base, ..value })
     }
 
     fn reduction(&mut self, name: &str, value: Value, expr: &Expr) -> Lowered<Value> {
@@ -241,6 +231,7 @@ impl<'a> Flattener<'a> {
             }
             (unit, _) => unit.clone(),
         };
+        let base = value.base;
         let mut items = value.items.into_iter();
         let Some(first) = items.next() else {
             let neutral = match op {
@@ -249,10 +240,12 @@ impl<'a> Flattener<'a> {
                 _ => return Err(self.error(expr.span, "bad-size", format!("`{name}` of nothing"))),
             };
             let item = self.graph.constant(neutral);
-            return Ok(Value::scalar(item, unit));
+            let scalar = Value::scalar(item, unit);
+            return Ok(Value { base, ..scalar });
         };
         let item = items.fold(first, |sum, item| self.graph.binary(op, sum, item));
-        Ok(Value::scalar(item, unit))
+        let scalar = Value::scalar(item, unit);
+        Ok(Value { base, ..scalar })
     }
 
     fn sign(&mut self, value: Value) -> Lowered<Value> {
@@ -269,7 +262,7 @@ impl<'a> Flattener<'a> {
             shape: value.shape,
             items,
             unit: Unit::Known(Measure::one()),
-            truth: false,
+            base: BaseType::Integer,
             number: None,
         })
     }
@@ -304,7 +297,7 @@ impl<'a> Flattener<'a> {
             shape: vec![3],
             items,
             unit: Unit::Any,
-            truth: false,
+            base: x.base.joined(y.base).unwrap_or(BaseType::Real),
             number: None,
         })
     }
@@ -341,7 +334,17 @@ impl<'a> Flattener<'a> {
         } else {
             values[0].unit.clone()
         };
-        Ok(Value::scalar(item, unit))
+        // (3.7.2) `integer` gives an Integer, `floor` and `ceil` a Real, the others what their arguments have in common.
+        let base = match name {
+            "integer" => Some(BaseType::Integer),
+            "floor" | "ceil" => None,
+            _ => values[0].base.joined(values[1].base),
+        };
+        let scalar = Value::scalar(item, unit);
+        Ok(Value {
+            base: base.unwrap_or(BaseType::Real),
+            ..scalar
+        })
     }
 
     fn filled(&mut self, name: &str, arguments: &'a [Expr], expr: &'a Expr, id: InstanceId) -> Lowered<Value> {
@@ -352,7 +355,9 @@ impl<'a> Flattener<'a> {
             (self.expression(first, id)?, sizes)
         } else {
             let item = self.graph.constant(if name == "ones" { 1.0 } else { 0.0 });
-            (Value::scalar(item, Unit::Any), arguments)
+            let scalar = Value::scalar(item, Unit::Any);
+            let base = BaseType::Integer;
+            (Value { base, ..scalar }, arguments)
         };
         let mut shape = Vec::new();
         for size in sizes {
@@ -400,7 +405,7 @@ impl<'a> Flattener<'a> {
             shape: vec![count as usize],
             items,
             unit,
-            truth: false,
+            base: BaseType::Real,
             number: None,
         })
     }

@@ -147,7 +147,7 @@ impl<'a> Flattener<'a> {
             let Some(place) = place else { continue };
             let variable = self.expression(place, id)?;
             self.same_unit(&variable.unit, &result.unit, place.span, "this and the result are in")?;
-            if variable.truth != result.truth || variable.shape != result.shape {
+            if !result.base.fits(variable.base) || variable.shape != result.shape {
                 return Err(self.error(place.span, "type", "this and the result have different types or sizes"));
             }
             let (variable, result) = (self.as_numbers(variable), self.as_numbers(result));
@@ -202,8 +202,7 @@ impl<'a> Flattener<'a> {
             locals.push(Local {
                 name,
                 shape: declared.shape.clone(),
-                truth: variable.boolean,
-                integer: declared.base == super::instance::BaseType::Integer,
+                base: declared.base,
                 unit: variable.unit,
                 read_only: false,
                 content,

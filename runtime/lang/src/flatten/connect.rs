@@ -177,7 +177,13 @@ impl<'a> Flattener<'a> {
             for owner in &here {
                 match self.instances[owner.0].members.get(&part.name.text).cloned() {
                     None => return Err(self.undefined(&part.name.text, part.name.span, *owner, expr)),
-                    Some(Member::Instances { shape: sizes, ids }) => {
+                    Some(Member::Instances { protected: true, .. }) if position > 0 => {
+                        return Err(self.hidden_member(part, self.instances[owner.0].class));
+                    }
+                    Some(Member::Variable(declared)) if declared.component.protected && position > 0 => {
+                        return Err(self.hidden_member(part, self.instances[owner.0].class));
+                    }
+                    Some(Member::Instances { shape: sizes, ids, .. }) => {
                         let (left, chosen) = self.select_indices(&sizes, &part.subscripts, id, part.name.span)?;
                         dimensions = left;
                         next.extend(chosen.into_iter().filter_map(|index| ids.get(index).copied()));
@@ -335,7 +341,7 @@ impl<'a> Flattener<'a> {
                         });
                     }
                 }
-                Some(Member::Instances { shape, ids }) => {
+                Some(Member::Instances { shape, ids, .. }) => {
                     for (inner, subscripts) in ids.iter().zip(subscripts_of(shape)) {
                         self.gather(*inner, &format!("{prefix}{name}{subscripts}."), found);
                     }

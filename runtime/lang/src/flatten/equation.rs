@@ -2,9 +2,9 @@
 
 use super::builtin::REFUSED;
 use super::expression::Remedied as _;
-use super::instance::{InstanceId, Member};
+use super::instance::{BaseType, InstanceId, Member};
 use super::{FlatEquation, Flattener, Kind, Lowered};
-use crate::graph::{Id, Leaf, Node};
+use crate::graph::Leaf;
 use crate::syntax::{Class, Equation, Expr, ExprKind, Span, Variability};
 
 impl<'a> Flattener<'a> {
@@ -79,9 +79,8 @@ impl<'a> Flattener<'a> {
         }
         let unit = variable.unit.clone();
         let value = self.expression(expr, written_in)?;
-        if value.truth != self.variables[first as usize].boolean {
-            return Err(self.error(expr.span, "type", "a Boolean and a number cannot be equal"));
-        }
+        let variable = &self.variables[first as usize];
+        self.check_type(value.base, variable.base(), expr.span, &variable.name)?;
         let value = self.as_numbers(value);
         self.check_fits(&value.unit, &unit, expr.span, "the declared unit")?;
         if value.shape != shape && !value.shape.is_empty() {
@@ -99,7 +98,6 @@ impl<'a> Flattener<'a> {
             } else {
                 value.items[offset]
             };
-            self.check_discrete(left, right, name.to(expr.span))?;
             self.equations.push(FlatEquation {
                 left,
                 right,
@@ -173,25 +171,6 @@ impl<'a> Flattener<'a> {
         }
     }
 
-    /// A variable that changes at events only cannot equal what changes between them.
-    fn check_discrete(&self, left: Id, right: Id, place: Span) -> Lowered<()> {
-        for (one, other) in [(left, right), (right, left)] {
-            let Node::Leaf(Leaf::Variable(index)) = self.graph.node(one) else {
-                continue;
-            };
-            let variable = &self.variables[index as usize];
-            if variable.discrete && !self.is_discrete(&[other]) {
-                let message = format!(
-                    "`{}` changes at events only and cannot equal what changes continuously",
-                    variable.name
-                );
-                let error = self.error(place, "type", message);
-                return Err(error.into_remedy("assign it in a `when`, or declare a Real"));
-            }
-        }
-        Ok(())
-    }
-
     fn equality(&mut self, left: &'a Expr, right: &'a Expr, span: Span, id: InstanceId, initial: bool) -> Lowered<()> {
         let left_value = self.expression(left, id)?;
         let right_value = self.expression(right, id)?;
@@ -208,8 +187,12 @@ impl<'a> Flattener<'a> {
             start: gap.start + offset,
             end: gap.start + offset + 1,
         };
-        if left_value.truth != right_value.truth {
+        if left_value.base.joined(right_value.base).is_none() {
             return Err(self.error(place, "type", "a Boolean and a number cannot be equal"));
+        }
+        if left_value.base == BaseType::Integer && matches!(left.kind, ExprKind::Reference(_)) {
+            let name = self.source.get(left.span.range()).unwrap_or("the left side");
+            self.check_type(right_value.base, BaseType::Integer, right.span, name)?;
         }
         let (left_value, right_value) = (self.as_numbers(left_value), self.as_numbers(right_value));
         self.same_unit(&left_value.unit, &right_value.unit, place, "the sides are in")?;
@@ -221,7 +204,6 @@ impl<'a> Flattener<'a> {
             return Err(self.error(place, "bad-size", message));
         }
         for (left, right) in left_value.items.into_iter().zip(right_value.items) {
-            self.check_discrete(left, right, place)?;
             let equation = FlatEquation { left, right, span };
             if initial {
                 self.initial_equations.push(equation);

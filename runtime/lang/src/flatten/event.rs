@@ -1,7 +1,9 @@
 //! What makes events and what happens at them: relations, when-clauses, `pre`, `sample` (Modelica 3.6, 8.3.5 and 3.7.5).
 
+use std::collections::BTreeMap;
+
 use super::expression::{Remedied as _, Value};
-use super::instance::InstanceId;
+use super::instance::{BaseType, InstanceId};
 use super::{Action, FlatEquation, Flattener, Guard, Kind, Lowered, Variable};
 use crate::graph::{Id, Leaf, Node, Relation};
 use crate::syntax::{Class, Equation, Expr, ExprKind, Span};
@@ -32,13 +34,13 @@ impl<'a> Flattener<'a> {
 
     /// Booleans as 0 and 1; anything else as it is.
     pub fn as_numbers(&mut self, value: Value) -> Value {
-        if !value.truth {
+        if !value.is_truth() {
             return value;
         }
         let items = value.items.iter().map(|item| self.number_of(*item)).collect();
         Value {
             items,
-            truth: false,
+            base: BaseType::Integer,
             ..value
         }
     }
@@ -86,6 +88,7 @@ impl<'a> Flattener<'a> {
             value: None,
             discrete: true,
             boolean,
+            integer: false,
             span,
         });
         index
@@ -94,7 +97,7 @@ impl<'a> Flattener<'a> {
     /// `pre(v)`, `edge(b)` or `change(v)`.
     pub fn before_event(&mut self, name: &str, argument: &'a Expr, id: InstanceId) -> Lowered<Value> {
         let value = self.expression(argument, id)?;
-        let truth = value.truth;
+        let truth = value.is_truth();
         let numbers = self.as_numbers(value.clone());
         let mut before = Vec::new();
         for item in &numbers.items {
@@ -140,7 +143,7 @@ impl<'a> Flattener<'a> {
         }
         Ok(Value {
             items,
-            truth: is_truth,
+            base: if is_truth { BaseType::Boolean } else { value.base },
             unit: if is_truth { Unit::Any } else { value.unit.clone() },
             number: None,
             ..value
@@ -152,7 +155,7 @@ impl<'a> Flattener<'a> {
         let mut numbers = Vec::new();
         for argument in arguments {
             let value = self.parameter_expression(argument, id)?;
-            if value.truth || !value.shape.is_empty() {
+            if value.is_truth() || !value.shape.is_empty() {
                 return Err(self.error(argument.span, "type", "`sample` takes two times"));
             }
             self.check_fits(&value.unit, &Unit::Known(Measure::second()), argument.span, "a time")?;
@@ -182,10 +185,7 @@ impl<'a> Flattener<'a> {
             reinit: false,
             span: expr.span,
         });
-        Ok(Value {
-            truth: true,
-            ..Value::scalar(fires, Unit::Any)
-        })
+        Ok(Value::boolean(fires))
     }
 
     fn initial(&mut self) -> Id {
@@ -201,6 +201,7 @@ impl<'a> Flattener<'a> {
             return Err(self.error(span, "syntax", "a when-clause cannot stand in another one"));
         }
         let mut earlier = self.graph.truth(false);
+        let mut determined = BTreeMap::new();
         for (condition, body) in branches {
             let edge = self.rising(condition, id)?;
             let free = self.graph.not(earlier);
@@ -210,15 +211,43 @@ impl<'a> Flattener<'a> {
             (self.in_when, self.without_events) = (true, true);
             let result = body.iter().try_for_each(|equation| self.action(equation, fires, id));
             (self.in_when, self.without_events) = before;
+            // Only one branch happens at an instant: they may determine the same.
+            determined.append(&mut self.determined_here);
             result?;
         }
+        for ((variable, reinit), span) in determined {
+            if let Some(first) = self.determined.insert((variable, reinit), span) {
+                return Err(self.determined_twice(variable, reinit, first, span));
+            }
+        }
         Ok(())
+    }
+
+    /// An event gives a variable one value: the single assignment rule (8.3.5.3), and that of `reinit` (8.3.6).
+    fn determined_twice(&self, variable: u32, reinit: bool, first: Span, span: Span) -> Box<crate::Diagnostic> {
+        let name = &self.variables[variable as usize].name;
+        let message = if reinit {
+            format!("`{name}` is reinitialised twice: which value counts if both happen at one instant?")
+        } else {
+            format!("`{name}` is assigned twice: which value counts if both happen at one instant?")
+        };
+        let error = self.error(span, "determined-twice", message);
+        let error = error.note(self.source, first.start, "here it is determined first");
+        Box::new(error.remedy("join the when-clauses with `elsewhen`, or the equations with `if`"))
+    }
+
+    /// Records that the when-clause being lowered determines `variable`.
+    fn determine(&mut self, variable: u32, reinit: bool, span: Span) -> Lowered<()> {
+        match self.determined_here.insert((variable, reinit), span) {
+            None => Ok(()),
+            Some(first) => Err(self.determined_twice(variable, reinit, first, span)),
+        }
     }
 
     /// Whether one of the conditions of a when-clause becomes true at this instant.
     fn rising(&mut self, condition: &'a Expr, id: InstanceId) -> Lowered<Id> {
         let value = self.expression(condition, id)?;
-        if !value.truth || value.shape.len() > 1 {
+        if !value.is_truth() || value.shape.len() > 1 {
             return Err(self
                 .error(condition.span, "type", "the condition of a `when` must be a Boolean")
                 .into_remedy("compare: `when x > 1 then`"));
@@ -265,9 +294,7 @@ impl<'a> Flattener<'a> {
                 let target = self.targets(left, id)?;
                 let value = self.expression(right, id)?;
                 let first = &self.variables[target.1[0] as usize];
-                if value.truth != first.boolean {
-                    return Err(self.error(*span, "type", "a Boolean and a number cannot be equal"));
-                }
+                self.check_type(value.base, first.base(), right.span, &first.name)?;
                 let unit = first.unit.clone();
                 let value = self.as_numbers(value);
                 self.check_fits(&value.unit, &unit, right.span, "the variable's unit")?;
@@ -276,6 +303,7 @@ impl<'a> Flattener<'a> {
                     return Err(self.error(*span, "bad-size", message));
                 }
                 for (variable, value) in target.1.into_iter().zip(value.items) {
+                    self.determine(variable, false, *span)?;
                     self.hybrid.actions.push(Action {
                         fires,
                         variable,
@@ -307,14 +335,20 @@ impl<'a> Flattener<'a> {
                 branches, otherwise, ..
             } => {
                 let mut rest = fires;
+                let before = self.determined_here.clone();
+                let mut after = before.clone();
                 for (condition, body) in branches {
                     let holds = self.truth_expression(condition, id)?;
                     let here = self.graph.and(rest, holds);
                     body.iter().try_for_each(|inner| self.action(inner, here, id))?;
                     let fails = self.graph.not(holds);
                     rest = self.graph.and(rest, fails);
+                    let branch = std::mem::replace(&mut self.determined_here, before.clone());
+                    after.extend(branch);
                 }
-                otherwise.iter().try_for_each(|inner| self.action(inner, rest, id))
+                otherwise.iter().try_for_each(|inner| self.action(inner, rest, id))?;
+                self.determined_here.extend(after);
+                Ok(())
             }
             Equation::Call { call } => self.reinit(call, fires, id),
             Equation::When { span, .. } | Equation::Connect { span, .. } => {
@@ -340,7 +374,7 @@ impl<'a> Flattener<'a> {
         let new = self.expression(value, id)?;
         let unit = self.variables[target.1[0] as usize].unit.clone();
         self.check_fits(&new.unit, &unit, value.span, "the state's unit")?;
-        if new.truth || new.shape != target.0 {
+        if new.is_truth() || new.shape != target.0 {
             return Err(self.error(value.span, "bad-size", "the new value does not fit the state"));
         }
         for (variable, value) in target.1.into_iter().zip(new.items) {
@@ -351,6 +385,7 @@ impl<'a> Flattener<'a> {
                     "`reinit` takes a state, a variable that `der` is applied to",
                 ));
             }
+            self.determine(variable, true, call.span)?;
             self.hybrid.actions.push(Action {
                 fires,
                 variable,
@@ -410,14 +445,10 @@ impl<'a> Flattener<'a> {
                 clause.dedup();
                 for variable in clause {
                     let entry = &mut self.variables[variable as usize];
-                    if entry.kind != Kind::Unknown {
-                        let name = entry.name.clone();
-                        let message = match entry.kind {
-                            Kind::Discrete => format!("`{name}` is assigned in two when-clauses"),
-                            _ => format!("`{name}` cannot be assigned: it is a parameter or an input"),
-                        };
+                    if matches!(entry.kind, Kind::Parameter | Kind::Dependent | Kind::Input) {
+                        let message = format!("`{}` cannot be assigned: it is a parameter or an input", entry.name);
                         let error = self.error(equation.span(), "type", message);
-                        return Err(error.into_remedy("join them with `elsewhen`, or use another variable"));
+                        return Err(error.into_remedy("use another variable"));
                     }
                     entry.kind = Kind::Discrete;
                     entry.discrete = true;

@@ -5,7 +5,7 @@ use super::structural::Fixed;
 use super::{Flattener, Kind, Lowered};
 use crate::diagnostic::Diagnostic;
 use crate::graph::{Id, Leaf, Node};
-use crate::syntax::{BinaryOp, Expr, ExprKind, Part, Span, Variability};
+use crate::syntax::{Expr, ExprKind, Part, Span, Variability};
 use crate::units::{Measure, Unit};
 
 /// A lowered expression: one node an element, row by row.
@@ -14,7 +14,7 @@ pub struct Value {
     pub shape: Vec<usize>,
     pub items: Vec<Id>,
     pub unit: Unit,
-    pub truth: bool,
+    pub base: BaseType,
     /// Set for numbers of the formula itself: they have no unit and may convert.
     pub number: Option<f64>,
 }
@@ -25,8 +25,15 @@ impl Value {
             shape: Vec::new(),
             items: vec![item],
             unit,
-            truth: false,
+            base: BaseType::Real,
             number: None,
+        }
+    }
+
+    pub fn boolean(item: Id) -> Value {
+        Value {
+            base: BaseType::Boolean,
+            ..Value::scalar(item, Unit::Any)
         }
     }
 }
@@ -71,20 +78,9 @@ impl<'a> Flattener<'a> {
     pub fn expression(&mut self, expr: &'a Expr, id: InstanceId) -> Lowered<Value> {
         self.check_size(expr.span)?;
         match &expr.kind {
-            ExprKind::Number(number) => {
-                let item = self.graph.constant(*number);
-                Ok(Value {
-                    number: Some(*number),
-                    ..Value::scalar(item, Unit::Any)
-                })
-            }
-            ExprKind::Boolean(value) => {
-                let item = self.graph.truth(*value);
-                Ok(Value {
-                    truth: true,
-                    ..Value::scalar(item, Unit::Any)
-                })
-            }
+            ExprKind::Number(number) => self.fixed_value(&Fixed::Real(*number), expr.span),
+            ExprKind::Integer(number) => self.fixed_value(&Fixed::Integer(*number), expr.span),
+            ExprKind::Boolean(value) => self.fixed_value(&Fixed::Truth(*value), expr.span),
             ExprKind::Text(_) => Err(self.error(expr.span, "type", "a string cannot be computed with")),
             ExprKind::Reference(parts) => self.reference(parts, expr, id),
             ExprKind::Call {
@@ -121,14 +117,7 @@ impl<'a> Flattener<'a> {
             ExprKind::Matrix(rows) => self.matrix(rows, expr, id),
             ExprKind::Range { .. } => {
                 let numbers = self.structural_range(expr, id)?;
-                let items: Vec<Id> = numbers.iter().map(|number| self.graph.constant(*number)).collect();
-                Ok(Value {
-                    shape: vec![items.len()],
-                    items,
-                    unit: Unit::Any,
-                    truth: false,
-                    number: None,
-                })
+                self.fixed_value(&Fixed::Array(numbers), expr.span)
             }
             ExprKind::Tuple(_) => {
                 let error = self.error(
@@ -171,6 +160,17 @@ impl<'a> Flattener<'a> {
         }
     }
 
+    /// The message for a protected element that is named from outside its class (4.1).
+    pub fn hidden_member(&self, part: &Part, class: &crate::syntax::Class) -> Box<Diagnostic> {
+        let name = &part.name.text;
+        let message = format!(
+            "`{name}` is protected in `{}`: it cannot be read from outside",
+            class.name.text
+        );
+        self.error(part.name.span, "protected", message)
+            .into_remedy("declare it under `public`, or an output that equals it")
+    }
+
     fn reference(&mut self, parts: &'a [Part], expr: &'a Expr, id: InstanceId) -> Lowered<Value> {
         if let [part] = parts {
             if let Some((_, number)) = self
@@ -180,11 +180,7 @@ impl<'a> Flattener<'a> {
                 .find(|(name, _)| *name == part.name.text)
                 .cloned()
             {
-                let item = self.graph.constant(number);
-                return Ok(Value {
-                    number: Some(number),
-                    ..Value::scalar(item, Unit::Any)
-                });
+                return self.fixed_value(&number, expr.span);
             }
             if let Some(value) = self.local(part, id) {
                 return value;
@@ -208,13 +204,19 @@ impl<'a> Flattener<'a> {
         match self.instances[here.0].members.get(&part.name.text).cloned() {
             None => Err(self.undefined(&part.name.text, part.name.span, here, expr)),
             Some(Member::Variable(declared)) => {
+                if declared.component.protected && here != id {
+                    return Err(self.hidden_member(part, self.instances[here.0].class));
+                }
                 if let Some(next) = rest.first() {
                     let message = format!("`{}` has no component `{}`", part.name.text, next.name.text);
                     return Err(self.error(next.name.span, "no-such-member", message));
                 }
                 self.declared_value(&declared, here, expr, &part.subscripts, id)
             }
-            Some(Member::Instances { shape, ids }) => {
+            Some(Member::Instances { shape, ids, protected }) => {
+                if protected && here != id {
+                    return Err(self.hidden_member(part, self.instances[here.0].class));
+                }
                 if rest.is_empty() {
                     let message = format!("`{}` is a component; name one of its variables", part.name.text);
                     return Err(self.error(expr.span, "type", message));
@@ -270,7 +272,7 @@ impl<'a> Flattener<'a> {
             let items = items.into_iter().map(|item| self.truth_of(item)).collect();
             return Ok(Value {
                 shape,
-                truth: true,
+                base: BaseType::Boolean,
                 items,
                 unit: Unit::Any,
                 number: None,
@@ -283,7 +285,7 @@ impl<'a> Flattener<'a> {
                 Unit::Any,
                 Some((
                     Expr {
-                        kind: ExprKind::Number(number),
+                        kind: ExprKind::Number(number) | ExprKind::Integer(number),
                         ..
                     },
                     _,
@@ -295,27 +297,22 @@ impl<'a> Flattener<'a> {
             shape,
             items,
             unit,
-            truth: false,
+            base: declared.base,
             number,
         })
     }
 
-    fn fixed_value(&mut self, fixed: &Fixed, span: Span) -> Lowered<Value> {
+    pub fn fixed_value(&mut self, fixed: &Fixed, span: Span) -> Lowered<Value> {
         match fixed {
-            Fixed::Number(number) => {
+            Fixed::Real(number) | Fixed::Integer(number) => {
                 let item = self.graph.constant(*number);
                 Ok(Value {
                     number: Some(*number),
+                    base: fixed.base().unwrap_or(BaseType::Real),
                     ..Value::scalar(item, Unit::Any)
                 })
             }
-            Fixed::Truth(value) => {
-                let item = self.graph.truth(*value);
-                Ok(Value {
-                    truth: true,
-                    ..Value::scalar(item, Unit::Any)
-                })
-            }
+            Fixed::Truth(value) => Ok(Value::boolean(self.graph.truth(*value))),
             Fixed::Array(items) => {
                 let values = items
                     .iter()
@@ -365,22 +362,12 @@ impl<'a> Flattener<'a> {
 
     fn subscript(&mut self, subscript: &'a Expr, size: usize, id: InstanceId) -> Lowered<(Vec<usize>, bool)> {
         self.ends.push(size as f64);
-        let fixed = self.structural_with_end(subscript, id);
+        let fixed = self.structural(subscript, id);
         self.ends.pop();
         let (numbers, keeps) = match fixed? {
-            Fixed::Number(number) => (vec![number], false),
-            Fixed::Array(items) => {
-                let numbers = items
-                    .iter()
-                    .map(|item| {
-                        if let Fixed::Number(number) = item {
-                            *number
-                        } else {
-                            f64::NAN
-                        }
-                    })
-                    .collect();
-                (numbers, true)
+            Fixed::Integer(number) => (vec![number], false),
+            Fixed::Array(items) if items.iter().all(|item| matches!(item, Fixed::Integer(_))) => {
+                (items.iter().filter_map(Fixed::number).collect(), true)
             }
             other => {
                 let message = format!("a subscript is an Integer, not {}", super::structural::describe(&other));
@@ -396,37 +383,6 @@ impl<'a> Flattener<'a> {
             chosen.push(number as usize - 1);
         }
         Ok((chosen, keeps))
-    }
-
-    /// `end` alone or as one side of `+`, `-`, `:` in a subscript.
-    fn structural_with_end(&mut self, expr: &'a Expr, id: InstanceId) -> Lowered<Fixed> {
-        let end = self.ends.last().copied().unwrap_or(0.0);
-        match &expr.kind {
-            ExprKind::End => Ok(Fixed::Number(end)),
-            ExprKind::Binary(op @ (BinaryOp::Add | BinaryOp::Sub), left, right) => {
-                let (left, right) = (
-                    self.structural_with_end(left, id)?,
-                    self.structural_with_end(right, id)?,
-                );
-                match (left, right) {
-                    (Fixed::Number(x), Fixed::Number(y)) => {
-                        Ok(Fixed::Number(if *op == BinaryOp::Add { x + y } else { x - y }))
-                    }
-                    _ => Err(self.error(expr.span, "bad-subscript", "a subscript is an Integer")),
-                }
-            }
-            ExprKind::Range { from, step: None, to } => {
-                let (from, to) = (self.structural_with_end(from, id)?, self.structural_with_end(to, id)?);
-                let (Fixed::Number(from), Fixed::Number(to)) = (from, to) else {
-                    return Err(self.error(expr.span, "bad-subscript", "a subscript is an Integer"));
-                };
-                let count = (to - from + 1.0).clamp(0.0, super::MAX_SCALARS as f64) as u32;
-                Ok(Fixed::Array(
-                    (0..count).map(|index| Fixed::Number(from + f64::from(index))).collect(),
-                ))
-            }
-            _ => self.structural(expr, id),
-        }
     }
 
     pub fn subscripted(&mut self, value: Value, subscripts: &'a [Expr], id: InstanceId) -> Lowered<Value> {
@@ -468,16 +424,17 @@ impl<'a> Flattener<'a> {
                 shape: vec![0],
                 items: Vec::new(),
                 unit: Unit::Any,
-                truth: false,
+                base: BaseType::Real,
                 number: None,
             });
         };
         let mut unit = first.unit.clone();
+        let mut base = first.base;
         let mut items = Vec::new();
         for value in &values {
-            if value.shape != first.shape || value.truth != first.truth {
-                return Err(self.error(span, "bad-size", "the elements of an array must have one size and type"));
-            }
+            let joined = base.joined(value.base).filter(|_| value.shape == first.shape);
+            base = joined
+                .ok_or_else(|| self.error(span, "bad-size", "the elements of an array must have one size and type"))?;
             unit = self.same_unit(&unit, &value.unit, span, "an array of")?;
             items.extend(&value.items);
         }
@@ -486,7 +443,7 @@ impl<'a> Flattener<'a> {
             shape,
             items,
             unit,
-            truth: first.truth,
+            base,
             number: None,
         })
     }
@@ -503,9 +460,9 @@ impl<'a> Flattener<'a> {
         self.conditions.truncate(outer);
         let (alternatives, mut result) = lowered?;
         for (truth, value) in alternatives.into_iter().rev() {
-            if value.shape != result.shape || value.truth != result.truth {
-                return Err(self.error(expr.span, "bad-size", "both branches must have one size and type"));
-            }
+            let joined = value.base.joined(result.base).filter(|_| value.shape == result.shape);
+            let base =
+                joined.ok_or_else(|| self.error(expr.span, "bad-size", "both branches must have one size and type"))?;
             let unit = self.same_unit(&value.unit, &result.unit, expr.span, "`if` between")?;
             let pairs: Vec<(Id, Id)> = value.items.iter().copied().zip(result.items.iter().copied()).collect();
             let items = pairs
@@ -516,7 +473,7 @@ impl<'a> Flattener<'a> {
                 shape: value.shape,
                 items,
                 unit,
-                truth: value.truth,
+                base,
                 number: None,
             };
         }
@@ -553,7 +510,7 @@ impl<'a> Flattener<'a> {
     /// A scalar truth.
     pub fn truth_expression(&mut self, expr: &'a Expr, id: InstanceId) -> Lowered<Id> {
         let value = self.expression(expr, id)?;
-        if value.truth && value.shape.is_empty() {
+        if value.is_truth() && value.shape.is_empty() {
             return Ok(value.items[0]);
         }
         Err(self

@@ -371,10 +371,10 @@ impl<'a> Flattener<'a> {
                 return Err(self.unsupported(component.type_name.span, message));
             }
         };
-        let own = component.modifiers.iter().map(|modifier| Modification {
-            modifier,
-            written_in: scope,
-        });
+        let own = component
+            .modifiers
+            .iter()
+            .map(|modifier| Modification::new(modifier, scope));
         let modifications: Vec<Modification<'a>> = resolved.modifications.into_iter().chain(own).collect();
         let unit = self.unit_of(&modifications)?;
         let content = self.empty(&shape);
@@ -383,8 +383,7 @@ impl<'a> Flattener<'a> {
         Ok(Local {
             name: component.name.text.clone(),
             shape,
-            truth: base == BaseType::Boolean,
-            integer: base == BaseType::Integer,
+            base,
             unit,
             read_only: keeps,
             content,

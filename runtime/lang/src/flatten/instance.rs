@@ -29,6 +29,8 @@ pub struct Instance<'a> {
     pub scopes: Vec<InstanceId>,
     /// The model itself, or a connector of it.
     pub interface: bool,
+    /// Declared final, or part of what is.
+    pub is_final: bool,
 }
 
 /// A modification with the instance in whose names its value is written.
@@ -36,6 +38,28 @@ pub struct Instance<'a> {
 pub struct Modification<'a> {
     pub modifier: &'a Modifier,
     pub written_in: InstanceId,
+    /// It, or a modification around it, is final.
+    pub is_final: bool,
+}
+
+impl<'a> Modification<'a> {
+    pub fn new(modifier: &'a Modifier, written_in: InstanceId) -> Modification<'a> {
+        Modification {
+            modifier,
+            written_in,
+            is_final: modifier.is_final,
+        }
+    }
+
+    /// The modifications in its parentheses.
+    pub fn nested(&self) -> impl Iterator<Item = Modification<'a>> + use<'a> {
+        let (modifier, written_in, outer) = (self.modifier, self.written_in, self.is_final);
+        modifier.nested.iter().map(move |modifier| Modification {
+            modifier,
+            written_in,
+            is_final: outer || modifier.is_final,
+        })
+    }
 }
 
 /// A declared component.
@@ -44,7 +68,11 @@ pub enum Member<'a> {
     /// Of a built-in type.
     Variable(Box<Declared<'a>>),
     /// Of a class: one instance an element.
-    Instances { shape: Vec<usize>, ids: Vec<InstanceId> },
+    Instances {
+        shape: Vec<usize>,
+        ids: Vec<InstanceId>,
+        protected: bool,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -53,6 +81,8 @@ pub struct Declared<'a> {
     pub base: BaseType,
     pub modifications: Vec<Modification<'a>>,
     pub binding: Option<(&'a Expr, InstanceId)>,
+    /// No value from outside is taken.
+    pub is_final: bool,
     /// Its own, or that of its type.
     pub causality: Causality,
     /// Its type is a connector: `connector RealInput = input Real`.
@@ -90,6 +120,7 @@ struct Plan<'a> {
     scope: Option<InstanceId>,
     depth: usize,
     interface: bool,
+    is_final: bool,
     span: Span,
 }
 
@@ -127,6 +158,7 @@ impl<'a> Flattener<'a> {
             classes: Vec::new(),
             scopes: Vec::new(),
             interface,
+            is_final: false,
         });
         id
     }
@@ -141,6 +173,7 @@ impl<'a> Flattener<'a> {
             return Err(self.error(plan.span, "too-deep", message));
         }
         let id = self.reserve(class, plan.prefix, plan.depth, plan.interface);
+        self.instances[id.0].is_final = plan.is_final;
         self.instances[id.0].scopes.extend(plan.scope);
         self.inherit(id, class, plan.modifications, 0)?;
         Ok(id)
@@ -173,10 +206,7 @@ impl<'a> Flattener<'a> {
                 }
                 let mut all: Vec<Modification<'a>> = modifiers
                     .iter()
-                    .map(|modifier| Modification {
-                        modifier,
-                        written_in: id,
-                    })
+                    .map(|modifier| Modification::new(modifier, id))
                     .collect();
                 all.extend(modifications.iter().cloned());
                 self.inherit(id, base_class, all, level + 1)?;
@@ -214,6 +244,62 @@ impl<'a> Flattener<'a> {
         Ok(())
     }
 
+    /// The modifications of `component` from around instance `id`, the innermost first; refused where they may not be:
+    /// from outside to what is protected (4.1), and to what is final (7.2.6).
+    fn modifications_of(
+        &self,
+        id: InstanceId,
+        component: &'a Component,
+        outer: &[Modification<'a>],
+    ) -> Lowered<Vec<Modification<'a>>> {
+        let name = &component.name.text;
+        let class = &self.instances[id.0].class.name.text;
+        let mut found: Vec<Modification<'a>> = Vec::new();
+        for modification in outer.iter().filter(|one| one.modifier.name.text == *name) {
+            let place = modification.modifier.name.span;
+            // A class that extends another one, also by a short definition, is no outside.
+            let within =
+                modification.written_in == id || self.instances[modification.written_in.0].class.alias.is_some();
+            if component.protected && !within {
+                let message = format!("`{name}` is protected in `{class}`: it cannot be modified from outside");
+                let error = self.error(place, "protected", message);
+                let error = error.note(self.source, component.name.span.start, "it is declared here");
+                return Err(Box::new(error.remedy(
+                    "declare it under `public`, or modify it in a class that extends this one",
+                )));
+            }
+            let before = found.last().filter(|before| before.is_final);
+            if component.is_final || before.is_some() {
+                let message = format!("`{name}` is final in `{class}`: it cannot be modified");
+                let first = before.map_or(component.name.span, |before| before.modifier.name.span);
+                let error = self
+                    .error(place, "final", message)
+                    .note(self.source, first.start, "it is made final here");
+                return Err(Box::new(error.remedy("leave the modification out, or remove `final`")));
+            }
+            found.push(modification.clone());
+        }
+        Ok(found)
+    }
+
+    /// No attribute is given a value after it was final.
+    fn check_final(&self, modifications: &[Modification<'a>]) -> Lowered<()> {
+        for (position, one) in modifications.iter().enumerate() {
+            let name = &one.modifier.name;
+            let mut before = modifications[..position].iter();
+            if let Some(before) = before.find(|before| before.is_final && before.modifier.name.text == name.text) {
+                let error = self.error(
+                    name.span,
+                    "final",
+                    format!("`{}` is final: it cannot be modified", name.text),
+                );
+                let error = error.note(self.source, before.modifier.name.span.start, "it is made final here");
+                return Err(Box::new(error.remedy("leave the modification out, or remove `final`")));
+            }
+        }
+        Ok(())
+    }
+
     fn check_new(&self, id: InstanceId, component: &Component) -> Lowered<()> {
         let name = &component.name;
         if name.text == "time" {
@@ -242,29 +328,25 @@ impl<'a> Flattener<'a> {
             own => own,
         };
         let mut modifications = resolved.modifications;
-        modifications.extend(component.modifiers.iter().map(|modifier| Modification {
-            modifier,
-            written_in: id,
-        }));
+        let own = component.modifiers.iter();
+        modifications.extend(own.map(|modifier| Modification::new(modifier, id)));
         let mut binding = component.binding.as_ref().map(|expr| (expr, id));
-        for modification in outer
-            .iter()
-            .filter(|modification| modification.modifier.name.text == component.name.text)
-        {
+        let outer = self.modifications_of(id, component, outer)?;
+        for modification in &outer {
             if let Some(value) = &modification.modifier.value {
                 binding = Some((value, modification.written_in));
             }
-            let nested = modification.modifier.nested.iter();
-            modifications.extend(nested.map(|modifier| Modification {
-                modifier,
-                written_in: modification.written_in,
-            }));
+            modifications.extend(modification.nested());
         }
+        self.check_final(&modifications)?;
+        let is_final = component.is_final || self.instances[id.0].is_final;
+        let is_final = is_final || outer.iter().any(|modification| modification.is_final);
         let declared = Declared {
             component,
             base,
             modifications,
             binding,
+            is_final,
             causality,
             connector: resolved.connector,
             shape: Vec::new(),
@@ -303,21 +385,20 @@ impl<'a> Flattener<'a> {
             return Err(self.unsupported(binding.span, "a binding for a whole component is outside the subset"));
         }
         let shape = self.shape_of(id, &component.dimensions, None)?;
-        let own = component.modifiers.iter().map(|modifier| Modification {
-            modifier,
-            written_in: id,
-        });
-        let mut modifications: Vec<Modification<'a>> = resolved.modifications.into_iter().chain(own).collect();
-        for modification in outer
+        let own = component
+            .modifiers
             .iter()
-            .filter(|modification| modification.modifier.name.text == component.name.text)
-        {
-            let nested = modification.modifier.nested.iter();
-            modifications.extend(nested.map(|modifier| Modification {
-                modifier,
-                written_in: modification.written_in,
-            }));
+            .map(|modifier| Modification::new(modifier, id));
+        let mut modifications: Vec<Modification<'a>> = resolved.modifications.into_iter().chain(own).collect();
+        let outer = self.modifications_of(id, component, outer)?;
+        for modification in &outer {
+            if let Some(value) = &modification.modifier.value {
+                return Err(self.unsupported(value.span, "a binding for a whole component is outside the subset"));
+            }
+            modifications.extend(modification.nested());
         }
+        let is_final = component.is_final || self.instances[id.0].is_final;
+        let is_final = is_final || outer.iter().any(|modification| modification.is_final);
         let depth = self.instances[id.0].depth + 1;
         let interface = self.instances[id.0].interface && class.kind == ClassKind::Connector;
         let prefix = self.instances[id.0].prefix.clone();
@@ -331,14 +412,20 @@ impl<'a> Flattener<'a> {
                 scope: resolved.scope,
                 depth,
                 interface,
+                is_final,
                 span: component.span,
             })?);
         }
         let name = component.name.text.clone();
         self.instances[id.0].order.push(name.clone());
-        self.instances[id.0]
-            .members
-            .insert(name, Member::Instances { shape, ids });
+        self.instances[id.0].members.insert(
+            name,
+            Member::Instances {
+                shape,
+                ids,
+                protected: component.protected,
+            },
+        );
         Ok(())
     }
 

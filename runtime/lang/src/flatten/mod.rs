@@ -17,8 +17,9 @@ mod instance;
 mod operator;
 mod scope;
 mod structural;
+mod types;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::diagnostic::{Diagnostic, line_column};
 use crate::graph::{Graph, Id};
@@ -67,6 +68,7 @@ pub struct Variable {
     /// Boolean or Integer: changes at events only. Booleans are kept as 0 and 1.
     pub discrete: bool,
     pub boolean: bool,
+    pub integer: bool,
     pub span: Span,
 }
 
@@ -142,7 +144,7 @@ pub struct Flattener<'a> {
     pub instances: Vec<instance::Instance<'a>>,
     pub structural_depth: u32,
     /// Values of loop indices, innermost last.
-    pub loops: Vec<(String, f64)>,
+    pub loops: Vec<(String, structural::Fixed)>,
     /// The names of the algorithm being executed.
     pub frame: Option<algorithm::Frame>,
     /// Loops of the algorithm around what is being executed.
@@ -164,6 +166,10 @@ pub struct Flattener<'a> {
     /// In the body of a when-clause: relations there are evaluated at the event.
     pub in_when: bool,
     pub hybrid: Hybrid,
+    /// What the when-clauses lowered so far determine, and where: true for `reinit`.
+    pub determined: BTreeMap<(u32, bool), Span>,
+    /// The same on the way through the when-clause that is being lowered.
+    pub determined_here: BTreeMap<(u32, bool), Span>,
     pub errors: Vec<Diagnostic>,
 }
 
@@ -207,6 +213,8 @@ pub fn flatten(
         without_events: false,
         in_when: false,
         hybrid: Hybrid::default(),
+        determined: BTreeMap::new(),
+        determined_here: BTreeMap::new(),
         errors: Vec::new(),
     };
     if let Err(error) = flattener.run(&chosen) {

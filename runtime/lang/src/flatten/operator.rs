@@ -1,6 +1,7 @@
 //! Operators on lowered expressions: sizes, types and units of what they join.
 
 use super::expression::Value;
+use super::instance::BaseType;
 use super::{Flattener, Lowered};
 use crate::graph::{Binary, Id, Relation, Unary};
 use crate::syntax::{BinaryOp, Expr, Span, UnaryOp};
@@ -10,13 +11,15 @@ impl Flattener<'_> {
     pub fn unary_operator(&mut self, op: UnaryOp, value: Value, span: Span) -> Lowered<Value> {
         match op {
             UnaryOp::Not => {
-                if !value.truth {
+                if !value.is_truth() {
                     return Err(self.error(span, "type", "`not` needs a Boolean"));
                 }
                 let items = value.items.iter().map(|item| self.graph.not(*item)).collect();
                 Ok(Value { items, ..value })
             }
-            UnaryOp::Plus | UnaryOp::Minus if value.truth => Err(self.error(span, "type", "a Boolean has no sign")),
+            UnaryOp::Plus | UnaryOp::Minus if value.is_truth() => {
+                Err(self.error(span, "type", "a Boolean has no sign"))
+            }
             UnaryOp::Plus => Ok(value),
             UnaryOp::Minus => {
                 let items = value.items.iter().map(|item| self.graph.neg(*item)).collect();
@@ -57,7 +60,7 @@ impl Flattener<'_> {
             | BinaryOp::GreaterEqual
             | BinaryOp::Equal
             | BinaryOp::NotEqual => self.compare(op, left, right, place),
-            _ if left.truth || right.truth => Err(self.error(
+            _ if left.is_truth() || right.is_truth() => Err(self.error(
                 place,
                 "type",
                 format!("`{}` cannot be applied to a Boolean", op.symbol()),
@@ -76,7 +79,7 @@ impl Flattener<'_> {
     }
 
     fn logical(&mut self, op: BinaryOp, left: Value, right: Value, place: Span) -> Lowered<Value> {
-        if !left.truth || !right.truth || !left.shape.is_empty() || !right.shape.is_empty() {
+        if !left.is_truth() || !right.is_truth() || !left.shape.is_empty() || !right.shape.is_empty() {
             return Err(self.error(place, "type", format!("`{}` joins Booleans", op.symbol())));
         }
         let (x, y) = (left.items[0], right.items[0]);
@@ -85,16 +88,17 @@ impl Flattener<'_> {
         } else {
             self.graph.or(x, y)
         };
-        Ok(Value {
-            truth: true,
-            ..Value::scalar(item, Unit::Any)
-        })
+        Ok(Value::boolean(item))
     }
 
     fn compare(&mut self, op: BinaryOp, left: Value, right: Value, place: Span) -> Lowered<Value> {
-        if left.truth || right.truth || !left.shape.is_empty() || !right.shape.is_empty() {
-            return Err(self.error(place, "type", format!("`{}` compares two numbers", op.symbol())));
+        let scalars = left.shape.is_empty() && right.shape.is_empty();
+        if left.base.joined(right.base).is_none() || !scalars {
+            let message = format!("`{}` compares two numbers or two Booleans", op.symbol());
+            return Err(self.error(place, "type", message));
         }
+        // false < true (3.5).
+        let (left, right) = (self.as_numbers(left), self.as_numbers(right));
         self.same_unit(&left.unit, &right.unit, place, &format!("`{}` between", op.symbol()))?;
         let (x, y) = (left.items[0], right.items[0]);
         let makes_events = !self.without_events && !self.is_discrete(&[x, y]);
@@ -118,10 +122,7 @@ impl Flattener<'_> {
         } else {
             item
         };
-        Ok(Value {
-            truth: true,
-            ..Value::scalar(item, Unit::Any)
-        })
+        Ok(Value::boolean(item))
     }
 
     fn elementwise(&mut self, op: Binary, left: &Value, right: &Value, place: Span) -> Lowered<(Vec<usize>, Vec<Id>)> {
@@ -165,7 +166,7 @@ impl Flattener<'_> {
             shape,
             items,
             unit,
-            truth: false,
+            base: left.base.joined(right.base).unwrap_or(BaseType::Real),
             number,
         })
     }
@@ -231,11 +232,13 @@ impl Flattener<'_> {
             (Some(x), Some(y)) => Some(if multiplies { x * y } else { x / y }),
             _ => None,
         };
+        // A quotient is a Real, also that of Integers (10.6.5).
+        let base = left.base.joined(right.base).filter(|_| multiplies);
         Ok(Value {
             shape,
             items,
             unit,
-            truth: false,
+            base: base.unwrap_or(BaseType::Real),
             number,
         })
     }
@@ -276,7 +279,7 @@ impl Flattener<'_> {
             shape: rows.into_iter().chain(columns).collect(),
             items,
             unit,
-            truth: false,
+            base: left.base.joined(right.base).unwrap_or(BaseType::Real),
             number: None,
         })
     }
@@ -312,7 +315,7 @@ impl Flattener<'_> {
             shape,
             items,
             unit,
-            truth: false,
+            base: BaseType::Real,
             number: None,
         })
     }

@@ -122,7 +122,7 @@ impl<'a> Flattener<'a> {
                 return Ok(resolved);
             };
             let written_in = self.pseudo_instance(found.class, scope);
-            let more = modifiers.iter().map(|modifier| Modification { modifier, written_in });
+            let more = modifiers.iter().map(|modifier| Modification::new(modifier, written_in));
             resolved.modifications = more.chain(resolved.modifications).collect();
             resolved.connector |= found.class.kind == ClassKind::Connector;
             if resolved.causality == Causality::Local {
@@ -156,6 +156,9 @@ impl<'a> Flattener<'a> {
             return None;
         }
         let component = component(found.class, &last.name.text)?;
+        if component.protected {
+            return Some(Err(self.hidden_member(last, found.class)));
+        }
         let scope = self.scope_of(&found);
         let scope = self.pseudo_instance(found.class, scope);
         Some(self.package_constant(component, scope, last, expr, id))
@@ -219,10 +222,10 @@ impl<'a> Flattener<'a> {
         ) {
             return Err(self.unsupported(expr.span, format!("`{name}` is neither a number nor a Boolean")));
         }
-        let own = component.modifiers.iter().map(|modifier| Modification {
-            modifier,
-            written_in: scope,
-        });
+        let own = component
+            .modifiers
+            .iter()
+            .map(|modifier| Modification::new(modifier, scope));
         let modifications: Vec<Modification<'a>> = resolved.modifications.into_iter().chain(own).collect();
         let unit = self.unit_of(&modifications)?;
         let outer = (self.frame.take(), std::mem::take(&mut self.loops));
@@ -233,9 +236,9 @@ impl<'a> Flattener<'a> {
         (self.frame, self.loops) = outer;
         let (mut value, shape) = (value?, shape?);
         self.check_fits(&value.unit, &unit, binding.span, "the declared unit")?;
-        if value.truth != (resolved.base == Some(BaseType::Boolean)) {
-            return Err(self.error(binding.span, "type", format!("this is not a value for `{name}`")));
-        }
+        let base = resolved.base.unwrap_or(BaseType::Real);
+        self.check_type(value.base, base, binding.span, name)?;
+        value.base = base;
         if value.shape != shape {
             let message = format!("a value of size {:?} for an array of size {shape:?}", value.shape);
             return Err(self.error(binding.span, "bad-size", message));

@@ -8,7 +8,8 @@ use crate::syntax::{BinaryOp, Expr, ExprKind, Part, UnaryOp, Variability};
 /// A value known when compiling.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fixed {
-    Number(f64),
+    Real(f64),
+    Integer(f64),
     Truth(bool),
     Text(String),
     Array(Vec<Fixed>),
@@ -19,7 +20,7 @@ const MAX_DEPTH: u32 = 100;
 impl<'a> Flattener<'a> {
     pub fn structural_integer(&mut self, expr: &'a Expr, id: InstanceId) -> Lowered<i64> {
         match self.structural(expr, id)? {
-            Fixed::Number(value) if libm::trunc(value) == value && value.abs() < 1e15 => Ok(value as i64),
+            Fixed::Integer(value) if value.abs() < 1e15 => Ok(value as i64),
             other => Err(self.error(
                 expr.span,
                 "not-an-integer",
@@ -40,7 +41,7 @@ impl<'a> Flattener<'a> {
     }
 
     /// The numbers of a range expression.
-    pub fn structural_range(&mut self, expr: &'a Expr, id: InstanceId) -> Lowered<Vec<f64>> {
+    pub fn structural_range(&mut self, expr: &'a Expr, id: InstanceId) -> Lowered<Vec<Fixed>> {
         let Fixed::Array(items) = self.structural(expr, id)? else {
             return Err(self.error(expr.span, "not-a-range", "a range such as `1:n` is needed here"));
         };
@@ -48,7 +49,7 @@ impl<'a> Flattener<'a> {
         items
             .into_iter()
             .map(|item| match item {
-                Fixed::Number(value) => Ok(value),
+                number @ (Fixed::Real(_) | Fixed::Integer(_)) => Ok(number),
                 other => Err(self.error(
                     expr.span,
                     "not-a-range",
@@ -71,13 +72,15 @@ impl<'a> Flattener<'a> {
 
     fn structural_inner(&mut self, expr: &'a Expr, id: InstanceId) -> Lowered<Fixed> {
         match &expr.kind {
-            ExprKind::Number(value) => Ok(Fixed::Number(*value)),
+            ExprKind::Number(value) => Ok(Fixed::Real(*value)),
+            ExprKind::Integer(value) => Ok(Fixed::Integer(*value)),
             ExprKind::Text(text) => Ok(Fixed::Text(text.clone())),
             ExprKind::Boolean(value) => Ok(Fixed::Truth(*value)),
             ExprKind::Reference(parts) => self.structural_reference(parts, expr, id),
             ExprKind::Unary(op, operand) => match (op, self.structural(operand, id)?) {
-                (UnaryOp::Minus, Fixed::Number(value)) => Ok(Fixed::Number(-value)),
-                (UnaryOp::Plus, value @ Fixed::Number(_)) => Ok(value),
+                (UnaryOp::Minus, Fixed::Real(value)) => Ok(Fixed::Real(-value)),
+                (UnaryOp::Minus, Fixed::Integer(value)) => Ok(Fixed::Integer(-value)),
+                (UnaryOp::Plus, value @ (Fixed::Real(_) | Fixed::Integer(_))) => Ok(value),
                 (UnaryOp::Not, Fixed::Truth(value)) => Ok(Fixed::Truth(!value)),
                 (_, other) => Err(self.error(
                     expr.span,
@@ -105,9 +108,12 @@ impl<'a> Flattener<'a> {
                     .collect::<Lowered<_>>()?,
             )),
             ExprKind::Range { from, step, to } => {
-                let from_value = self.structural_number(from, id)?;
-                let step_value = step.as_ref().map_or(Ok(1.0), |step| self.structural_number(step, id))?;
-                let to_value = self.structural_number(to, id)?;
+                let (from_value, first) = self.structural_number(from, id)?;
+                let step = step.as_ref().map(|step| self.structural_number(step, id));
+                let (step_value, second) = step.unwrap_or(Ok((1.0, BaseType::Integer)))?;
+                let (to_value, third) = self.structural_number(to, id)?;
+                let whole = [first, second, third].iter().all(|base| *base == BaseType::Integer);
+                let base = if whole { BaseType::Integer } else { BaseType::Real };
                 let count = libm::floor((to_value - from_value) / step_value + 1e-12) + 1.0;
                 if step_value == 0.0 || count.is_nan() || count > super::MAX_SCALARS as f64 {
                     return Err(self.error(expr.span, "bad-size", "this range is too long"));
@@ -115,7 +121,7 @@ impl<'a> Flattener<'a> {
                 let count = count.max(0.0) as u32;
                 Ok(Fixed::Array(
                     (0..count)
-                        .map(|index| Fixed::Number(from_value + f64::from(index) * step_value))
+                        .map(|index| Fixed::of(from_value + f64::from(index) * step_value, base))
                         .collect(),
                 ))
             }
@@ -130,11 +136,14 @@ impl<'a> Flattener<'a> {
                 }
                 self.structural_call(&function.text, arguments, expr, id)
             }
-            ExprKind::Comprehension { .. }
-            | ExprKind::Tuple(_)
-            | ExprKind::Matrix(_)
-            | ExprKind::All
-            | ExprKind::End => Err(self.not_structural(expr)),
+            ExprKind::End => self
+                .ends
+                .last()
+                .map(|end| Fixed::Integer(*end))
+                .ok_or_else(|| self.error(expr.span, "syntax", "`end` only has a meaning in a subscript")),
+            ExprKind::Comprehension { .. } | ExprKind::Tuple(_) | ExprKind::Matrix(_) | ExprKind::All => {
+                Err(self.not_structural(expr))
+            }
         }
     }
 
@@ -143,9 +152,10 @@ impl<'a> Flattener<'a> {
         Box::new(error.remedy("use numbers, constants and Integer or Boolean parameters"))
     }
 
-    fn structural_number(&mut self, expr: &'a Expr, id: InstanceId) -> Lowered<f64> {
+    fn structural_number(&mut self, expr: &'a Expr, id: InstanceId) -> Lowered<(f64, BaseType)> {
         match self.structural(expr, id)? {
-            Fixed::Number(value) => Ok(value),
+            Fixed::Real(value) => Ok((value, BaseType::Real)),
+            Fixed::Integer(value) => Ok((value, BaseType::Integer)),
             other => Err(self.error(
                 expr.span,
                 "type",
@@ -158,7 +168,7 @@ impl<'a> Flattener<'a> {
         if let [part] = parts
             && let Some((_, value)) = self.loops.iter().rev().find(|(name, _)| *name == part.name.text)
         {
-            return Ok(Fixed::Number(*value));
+            return Ok(value.clone());
         }
         if let [part] = parts
             && let Some(value) = self.local_fixed(part, expr, id)
@@ -172,7 +182,14 @@ impl<'a> Flattener<'a> {
         let (declared, owner) = self.find_declared(parts, id, expr)?;
         let mut value = self.structural_declared(&declared, owner, expr)?;
         for subscript in parts.iter().flat_map(|part| &part.subscripts) {
-            let index = self.structural_integer(subscript, id)?;
+            if let Fixed::Array(items) = &value {
+                self.ends.push(items.len() as f64);
+            }
+            let index = self.structural_integer(subscript, id);
+            if matches!(value, Fixed::Array(_)) {
+                self.ends.pop();
+            }
+            let index = index?;
             value = match value {
                 Fixed::Array(items) if index >= 1 && (index as usize) <= items.len() => {
                     items[index as usize - 1].clone()
@@ -191,8 +208,14 @@ impl<'a> Flattener<'a> {
         for (position, part) in parts.iter().enumerate() {
             let last = position + 1 == parts.len();
             match self.instances[here.0].members.get(&part.name.text) {
+                Some(Member::Variable(declared)) if last && declared.component.protected && position > 0 => {
+                    return Err(self.hidden_member(part, self.instances[here.0].class));
+                }
                 Some(Member::Variable(declared)) if last => {
                     return Ok(((**declared).clone(), here));
+                }
+                Some(Member::Instances { protected: true, .. }) if position > 0 => {
+                    return Err(self.hidden_member(part, self.instances[here.0].class));
                 }
                 Some(Member::Instances { ids, .. }) if !last && ids.len() == 1 => here = ids[0],
                 _ => return Err(self.undefined(&part.name.text, part.name.span, here, expr)),
@@ -214,12 +237,11 @@ impl<'a> Flattener<'a> {
                 "structure follows from numbers, constants and Integer or Boolean parameters",
             )));
         }
-        if let Some(value) = self.set.get(&name).copied() {
-            self.used_set.push(name);
+        if let Some(value) = self.set_value(declared, &name)? {
             return Ok(if declared.base == BaseType::Boolean {
                 Fixed::Truth(value != 0.0)
             } else {
-                Fixed::Number(value)
+                Fixed::of(value, declared.base)
             });
         }
         let Some((binding, written_in)) = declared.binding else {
@@ -232,23 +254,10 @@ impl<'a> Flattener<'a> {
         let value = self.structural(binding, written_in);
         self.loops = loops;
         let value = value?;
-        let fits = match (&value, declared.base) {
-            (Fixed::Number(number), BaseType::Integer) => libm::trunc(*number) == *number,
-            (Fixed::Number(_), BaseType::Real)
-            | (Fixed::Truth(_), BaseType::Boolean)
-            | (Fixed::Text(_), BaseType::String) => true,
-            (Fixed::Array(_), _) => true,
-            _ => false,
-        };
-        if fits {
-            return Ok(value);
+        if let Some(given) = value.base() {
+            self.check_type(given, declared.base, binding.span, &name)?;
         }
-        let message = format!(
-            "{} is not a value for the {:?} `{name}`",
-            describe(&value),
-            declared.base
-        );
-        Err(self.error(binding.span, "type", message))
+        Ok(value)
     }
 
     fn structural_call(&mut self, name: &str, arguments: &'a [Expr], expr: &'a Expr, id: InstanceId) -> Lowered<Fixed> {
@@ -256,24 +265,23 @@ impl<'a> Flattener<'a> {
             return self.structural_size(arguments, expr, id);
         }
         let mut values = Vec::new();
+        let mut base = BaseType::Integer;
         for argument in arguments {
-            match self.structural(argument, id)? {
-                Fixed::Number(value) => values.push(value),
-                other => {
-                    return Err(self.error(
-                        argument.span,
-                        "type",
-                        format!("a number is needed here, not {}", describe(&other)),
-                    ));
-                }
-            }
+            let (value, given) = self.structural_number(argument, id)?;
+            values.push(value);
+            base = base.joined(given).unwrap_or(BaseType::Real);
         }
         let value = match (name, values.as_slice()) {
-            ("integer" | "floor", [x]) => libm::floor(*x),
-            ("ceil", [x]) => libm::ceil(*x),
+            ("integer", [x]) => return Ok(Fixed::Integer(libm::floor(*x))),
+            ("floor", [x]) => return Ok(Fixed::Real(libm::floor(*x))),
+            ("ceil", [x]) => return Ok(Fixed::Real(libm::ceil(*x))),
+            ("sign", [x]) => {
+                return Ok(Fixed::Integer(
+                    f64::from(u8::from(*x > 0.0)) - f64::from(u8::from(*x < 0.0)),
+                ));
+            }
+            ("sqrt", [x]) => return Ok(Fixed::Real(libm::sqrt(*x))),
             ("abs", [x]) => x.abs(),
-            ("sign", [x]) => f64::from(u8::from(*x > 0.0)) - f64::from(u8::from(*x < 0.0)),
-            ("sqrt", [x]) => libm::sqrt(*x),
             ("div", [x, y]) if *y != 0.0 => libm::trunc(x / y),
             ("mod", [x, y]) if *y != 0.0 => x - libm::floor(x / y) * y,
             ("rem", [x, y]) if *y != 0.0 => x - libm::trunc(x / y) * y,
@@ -281,7 +289,7 @@ impl<'a> Flattener<'a> {
             ("max", [x, y]) => x.max(*y),
             _ => return Err(self.not_structural(expr)),
         };
-        Ok(Fixed::Number(value))
+        Ok(Fixed::of(value, base))
     }
 
     fn structural_size(&mut self, arguments: &'a [Expr], expr: &'a Expr, id: InstanceId) -> Lowered<Fixed> {
@@ -305,7 +313,7 @@ impl<'a> Flattener<'a> {
                 .and_then(|place| local.shape.get(place).copied());
             let size = size
                 .ok_or_else(|| self.error(expr.span, "bad-subscript", format!("there is no dimension {dimension}")))?;
-            return Ok(Fixed::Number(size as f64));
+            return Ok(Fixed::Integer(size as f64));
         }
         let (declared, owner) = self.find_declared(parts, id, expr)?;
         let shape = self.shape_of(owner, &declared.component.dimensions, declared.binding)?;
@@ -314,38 +322,55 @@ impl<'a> Flattener<'a> {
             .and_then(|dimension| shape.get(dimension).copied());
         let size =
             size.ok_or_else(|| self.error(expr.span, "bad-subscript", format!("there is no dimension {dimension}")))?;
-        Ok(Fixed::Number(size as f64))
+        Ok(Fixed::Integer(size as f64))
     }
 
     fn structural_binary(&mut self, op: BinaryOp, left: Fixed, right: Fixed, expr: &Expr) -> Lowered<Fixed> {
-        let math = self.graph.math();
+        if let (Some(x), Some(y)) = (left.number(), right.number()) {
+            let base = left
+                .base()
+                .and_then(|base| base.joined(right.base()?))
+                .unwrap_or(BaseType::Real);
+            // `/` and `^` always give a Real (10.6.5, 10.6.7).
+            let value = match op {
+                BinaryOp::Add | BinaryOp::ElementAdd => Fixed::of(x + y, base),
+                BinaryOp::Sub | BinaryOp::ElementSub => Fixed::of(x - y, base),
+                BinaryOp::Mul | BinaryOp::ElementMul => Fixed::of(x * y, base),
+                BinaryOp::Div | BinaryOp::ElementDiv => Fixed::Real(x / y),
+                BinaryOp::Pow | BinaryOp::ElementPow => {
+                    Fixed::Real(self.graph.math().binary(Binary::Pow, x, y).unwrap_or(f64::NAN))
+                }
+                BinaryOp::Less => Fixed::Truth(x < y),
+                BinaryOp::LessEqual => Fixed::Truth(x <= y),
+                BinaryOp::Greater => Fixed::Truth(x > y),
+                BinaryOp::GreaterEqual => Fixed::Truth(x >= y),
+                BinaryOp::Equal => Fixed::Truth(x == y),
+                BinaryOp::NotEqual => Fixed::Truth(x != y),
+                BinaryOp::And | BinaryOp::Or => return Err(self.cannot_join(op, &left, &right, expr)),
+            };
+            return Ok(value);
+        }
+        if let (BinaryOp::Add, Fixed::Text(x), Fixed::Text(y)) = (op, &left, &right) {
+            return Ok(Fixed::Text(format!("{x}{y}")));
+        }
+        let same = left.base() == right.base() && !matches!(left, Fixed::Array(_));
         let value = match (op, &left, &right) {
-            (BinaryOp::Add, Fixed::Number(x), Fixed::Number(y)) => Fixed::Number(x + y),
-            (BinaryOp::Sub, Fixed::Number(x), Fixed::Number(y)) => Fixed::Number(x - y),
-            (BinaryOp::Mul, Fixed::Number(x), Fixed::Number(y)) => Fixed::Number(x * y),
-            (BinaryOp::Div, Fixed::Number(x), Fixed::Number(y)) => Fixed::Number(x / y),
-            (BinaryOp::Pow, Fixed::Number(x), Fixed::Number(y)) => {
-                Fixed::Number(math.binary(Binary::Pow, *x, *y).unwrap_or(f64::NAN))
-            }
-            (BinaryOp::Less, Fixed::Number(x), Fixed::Number(y)) => Fixed::Truth(x < y),
-            (BinaryOp::LessEqual, Fixed::Number(x), Fixed::Number(y)) => Fixed::Truth(x <= y),
-            (BinaryOp::Greater, Fixed::Number(x), Fixed::Number(y)) => Fixed::Truth(x > y),
-            (BinaryOp::GreaterEqual, Fixed::Number(x), Fixed::Number(y)) => Fixed::Truth(x >= y),
-            (BinaryOp::Equal, _, _) => Fixed::Truth(left == right),
-            (BinaryOp::NotEqual, _, _) => Fixed::Truth(left != right),
+            (BinaryOp::Equal, _, _) if same => Fixed::Truth(left == right),
+            (BinaryOp::NotEqual, _, _) if same => Fixed::Truth(left != right),
             (BinaryOp::And, Fixed::Truth(x), Fixed::Truth(y)) => Fixed::Truth(*x && *y),
             (BinaryOp::Or, Fixed::Truth(x), Fixed::Truth(y)) => Fixed::Truth(*x || *y),
-            _ => {
-                let message = format!(
-                    "`{}` cannot join {} and {}",
-                    op.symbol(),
-                    describe(&left),
-                    describe(&right)
-                );
-                return Err(self.error(expr.span, "type", message));
-            }
+            _ => return Err(self.cannot_join(op, &left, &right, expr)),
         };
         Ok(value)
+    }
+
+    fn cannot_join(&self, op: BinaryOp, left: &Fixed, right: &Fixed, expr: &Expr) -> Box<crate::Diagnostic> {
+        let (left, right) = (describe(left), describe(right));
+        self.error(
+            expr.span,
+            "type",
+            format!("`{}` cannot join {left} and {right}", op.symbol()),
+        )
     }
 
     /// Whether `expr` can be evaluated now, without reporting why not.
@@ -363,7 +388,8 @@ impl<'a> Flattener<'a> {
 
 pub fn describe(value: &Fixed) -> String {
     match value {
-        Fixed::Number(value) => format!("the number {value}"),
+        Fixed::Integer(value) => format!("the number {value}"),
+        Fixed::Real(value) => format!("the Real {value}"),
         Fixed::Truth(value) => format!("the Boolean {value}"),
         Fixed::Text(_) => "a string".to_string(),
         Fixed::Array(_) => "an array".to_string(),

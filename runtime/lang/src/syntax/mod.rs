@@ -106,6 +106,8 @@ pub struct Component {
     pub causality: Causality,
     pub flow: bool,
     pub protected: bool,
+    /// Not to be modified (7.2.6).
+    pub is_final: bool,
     pub type_name: Ident,
     pub name: Ident,
     pub dimensions: Vec<Dimension>,
@@ -128,6 +130,8 @@ pub struct Modifier {
     pub name: Ident,
     pub value: Option<Expr>,
     pub nested: Vec<Modifier>,
+    /// Not to be modified again (7.2.6).
+    pub is_final: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -233,6 +237,8 @@ pub struct Expr {
 #[derive(Debug, Clone)]
 pub enum ExprKind {
     Number(f64),
+    /// A number without point and exponent.
+    Integer(f64),
     Text(String),
     Boolean(bool),
     /// `a.b[i].c`

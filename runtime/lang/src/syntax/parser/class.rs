@@ -194,7 +194,7 @@ impl Parser<'_> {
         let mut variability = Variability::Continuous;
         let mut causality = Causality::Local;
         let mut flow = false;
-        self.eat("final");
+        let is_final = self.eat("final");
         loop {
             if self.eat("parameter") {
                 variability = Variability::Parameter;
@@ -234,6 +234,7 @@ impl Parser<'_> {
                 causality,
                 flow,
                 protected,
+                is_final,
                 type_name: type_name.clone(),
                 name,
                 dimensions,
@@ -284,7 +285,8 @@ impl Parser<'_> {
                     return Err(self.refuse(word));
                 }
             }
-            while self.eat("each") || self.eat("final") {}
+            self.eat("each");
+            let is_final = self.eat("final");
             let mut names = vec![self.ident("the name of an attribute")?];
             while self.eat(".") {
                 names.push(self.ident("a name after `.`")?);
@@ -296,11 +298,17 @@ impl Parser<'_> {
             }
             let mut names = names.into_iter().rev();
             if let Some(name) = names.next() {
-                let innermost = Modifier { name, value, nested };
+                let innermost = Modifier {
+                    name,
+                    value,
+                    nested,
+                    is_final,
+                };
                 let whole = names.fold(innermost, |inner, name| Modifier {
                     name,
                     value: None,
                     nested: vec![inner],
+                    is_final: false,
                 });
                 modifiers.push(whole);
             }

@@ -143,7 +143,12 @@ impl Parser<'_> {
         let kind = match self.peek().clone() {
             Token::Number(value) => {
                 self.at += 1;
-                ExprKind::Number(value)
+                let text = self.source.get(start.range()).unwrap_or("");
+                if text.bytes().all(|byte| byte.is_ascii_digit()) {
+                    ExprKind::Integer(value)
+                } else {
+                    ExprKind::Number(value)
+                }
             }
             Token::Text(text) => {
                 self.at += 1;
