@@ -41,6 +41,8 @@ struct Turn {
     waiting: Option<(i64, MonoNanos)>,
     saved_at: MonoNanos,
     ticks_since_save: u64,
+    /// Whether it was said that snapshots cannot be written.
+    is_unsaved_told: bool,
 }
 
 /// How a visit to the worker thread ended.
@@ -285,13 +287,20 @@ impl Runner {
             }
         }
         let mut pause = Duration::from_millis(100);
+        let mut was_told = false;
         loop {
             match self.bus.publish(topics::TRACES, records.clone()).await {
+                Ok(_) if was_told => {
+                    tracing::info!(graph = self.graph.id(), "traces are published again");
+                    return Ok(());
+                }
                 Ok(_) => return Ok(()),
                 Err(error) if shutdown.is_cancelled() => return Err(error.into()),
-                Err(error) => {
-                    tracing::warn!(graph = self.graph.id(), %error, "trace not published; trying again")
+                Err(error) if !was_told => {
+                    was_told = true;
+                    tracing::warn!(graph = self.graph.id(), %error, "trace not published; trying again until it is")
                 }
+                Err(_) => {}
             }
             tokio::select! {
                 () = shutdown.cancelled() => {}
@@ -377,10 +386,15 @@ impl Runner {
         };
         let path = self.snapshot_path.clone();
         match tokio::task::spawn_blocking(move || snapshot.write(&path)).await {
-            Ok(Ok(())) => turn.ticks_since_save = 0,
+            Ok(Ok(())) => {
+                turn.ticks_since_save = 0;
+                turn.is_unsaved_told = false;
+            }
             // A full disk costs repeated ticks after a restart, not the graph.
             Ok(Err(error)) => {
-                tracing::error!(graph = self.graph.id(), %error, "snapshot not written; the last one stays")
+                if !std::mem::replace(&mut turn.is_unsaved_told, true) {
+                    tracing::error!(graph = self.graph.id(), %error, "snapshots are not written; the last one stays");
+                }
             }
             Err(error) => tracing::error!(graph = self.graph.id(), %error, "snapshot not written"),
         }
@@ -417,6 +431,7 @@ impl Runner {
             waiting: None,
             saved_at: self.clock.monotonic(),
             ticks_since_save: 0,
+            is_unsaved_told: false,
         }))
     }
 
