@@ -118,11 +118,15 @@ impl Runner {
                 Advanced::Lost => return Ok(()),
             };
             if shutdown.is_cancelled() {
-                return self.save(&mut turn).await;
+                self.save(&mut turn).await;
+                return Ok(());
             }
             let patience = self.patience(&mut turn);
             tokio::select! {
-                () = shutdown.cancelled() => return self.save(&mut turn).await,
+                () = shutdown.cancelled() => {
+                    self.save(&mut turn).await;
+                    return Ok(());
+                }
                 batch = log.next() => self.take(&mut turn, batch?),
                 () = self.graph.requested.notified() => {
                     for event in self.graph.take_requests() {
@@ -230,7 +234,7 @@ impl Runner {
                 return Ok(Advanced::Failed(turn));
             }
             if self.clock.monotonic().since(turn.saved_at) >= self.snapshot_every {
-                self.save(&mut turn).await?;
+                self.save(&mut turn).await;
             }
             if ticks.len() < BATCH_TICKS || shutdown.is_cancelled() {
                 return Ok(Advanced::On(turn));
@@ -356,11 +360,26 @@ impl Runner {
         next
     }
 
-    async fn save(&self, turn: &mut Turn) -> Result<(), Error> {
+    /// Makes the state durable. A full disk or a bus that is away costs repeated ticks after a restart, not the graph.
+    async fn save(&self, turn: &mut Turn) {
         turn.saved_at = self.clock.monotonic();
         if turn.ticks_since_save == 0 {
-            return Ok(());
+            return;
         }
+        match self.snapshot_of(turn).await {
+            Ok(()) => {
+                turn.ticks_since_save = 0;
+                turn.is_unsaved_told = false;
+            }
+            Err(error) if !turn.is_unsaved_told => {
+                turn.is_unsaved_told = true;
+                tracing::error!(graph = self.graph.id(), %error, "snapshots are not written; the last one stays");
+            }
+            Err(_) => {}
+        }
+    }
+
+    async fn snapshot_of(&self, turn: &mut Turn) -> Result<(), Error> {
         let saved = turn.progress.save();
         let (state, node) = match saved {
             Ok(saved) => saved,
@@ -385,20 +404,13 @@ impl Runner {
             node,
         };
         let path = self.snapshot_path.clone();
-        match tokio::task::spawn_blocking(move || snapshot.write(&path)).await {
-            Ok(Ok(())) => {
-                turn.ticks_since_save = 0;
-                turn.is_unsaved_told = false;
-            }
-            // A full disk costs repeated ticks after a restart, not the graph.
-            Ok(Err(error)) => {
-                if !std::mem::replace(&mut turn.is_unsaved_told, true) {
-                    tracing::error!(graph = self.graph.id(), %error, "snapshots are not written; the last one stays");
-                }
-            }
-            Err(error) => tracing::error!(graph = self.graph.id(), %error, "snapshot not written"),
-        }
-        Ok(())
+        let writing = tokio::task::spawn_blocking(move || snapshot.write(&path));
+        writing.await.unwrap_or_else(|cut_off| {
+            Err(Error::File {
+                path: self.snapshot_path.clone(),
+                source: std::io::Error::other(cut_off),
+            })
+        })
     }
 
     async fn resume(&self, shutdown: &CancellationToken) -> Result<Option<Turn>, Error> {
