@@ -379,13 +379,21 @@ async fn publish(bus: SharedBus, mut incoming: mpsc::Receiver<Outgoing>, publish
 
 async fn publish_topic(bus: &SharedBus, topic: &'static str, records: Vec<Record>) {
     let mut pause = RETRY_FIRST;
+    let mut was_told = false;
     // A dead letter may carry what is too large for the bus; one record must not stop the world.
     let records: Vec<Record> = records.into_iter().filter(|record| fits(topic, record)).collect();
     loop {
         match bus.publish(topic, records.clone()).await {
-            Ok(_) => return,
+            Ok(_) => {
+                if was_told {
+                    tracing::info!(topic, "publishing again");
+                }
+                return;
+            }
             Err(error) => {
-                tracing::error!(topic, %error, retry_ms = pause.as_millis() as u64, "publishing failed, trying again");
+                if !std::mem::replace(&mut was_told, true) {
+                    tracing::error!(topic, %error, "publishing failed; trying again until it works");
+                }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(RETRY_LAST);
             }

@@ -27,7 +27,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use orrery_protocol::{Channel, ChannelType, DeviceId, PublicKey, StreamId};
+use orrery_protocol::{Channel, ChannelType, DeviceId, PublicKey, RESERVED_NAMES, StreamId};
 use serde::{Deserialize, Serialize};
 
 pub use crate::connector::lines::LinesConfig;
@@ -474,19 +474,6 @@ impl DeviceConfig {
 
 impl StreamConfig {
     fn check(&self) -> Result<(), String> {
-        const RESERVED: [&str; 11] = [
-            "time",
-            "time_tai",
-            "time_uncertainty",
-            "revision",
-            "boot_id",
-            "sequence",
-            "index",
-            "device_time",
-            "received",
-            "stream",
-            "device",
-        ];
         if self.channels.is_empty() {
             return Err("it has no channel".to_owned());
         }
@@ -506,7 +493,7 @@ impl StreamConfig {
                     "channel `{name}`: use letters, digits and _, starting with a letter"
                 ));
             }
-            if RESERVED.contains(&name.as_str()) {
+            if RESERVED_NAMES.contains(&name.as_str()) {
                 return Err(format!(
                     "channel `{name}`: the name belongs to Orrery's own columns; choose another"
                 ));

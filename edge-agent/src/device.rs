@@ -203,8 +203,6 @@ pub struct SealRequest {
     pub kind: PayloadType,
     /// Its bytes.
     pub payload: Vec<u8>,
-    /// Resolved when it is durable.
-    pub durable: oneshot::Sender<()>,
 }
 
 /// What a device's loop needs.
@@ -399,7 +397,7 @@ impl Task {
                     }
                 }
                 request = self.deps.requests.recv(), if may_request => match request {
-                    Some(request) => self.seal_request(request).await?,
+                    Some(request) => self.seal_one(request.kind, &request.payload).await?,
                     None => may_request = false,
                 },
                 changed = self.deps.waves.changed(), if has_waves => {
@@ -498,7 +496,10 @@ impl Task {
             for loss in &losses {
                 self.seal_one(PayloadType::Loss, &loss.encode()).await?;
             }
-            self.deps.spool.declared(&self.id, &losses)?;
+            if let Err(error) = self.deps.spool.declared(&self.id, &losses) {
+                // They will be declared again, which is harmless.
+                tracing::error!("{error}");
+            }
         }
         let complete_until = self.deps.in_flight.complete_until(&*self.deps.clock);
         let sealed = self
@@ -527,12 +528,6 @@ impl Task {
         self.seal_one(PayloadType::Log, &payload.encode()).await
     }
 
-    async fn seal_request(&mut self, request: SealRequest) -> Result<(), Error> {
-        self.seal_one(request.kind, &request.payload).await?;
-        let _ = request.durable.send(());
-        Ok(())
-    }
-
     async fn seal_one(&mut self, kind: PayloadType, payload: &[u8]) -> Result<(), Error> {
         let sealed = self
             .sealer
@@ -558,7 +553,7 @@ impl Task {
         self.flush().await?;
         self.deps.requests.close();
         while let Some(request) = self.deps.requests.recv().await {
-            self.seal_request(request).await?;
+            self.seal_one(request.kind, &request.payload).await?;
         }
         self.beat().await
     }

@@ -7,8 +7,8 @@ use rumqttc::{AsyncClient, Event, Packet, QoS};
 
 use crate::connector::json;
 use crate::connector::mqtt::{MqttConfig, without_password};
+use crate::connector::opcua::nodes::{FoundVariable, browse_variables};
 use crate::connector::opcua::{Connection, OpcUaConfig};
-use crate::connector::opcua_nodes::{FoundVariable, browse_variables};
 
 /// A topic heard, with one of its messages.
 #[derive(Debug, Clone)]

@@ -10,13 +10,19 @@ use crate::files;
 
 /// The key of a device: read from `<folder>/<device>.key`, or made there on first use.
 ///
-/// The file holds the 32-byte seed as 64 hexadecimal digits.
+/// # Errors
+/// As [`seed_file`]. A damaged key is never replaced: the device is enrolled under it.
+pub fn load_or_create(folder: &Path, device: &DeviceId) -> Result<SealKey, Error> {
+    let remedy = "restore it from a backup, or remove it and enrol the device again under a new id";
+    seed_file(&key_file(folder, device), remedy)
+}
+
+/// The key in a file, made there on first use. The file holds the 32-byte seed as 64 hexadecimal digits.
 ///
 /// # Errors
-/// Names the file that cannot be read, written or understood. A damaged key is never replaced: the device is enrolled under it.
-pub fn load_or_create(folder: &Path, device: &DeviceId) -> Result<SealKey, Error> {
-    let path = key_file(folder, device);
-    if let Some(bytes) = files::read(&path)? {
+/// Names the file that cannot be read, written or understood; `remedy` says what to do about the last.
+pub fn seed_file(path: &Path, remedy: &'static str) -> Result<SealKey, Error> {
+    if let Some(bytes) = files::read(path)? {
         let text = String::from_utf8_lossy(&bytes);
         let seed = hex::decode(text.trim())
             .ok()
@@ -24,19 +30,21 @@ pub fn load_or_create(folder: &Path, device: &DeviceId) -> Result<SealKey, Error
         return seed
             .map(|seed| SealKey::from_seed(&seed))
             .ok_or_else(|| Error::Damaged {
-                path,
+                path: path.to_owned(),
                 what: "it does not hold 64 hexadecimal digits".to_owned(),
-                remedy: "restore it from a backup, or remove it and enrol the device again under a new id",
+                remedy,
             });
     }
-    files::make_folder(folder)?;
+    if let Some(folder) = path.parent() {
+        files::make_folder(folder)?;
+    }
     let mut seed = [0u8; 32];
     getrandom::fill(&mut seed).map_err(|error| Error::File {
         doing: "make a random key for",
-        path: path.clone(),
+        path: path.to_owned(),
         source: std::io::Error::other(error.to_string()),
     })?;
-    files::write(&path, hex::encode(seed).as_bytes())?;
+    files::write(path, hex::encode(seed).as_bytes())?;
     Ok(SealKey::from_seed(&seed))
 }
 

@@ -38,3 +38,8 @@ pub use config::Config;
 pub use error::{ConfigError, Error};
 pub use service::{Deps, run};
 pub use status::Status;
+
+/// A log filter for libraries whose messages the connectors say better, with place and remedy: a refused connection, a missing
+/// certificate where no security is asked for, a client that only looks whether the rig's broker answers.
+pub const QUIET_LIBRARIES: &str = "opcua_core=off,opcua_client=off,opcua_crypto=off,opcua_server=off,opcua_types=off,\
+                                   rumqttc=off,rumqttd::server::broker=off";

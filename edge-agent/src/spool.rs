@@ -4,8 +4,12 @@
 //! - `heads`: per device, boot, sequence and digest of its last envelope. Written before anything is truncated, so a device's next boot
 //!   always finds its `previous`, in the journal or here.
 //! - `sent`: the next offset to send. It may lag after a crash; what is sent twice is a harmless duplicate.
+//! - `acknowledged`: per device, the boot and sequence up to which it was sent. What lies between there and the head and is not in
+//!   the journal, damage took: it becomes a loss (`spool/survey.rs`).
 //! - `losses`: ranges given up and not yet declared by a sealed `loss` record. Written before the ranges go.
 //! - `descriptors`: the version counter of each stream's descriptor.
+
+mod survey;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -20,6 +24,7 @@ use orrery_bus::journal::{Batch, Journal, JournalError, JournalOptions};
 use orrery_protocol::{BootId, Clock, DeviceId, Digest, LossPayload, PayloadType, Sealed, StreamId, Unverified};
 use serde::{Deserialize, Serialize};
 
+use self::survey::Survey;
 use crate::error::Error;
 use crate::files;
 use crate::status::Status;
@@ -42,6 +47,7 @@ pub struct Head {
 #[serde(default)]
 struct State {
     sent: u64,
+    acknowledged: BTreeMap<DeviceId, (BootId, u64)>,
     heads: BTreeMap<DeviceId, Head>,
     losses: BTreeMap<DeviceId, Vec<LossPayload>>,
     descriptors: BTreeMap<StreamId, (u32, Digest)>,
@@ -82,10 +88,22 @@ impl Spool {
             path: folder.to_owned(),
             source: source.into(),
         })?;
-        recover_heads(&journal, &mut state).map_err(|source| Error::Spool {
+        let survey = Survey::of(&journal).map_err(|source| Error::Spool {
             path: folder.to_owned(),
             source: source.into(),
         })?;
+        survey.raise(&mut state.heads);
+        if journal.stats().quarantined > 0 {
+            for (device, lost) in survey.lost(&state) {
+                let count = lost.iter().map(|loss| loss.last - loss.first + 1).sum();
+                tracing::error!(
+                    %device, envelopes = count, spool = %folder.display(),
+                    "the spool is damaged: what it held is lost and declared in signed loss records; check the disk"
+                );
+                status.device(&device).dropped.add(count);
+                state.losses.entry(device).or_default().extend(lost);
+            }
+        }
         let sent = state
             .sent
             .clamp(journal.first_offset().min(journal.next_offset()), journal.next_offset());
@@ -141,11 +159,10 @@ impl Spool {
             if has_room || !may_wait {
                 match self.journal.append(records.clone()).await {
                     Ok(_) => break,
+                    // The journal says so, once.
                     Err(error) => {
                         self.status.spool_failures.increment();
-                        if !std::mem::replace(&mut was_told, true) {
-                            tracing::error!("{error}");
-                        }
+                        self.status.set_spool_problem(Some(error.to_string()));
                     }
                 }
             } else if !std::mem::replace(&mut was_told, true) {
@@ -165,6 +182,9 @@ impl Spool {
                 digest: *digest,
             };
             self.state().heads.insert(claims.device_id.clone(), head);
+        }
+        if self.status.spool_problem().is_some() {
+            self.status.set_spool_problem(None);
         }
         self.show();
     }
@@ -188,9 +208,26 @@ impl Spool {
         blocking(move || journal.read(from, max_bytes)).await
     }
 
-    /// Notes that everything below `next` was acknowledged.
-    pub fn set_sent(&self, next: u64) {
-        self.sent.fetch_max(next, Ordering::Relaxed);
+    /// Notes that what [`Spool::unsent`] gave was acknowledged.
+    pub fn set_sent(&self, batch: &Batch) {
+        {
+            let mut state = self.state();
+            // One look a device: a batch is in sequence order but for what a full spool moved behind, which stands for itself.
+            let mut last = BTreeMap::new();
+            for entry in &batch.entries {
+                last.insert(&entry.record.key, &entry.record.value);
+            }
+            for envelope in last
+                .into_values()
+                .filter_map(|value| Unverified::parse(value.to_vec()).ok())
+            {
+                let claims = envelope.claims();
+                let place = (claims.boot_id, claims.sequence);
+                let held = state.acknowledged.entry(claims.device_id.clone()).or_insert(place);
+                *held = place.max(*held);
+            }
+        }
+        self.sent.fetch_max(batch.next, Ordering::Relaxed);
         self.show();
     }
 
@@ -340,31 +377,6 @@ fn record(sealed: &Sealed, is_droppable: bool) -> Record {
     } else {
         record
     }
-}
-
-/// What is in the journal is newer than the state file, but kept envelopes may have moved behind newer ones.
-fn recover_heads(journal: &Journal, state: &mut State) -> Result<(), JournalError> {
-    let mut from = journal.first_offset();
-    while from < journal.next_offset() {
-        let batch = journal.read(from, 4 << 20)?;
-        from = batch.next;
-        for entry in batch.entries {
-            let Ok(envelope) = Unverified::parse(entry.record.value.to_vec()) else {
-                continue;
-            };
-            let claims = envelope.claims();
-            let head = Head {
-                boot_id: claims.boot_id,
-                sequence: claims.sequence,
-                digest: envelope.digest(),
-            };
-            let held = state.heads.get(&claims.device_id);
-            if held.is_none_or(|held| (held.boot_id, held.sequence) < (head.boot_id, head.sequence)) {
-                state.heads.insert(claims.device_id.clone(), head);
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Envelopes given up, as ranges of sequences.

@@ -38,7 +38,7 @@ pub struct DeviceStatus {
     pub disconnects: Counter,
     /// Envelopes sealed and durably spooled.
     pub sealed: Counter,
-    /// Envelopes given up because the spool was full; each range is declared in a `loss` record.
+    /// Envelopes lost in the spool, because it was full or its disk damaged them; each range is declared in a `loss` record.
     pub dropped: Counter,
     /// Commands applied with the value read back.
     pub commands_applied: Counter,
@@ -109,8 +109,9 @@ pub struct Status {
     pub probe_failures: Counter,
     /// Appends that the spool's disk refused and that were repeated.
     pub spool_failures: Counter,
-    /// Damaged spool records found at start, quarantined by the journal.
+    /// Damaged regions of the spool found at start, quarantined by the journal.
     pub spool_quarantined: Counter,
+    spool_problem: Mutex<Option<String>>,
     spool_bytes: AtomicU64,
     spool_backlog: AtomicU64,
     best_round_trip_nanos: AtomicI64,
@@ -150,6 +151,18 @@ impl Status {
     /// The least round trip of the last wave of clock probes, once there was one.
     pub fn best_round_trip_nanos(&self) -> Option<i64> {
         Some(self.best_round_trip_nanos.load(Ordering::Relaxed)).filter(|nanos| *nanos > 0)
+    }
+
+    /// Why the spool takes nothing, until it does.
+    pub fn spool_problem(&self) -> Option<String> {
+        self.spool_problem
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(crate) fn set_spool_problem(&self, problem: Option<String>) {
+        *self.spool_problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
     }
 
     pub(crate) fn set_spool(&self, bytes: u64, backlog: u64) {

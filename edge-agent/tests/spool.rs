@@ -40,7 +40,7 @@ async fn everything(spool: &Spool) -> Vec<Unverified> {
                 .iter()
                 .map(|entry| Unverified::parse(entry.record.value.to_vec()).unwrap()),
         );
-        spool.set_sent(batch.next);
+        spool.set_sent(&batch);
     }
     found
 }
@@ -125,6 +125,70 @@ async fn what_may_not_be_dropped_waits_for_the_sink() {
     tokio::time::timeout(Duration::from_secs(5), spool.append(&[next], false))
         .await
         .unwrap();
+}
+
+/// Flips a byte at `at` from the end of the oldest segment.
+fn damage(folder: &Path, at: u64) {
+    let journal = folder.join("journal");
+    let files = std::fs::read_dir(&journal).unwrap().map(|file| file.unwrap().path());
+    let mut segments: Vec<_> = files.filter(|path| path.extension().is_some()).collect();
+    segments.sort();
+    let mut bytes = std::fs::read(&segments[0]).unwrap();
+    let place = bytes.len() - usize::try_from(at).unwrap();
+    bytes[place] ^= 1;
+    std::fs::write(&segments[0], bytes).unwrap();
+}
+
+#[tokio::test]
+async fn what_damage_took_from_the_spool_is_declared() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut chain = Chain::start(device(), BootId([1; 16]), None);
+    let sealed: Vec<Sealed> = (0..10).map(|_| seal(&mut chain, PayloadType::Samples, 1_000)).collect();
+    {
+        let spool = open(folder.path(), 1 << 20);
+        for envelope in &sealed {
+            spool.append(std::slice::from_ref(envelope), true).await;
+        }
+        // The first three are sent, and the heads are on the disk.
+        let first = spool.unsent(3_000).await.unwrap();
+        assert_eq!(first.entries.len(), 3);
+        spool.set_sent(&first);
+        spool.checkpoint().await.unwrap();
+    }
+    // In the second (sent), the sixth, and the last envelope.
+    for at in [8 * 1_200, 4 * 1_200, 600] {
+        damage(folder.path(), at);
+    }
+    let spool = open(folder.path(), 1 << 20);
+    let losses = spool.undeclared_losses(&device());
+    let ranges: Vec<_> = losses.iter().map(|loss| (loss.first, loss.last)).collect();
+    let found: Vec<u64> = everything(&spool)
+        .await
+        .iter()
+        .map(|envelope| envelope.claims().sequence)
+        .collect();
+    let wanted: Vec<u64> = (3..10)
+        .filter(|n| !ranges.iter().any(|(first, last)| (first..=last).contains(&n)))
+        .collect();
+    assert_eq!(found, wanted, "everything is either sent or declared: {ranges:?}");
+    assert_eq!(ranges.len(), 2, "{ranges:?}");
+    for loss in &losses {
+        assert_eq!(loss.reason, "the spool was damaged");
+        assert_eq!(loss.last_digest, sealed[usize::try_from(loss.last).unwrap()].digest);
+    }
+    // The next boot goes on behind the last envelope, which nobody will ever see.
+    assert_eq!(spool.head(&device()).unwrap().digest, sealed[9].digest);
+
+    // Declared once: neither the next start nor the one after the loss records were sent says it again.
+    let mut next = Chain::start(device(), BootId([2; 16]), Some(sealed[9].digest));
+    for _ in &losses {
+        spool.append(&[seal(&mut next, PayloadType::Loss, 10)], false).await;
+    }
+    spool.declared(&device(), &losses).unwrap();
+    everything(&spool).await;
+    spool.checkpoint().await.unwrap();
+    drop(spool);
+    assert!(open(folder.path(), 1 << 20).undeclared_losses(&device()).is_empty());
 }
 
 proptest! {

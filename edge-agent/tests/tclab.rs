@@ -191,6 +191,57 @@ async fn heaters_follow_signed_commands_and_go_safe_when_the_hold_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_commands_and_still_lets_a_heater_go_safe() {
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join("board");
+    let (rig, stop_rig) = rig(&link).await;
+    let config = board(folder.path(), &link);
+    let bus = bus(&folder.path().join("bus")).await;
+    let mut reader = Reader::new(&bus, &config).await;
+    let mut issuer = Issuer {
+        key: SealKey::from_seed(&[7; 32]),
+        bus: Arc::clone(&bus),
+        sequence: 0,
+    };
+    let agent = Agent::start(&config, &bus, vec![issuer.key.public()]);
+    let (soon, hold) = (Duration::from_secs(5), Duration::from_secs(4));
+    reader.until("samples", |seen| values(seen, "t1").len() >= 20).await;
+    let held = issuer.send(45.0, soon, Some(hold)).await;
+    reader.until("applied", |seen| ack(seen, &held).is_some()).await;
+
+    // Whatever is written there finds no space.
+    let ledger = orrery_edge_agent::command::ledger_file(&config.folder, &DeviceId::new("tclab").unwrap());
+    let beside = ledger.with_extension("new");
+    std::os::unix::fs::symlink("/dev/full", &beside).unwrap();
+    let refused = issuer.send(60.0, soon, None).await;
+    reader.until("refused", |seen| ack(seen, &refused).is_some()).await;
+    let refused = ack(&reader.seen, &refused).unwrap();
+    let reason = refused.reason.unwrap();
+    assert_eq!(refused.status, AckStatus::Refused);
+    assert!(
+        reason.contains("No space left") && reason.contains("tclab.json"),
+        "{reason}"
+    );
+    reader
+        .until("the hold ends", |seen| values(seen, "q1").last() == Some(&0.0))
+        .await;
+    assert!(
+        !values(&reader.seen, "q1").contains(&60.0),
+        "set without a durable intent"
+    );
+
+    std::fs::remove_file(&beside).unwrap();
+    let applied = issuer.send(20.0, soon, None).await;
+    reader
+        .until("applied again", |seen| ack(seen, &applied).is_some())
+        .await;
+    assert_eq!(ack(&reader.seen, &applied).unwrap().status, AckStatus::Applied);
+    agent.stop().await;
+    stop_rig.cancel();
+    rig.join().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_unplugged_port_is_named_and_taken_up_again() {
     let folder = tempfile::tempdir().unwrap();
     let link = folder.path().join("board");

@@ -1,7 +1,7 @@
 //! The data folder: one process owns it, and tells others of its user where it answers.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -134,31 +134,9 @@ impl Folder {
     /// # Errors
     /// When the file cannot be read or written, or is not 32 bytes in hexadecimal.
     pub fn key(&self, name: &str) -> Result<SealKey, Failure> {
-        private_dir(&self.path("keys"))?;
         let path = self.path("keys").join(format!("{name}.key"));
-        match fs::read_to_string(&path) {
-            Ok(text) => {
-                let seed = hex::decode(text.trim())
-                    .ok()
-                    .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-                let seed = seed.ok_or_else(|| {
-                    let message = format!(
-                        "{} is not a key of 64 hexadecimal digits: restore it from a backup, or remove it to get a new \
-                         key under which nothing earlier verifies",
-                        path.display()
-                    );
-                    Failure::new(Exit::Failure, message)
-                })?;
-                Ok(SealKey::from_seed(&seed))
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                let mut seed = [0u8; 32];
-                getrandom::fill(&mut seed).map_err(Failure::from_error)?;
-                write_private(&path, hex::encode(seed).as_bytes())?;
-                Ok(SealKey::from_seed(&seed))
-            }
-            Err(error) => Err(cannot("read", &path, &error)),
-        }
+        let remedy = "restore it from a backup, or remove it to get a new key under which nothing earlier verifies";
+        orrery_edge_agent::keys::seed_file(&path, remedy).map_err(Failure::from_error)
     }
 }
 
@@ -238,7 +216,7 @@ mod tests {
                 .err()
                 .unwrap()
                 .message
-                .contains("control.key is not a key")
+                .contains("control.key is damaged")
         );
     }
 }

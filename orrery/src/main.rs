@@ -44,9 +44,6 @@ fn main() -> ExitCode {
     }
 }
 
-const DEFAULT_FILTER: &str = "warn,orrery=info,opcua_core=off,opcua_client=off,opcua_crypto=off,opcua_server=off,\
-                              rumqttd::server::broker=off";
-
 async fn dispatch(command: &Command) -> Result<(), Failure> {
     match command {
         Command::Up(arguments) => up::up(arguments).await,
@@ -67,15 +64,16 @@ async fn dispatch(command: &Command) -> Result<(), Failure> {
     }
 }
 
-/// `RUST_LOG`, or our own information and others' warnings. The OPC UA library reports each missing certificate as an
-/// error, also where no security is asked for, and the demo's broker reports each connection that only looks whether it
-/// answers; connectors report what matters themselves.
+/// `RUST_LOG`, or our own information and others' warnings.
 fn log_to_stderr() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+    let ours = || EnvFilter::new(format!("warn,orrery=info,{}", orrery_edge_agent::QUIET_LIBRARIES));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| ours());
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(colours)
         .with_writer(std::io::stderr)
+        // A full disk under a redirected stderr: the library would complain there too, and panic.
+        .log_internal_errors(false)
         .init();
 }

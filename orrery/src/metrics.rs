@@ -32,6 +32,14 @@ pub fn edge(status: Arc<AgentStatus>) -> MetricSource {
     })
 }
 
+/// Whether what the devices say can be kept.
+pub fn edge_check(status: Arc<AgentStatus>) -> Check {
+    Check {
+        name: "spool".to_owned(),
+        look: Box::new(move || status.spool_problem().map_or(Ok(()), Err)),
+    }
+}
+
 fn edge_metrics(status: &AgentStatus) -> Vec<Metric> {
     let devices = status.devices();
     let sum = |count: fn(&DeviceStatus) -> u64| devices.iter().map(|(_, device)| count(device)).sum::<u64>() as f64;
@@ -68,7 +76,7 @@ fn edge_metrics(status: &AgentStatus) -> Vec<Metric> {
         ),
         counter(
             "edge_envelopes_dropped_total",
-            "Envelopes given up because the spool was full.",
+            "Envelopes lost in the spool, full or damaged; each range is declared.",
             sum(|d| d.dropped.get()),
         ),
         counter("edge_commands_total", commands, sum(|d| d.commands_applied.get())).with("outcome", "applied"),

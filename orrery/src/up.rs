@@ -122,6 +122,7 @@ async fn start(
     let mut front = start_services(config, &shared, wanted, folder, tasks).await?;
     if !agent.devices.is_empty() {
         front.metrics.push(metrics::edge(Arc::clone(&shared.agent)));
+        front.checks.push(metrics::edge_check(Arc::clone(&shared.agent)));
     }
     for (service, name, url) in config.apart.places() {
         if !wanted.contains(&service) {

@@ -47,5 +47,5 @@ pub use principal::{Principal, Role};
 pub use problem::Problem;
 pub use record::{Record, RecordKind, Subject};
 pub use samples::{SampleBlock, SampleBuilder, SampleError, Value};
-pub use stream::{Channel, ChannelType, Descriptor};
+pub use stream::{Channel, ChannelType, Descriptor, RESERVED_NAMES};
 pub use time::{Clock, DeviceNanos, ManualClock, MonoNanos, TaiNanos, TimeError, UtcNanos};

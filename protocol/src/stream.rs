@@ -92,6 +92,20 @@ pub enum ChannelType {
     Utf8,
 }
 
+/// The names of Orrery's own columns, which no channel may have.
+pub const RESERVED_NAMES: [&str; 10] = [
+    "time",
+    "time_tai",
+    "time_uncertainty",
+    "revision",
+    "boot_id",
+    "sequence",
+    "index",
+    "device_time",
+    "received",
+    "stream",
+];
+
 impl ChannelType {
     /// The Arrow type of the column.
     pub fn data_type(self) -> arrow_schema::DataType {
@@ -116,18 +130,6 @@ impl Descriptor {
     /// # Errors
     /// [`PayloadError`] names the channel.
     pub fn check(&self) -> Result<(), PayloadError> {
-        const RESERVED: [&str; 10] = [
-            "time",
-            "time_tai",
-            "time_uncertainty",
-            "revision",
-            "boot_id",
-            "sequence",
-            "index",
-            "device_time",
-            "received",
-            "stream",
-        ];
         let refuse = |why: String| Err(PayloadError::new("descriptor", why));
         if self.channels.is_empty() || self.channels.len() > 4096 {
             return refuse(format!("{} channels; a stream has 1 to 4096", self.channels.len()));
@@ -141,7 +143,7 @@ impl Descriptor {
                     "channel `{name}`: use 1 to 128 of the characters A-Z a-z 0-9 _"
                 ));
             }
-            if RESERVED.contains(&name.as_str()) {
+            if RESERVED_NAMES.contains(&name.as_str()) {
                 return refuse(format!("channel `{name}`: the name is Orrery's own, choose another"));
             }
             if !names.insert(name) {

@@ -30,7 +30,7 @@ pub enum Error {
 #[derive(Debug, thiserror::Error)]
 pub enum GraphError {
     /// The file cannot be read.
-    #[error("{path}: {source}; name an existing graph file")]
+    #[error("{path}: {source}; name an existing file")]
     Read {
         /// The file.
         path: PathBuf,

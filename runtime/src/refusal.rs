@@ -30,7 +30,7 @@ pub enum Refusal {
     #[error("{0} stands twice. Give each channel one value.")]
     Twice(String),
     /// A channel that cannot be set.
-    #[error("{asked} cannot be set. Channels that can: {}.", listed(.known))]
+    #[error("{asked} cannot be set. Channels that can: {}. Others need a [[control]] in a graph.", listed(.known))]
     UnknownChannel {
         /// What was asked for.
         asked: String,

@@ -41,6 +41,8 @@ struct Turn {
     waiting: Option<(i64, MonoNanos)>,
     saved_at: MonoNanos,
     ticks_since_save: u64,
+    /// Whether it was said that snapshots cannot be written.
+    is_unsaved_told: bool,
 }
 
 /// How a visit to the worker thread ended.
@@ -116,11 +118,15 @@ impl Runner {
                 Advanced::Lost => return Ok(()),
             };
             if shutdown.is_cancelled() {
-                return self.save(&mut turn).await;
+                self.save(&mut turn).await;
+                return Ok(());
             }
             let patience = self.patience(&mut turn);
             tokio::select! {
-                () = shutdown.cancelled() => return self.save(&mut turn).await,
+                () = shutdown.cancelled() => {
+                    self.save(&mut turn).await;
+                    return Ok(());
+                }
                 batch = log.next() => self.take(&mut turn, batch?),
                 () = self.graph.requested.notified() => {
                     for event in self.graph.take_requests() {
@@ -228,7 +234,7 @@ impl Runner {
                 return Ok(Advanced::Failed(turn));
             }
             if self.clock.monotonic().since(turn.saved_at) >= self.snapshot_every {
-                self.save(&mut turn).await?;
+                self.save(&mut turn).await;
             }
             if ticks.len() < BATCH_TICKS || shutdown.is_cancelled() {
                 return Ok(Advanced::On(turn));
@@ -285,13 +291,20 @@ impl Runner {
             }
         }
         let mut pause = Duration::from_millis(100);
+        let mut was_told = false;
         loop {
             match self.bus.publish(topics::TRACES, records.clone()).await {
+                Ok(_) if was_told => {
+                    tracing::info!(graph = self.graph.id(), "traces are published again");
+                    return Ok(());
+                }
                 Ok(_) => return Ok(()),
                 Err(error) if shutdown.is_cancelled() => return Err(error.into()),
-                Err(error) => {
-                    tracing::warn!(graph = self.graph.id(), %error, "trace not published; trying again")
+                Err(error) if !was_told => {
+                    was_told = true;
+                    tracing::warn!(graph = self.graph.id(), %error, "trace not published; trying again until it is")
                 }
+                Err(_) => {}
             }
             tokio::select! {
                 () = shutdown.cancelled() => {}
@@ -347,11 +360,26 @@ impl Runner {
         next
     }
 
-    async fn save(&self, turn: &mut Turn) -> Result<(), Error> {
+    /// Makes the state durable. A full disk or a bus that is away costs repeated ticks after a restart, not the graph.
+    async fn save(&self, turn: &mut Turn) {
         turn.saved_at = self.clock.monotonic();
         if turn.ticks_since_save == 0 {
-            return Ok(());
+            return;
         }
+        match self.snapshot_of(turn).await {
+            Ok(()) => {
+                turn.ticks_since_save = 0;
+                turn.is_unsaved_told = false;
+            }
+            Err(error) if !turn.is_unsaved_told => {
+                turn.is_unsaved_told = true;
+                tracing::error!(graph = self.graph.id(), %error, "snapshots are not written; the last one stays");
+            }
+            Err(_) => {}
+        }
+    }
+
+    async fn snapshot_of(&self, turn: &mut Turn) -> Result<(), Error> {
         let saved = turn.progress.save();
         let (state, node) = match saved {
             Ok(saved) => saved,
@@ -376,15 +404,13 @@ impl Runner {
             node,
         };
         let path = self.snapshot_path.clone();
-        match tokio::task::spawn_blocking(move || snapshot.write(&path)).await {
-            Ok(Ok(())) => turn.ticks_since_save = 0,
-            // A full disk costs repeated ticks after a restart, not the graph.
-            Ok(Err(error)) => {
-                tracing::error!(graph = self.graph.id(), %error, "snapshot not written; the last one stays")
-            }
-            Err(error) => tracing::error!(graph = self.graph.id(), %error, "snapshot not written"),
-        }
-        Ok(())
+        let writing = tokio::task::spawn_blocking(move || snapshot.write(&path));
+        writing.await.unwrap_or_else(|cut_off| {
+            Err(Error::File {
+                path: self.snapshot_path.clone(),
+                source: std::io::Error::other(cut_off),
+            })
+        })
     }
 
     async fn resume(&self, shutdown: &CancellationToken) -> Result<Option<Turn>, Error> {
@@ -417,6 +443,7 @@ impl Runner {
             waiting: None,
             saved_at: self.clock.monotonic(),
             ticks_since_save: 0,
+            is_unsaved_told: false,
         }))
     }
 

@@ -72,6 +72,8 @@ pub struct Engine {
     pub(crate) streams: BTreeMap<StreamId, StreamState>,
     /// What cannot be laid at a device's door.
     pub(crate) strangers: BTreeMap<String, u64>,
+    /// When something was last said in the log about a device.
+    told: BTreeMap<(Option<DeviceId>, &'static str), TaiNanos>,
     /// Next input offsets, committed or not.
     pub(crate) consumed: BTreeMap<(String, u32), u64>,
     revision: u64,
@@ -108,6 +110,7 @@ impl Engine {
             activity: BTreeMap::new(),
             streams: BTreeMap::new(),
             strangers: BTreeMap::new(),
+            told: BTreeMap::new(),
             consumed: BTreeMap::new(),
             revision: recovered.revision + 1,
             pending: Pending::default(),
@@ -248,8 +251,14 @@ impl Engine {
             sequence: claims.sequence,
         };
         if let Err(reason) = self.on_payload(envelope, place) {
-            self.count(Some(&claims.device_id), "bad_payloads", 1);
+            let count = self.count(Some(&claims.device_id), "bad_payloads", 1);
             let reason = format!("{} payload: {reason}", claims.payload_type.as_str());
+            if self.may_tell(Some(&claims.device_id), "bad_payloads", received) {
+                tracing::warn!(
+                    device = %claims.device_id, sequence = claims.sequence, count, reason,
+                    "a signed payload was not understood; its agent may be of another version"
+                );
+            }
             self.dead_letter(
                 "bad_payload",
                 &reason,
@@ -263,9 +272,17 @@ impl Engine {
     fn on_refused(&mut self, refusal: Refusal, received: TaiNanos, bytes: &Bytes) {
         let owner = refusal.claims.as_ref().map(|claims| claims.device_id.clone());
         let known = owner.filter(|device| self.door.devices().contains_key(device));
-        self.count(known.as_ref(), refusal.verdict.as_str(), 1);
-        if refusal.verdict != Verdict::Duplicate {
-            tracing::warn!(verdict = refusal.verdict.as_str(), reason = %refusal.reason, "an envelope was kept out");
+        let count = self.count(known.as_ref(), refusal.verdict.as_str(), 1);
+        if refusal.verdict != Verdict::Duplicate && self.may_tell(known.as_ref(), refusal.verdict.as_str(), received) {
+            let claims = refusal.claims.as_ref();
+            tracing::warn!(
+                device = claims.map_or("unknown", |claims| claims.device_id.as_str()),
+                sequence = claims.map(|claims| claims.sequence),
+                verdict = refusal.verdict.as_str(),
+                count,
+                reason = %refusal.reason,
+                "an envelope was kept out; it lies in orrery.deadletter"
+            );
         }
         if let Some(envelope) = &refusal.verified {
             self.archive(envelope, refusal.verdict, received);
@@ -289,6 +306,18 @@ impl Engine {
         });
     }
 
+    /// Whether to say this in the log: whoever floods the door must not flood that too.
+    fn may_tell(&mut self, device: Option<&DeviceId>, what: &'static str, now: TaiNanos) -> bool {
+        const PAUSE: i64 = 10_000_000_000;
+        let told = self.told.entry((device.cloned(), what));
+        let last = told.or_insert(TaiNanos(i64::MIN));
+        let may = now.0.saturating_sub(last.0) >= PAUSE;
+        if may {
+            *last = now;
+        }
+        may
+    }
+
     fn dead_letter(&mut self, verdict: &str, reason: &str, claims: Option<&Claims>, bytes: Bytes) {
         let header = |name: &str, value: String| (name.to_owned(), value);
         let mut headers = vec![
@@ -307,7 +336,7 @@ impl Engine {
             .push((topics::DEADLETTER, Record::new(key, bytes).with_headers(headers)));
     }
 
-    pub(crate) fn count(&mut self, device: Option<&DeviceId>, what: &str, more: u64) {
+    pub(crate) fn count(&mut self, device: Option<&DeviceId>, what: &str, more: u64) -> u64 {
         let counters = match device {
             Some(device) => {
                 self.pending.active.insert(device.clone());
@@ -319,8 +348,14 @@ impl Engine {
             }
         };
         match counters.get_mut(what) {
-            Some(count) => *count += more,
-            None => drop(counters.insert(what.to_owned(), more)),
+            Some(count) => {
+                *count += more;
+                *count
+            }
+            None => {
+                counters.insert(what.to_owned(), more);
+                more
+            }
         }
     }
 

@@ -226,7 +226,7 @@ impl Segments {
                 segment = %segment.path().display(),
                 position = region.start,
                 bytes,
-                "damaged bytes in the journal are skipped"
+                "damaged bytes in the journal are skipped: after a crash, a write that nobody was told of; otherwise check the disk"
             );
         }
     }

@@ -35,6 +35,8 @@ pub struct Writer {
     active: Option<Active>,
     next_offset: u64,
     buffer: Vec<u8>,
+    /// Whether the last group was refused: said once, not with every attempt.
+    refuses: bool,
 }
 
 struct Active {
@@ -71,6 +73,7 @@ impl Writer {
             active,
             next_offset,
             buffer: Vec::new(),
+            refuses: false,
         }
     }
 
@@ -86,9 +89,16 @@ impl Writer {
                 group.push(request);
             }
             match self.commit(&group, bytes as u64) {
-                Ok(first_offset) => answer(group, first_offset),
+                Ok(first_offset) => {
+                    if std::mem::take(&mut self.refuses) {
+                        tracing::info!(folder = %self.segments.folder.display(), "the journal takes records again");
+                    }
+                    answer(group, first_offset);
+                }
                 Err(error) => {
-                    tracing::warn!(%error, "the journal refused a group");
+                    if !std::mem::replace(&mut self.refuses, true) {
+                        tracing::error!("{error}");
+                    }
                     for request in group {
                         // An appender that went away no longer wants the answer.
                         let _ = request.reply.send(Err(error.clone()));

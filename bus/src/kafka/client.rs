@@ -27,6 +27,10 @@ impl Settings {
         }
     }
 
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     pub fn config(&self) -> &KafkaConfig {
         &self.config
     }

@@ -57,6 +57,7 @@ impl Reader {
             failures: Arc::clone(&failures),
             stop: Arc::clone(&stop),
             sender,
+            is_interrupted: false,
         };
         // The thread owns the consumer, so closing it, which can take long or hang, happens there and nobody waits.
         std::thread::Builder::new()
@@ -97,11 +98,13 @@ struct Poller {
     failures: Arc<Failures>,
     stop: Arc<AtomicBool>,
     sender: mpsc::Sender<Batch>,
+    /// Whether an interruption was said that has not ended.
+    is_interrupted: bool,
 }
 
 impl Poller {
     /// Runs until the subscription is dropped or the topic can no longer be read.
-    fn run(self) {
+    fn run(mut self) {
         while !self.stop.load(Ordering::Relaxed) {
             let batch = match self.batch() {
                 Ok(messages) if messages.is_empty() => continue,
@@ -116,7 +119,7 @@ impl Poller {
     }
 
     /// Waits for a first message and takes what is there with it.
-    fn batch(&self) -> Batch {
+    fn batch(&mut self) -> Batch {
         let mut messages = Vec::new();
         let mut bytes = 0;
         let mut wait = POLL;
@@ -128,9 +131,19 @@ impl Poller {
                     bytes += message.key.len() + message.value.len();
                     messages.push(message);
                     wait = Duration::ZERO;
+                    if std::mem::take(&mut self.is_interrupted) {
+                        tracing::info!(topic = self.topic, "reading from Kafka goes on");
+                    }
                 }
                 Some(Err(error)) if is_passing(&error) => {
-                    tracing::warn!(topic = self.topic, %error, "reading from Kafka is interrupted; it goes on by itself");
+                    if !std::mem::replace(&mut self.is_interrupted, true) {
+                        tracing::warn!(
+                            topic = self.topic,
+                            brokers = self.settings.address(),
+                            %error,
+                            "reading from Kafka is interrupted; it goes on by itself when a broker answers"
+                        );
+                    }
                     break;
                 }
                 // What was read before the error is handed over first; the error comes again.

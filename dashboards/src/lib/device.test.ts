@@ -12,8 +12,10 @@ describe('a device in words', () => {
 
   it('tells silence, a lost connection and a lost agent apart', () => {
     expect(wording(device({ state: 'silent' }), 47_000)).toEqual({ word: 'silent', why: 'no sample for 47 s, its agent answers' })
-    const unplugged = { connected: '2', disconnects: '2' }
+    const unplugged = { connected: '0', disconnects: '1' }
+    const plugged = { connected: '1', disconnects: '1' }
     expect(wording(device({ state: 'silent', agent_counters: unplugged }), 47_000).word).toBe('disconnected')
+    expect(wording(device({ state: 'silent', agent_counters: plugged }), 47_000).word).toBe('silent')
     expect(wording(device({ state: 'stale', agent_counters: unplugged }), 47_000)).toEqual({ word: 'stale', why: 'no sample for 47 s' })
     expect(wording(device({ state: 'stale' }), null)).toEqual({ word: 'never heard', why: 'no sample yet' })
     expect(wording(device({ state: 'ended' as Device['state'] }), 47_000).word).toBe('ended')

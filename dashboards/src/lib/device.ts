@@ -13,8 +13,9 @@ export interface Wording {
 export function wording(device: Device, ageMs: number | null): Wording {
   if (device.state === 'live') return { word: null, why: lossOf(device) }
   const silence = ageMs === null ? 'no sample yet' : `no sample for ${duration(ageMs)}`
-  const { connected = 0, disconnects = 0 } = device.agent_counters ?? {}
-  if (device.state === 'silent' && Number(disconnects) > 0 && Number(disconnects) >= Number(connected)) {
+  // The agent says 1 while it reaches the device, and nothing before its first heartbeat.
+  const { connected = 1 } = device.agent_counters ?? {}
+  if (device.state === 'silent' && Number(connected) === 0) {
     return { word: 'disconnected', why: `${silence}, its agent cannot reach it` }
   }
   if (device.state === 'silent') return { word: 'silent', why: `${silence}, its agent answers` }
@@ -51,8 +52,7 @@ const AGENT_NAMES: Record<string, string> = {
   readings: 'Readings taken',
   sealed: 'Envelopes sealed',
   bad: 'Readings not understood',
-  dropped: 'Readings dropped',
-  connected: 'Times connected',
+  dropped: 'Envelopes lost in its spool',
   disconnects: 'Times disconnected',
 }
 /** What is worth a line even at zero. */
@@ -64,7 +64,7 @@ export function lines(counters: Device['counters'], agent: boolean): [string, st
   const order = Object.keys(names)
   const place = (name: string) => (order.indexOf(name) + order.length + 1) % (order.length + 1)
   return Object.entries(counters ?? {})
-    .filter(([name, total]) => ALWAYS.has(name) || (Number(total) > 0 && !(name === 'connected' && Number(total) === 1)))
+    .filter(([name, total]) => ALWAYS.has(name) || (Number(total) > 0 && name !== 'connected'))
     .sort(([a], [b]) => place(a) - place(b) || a.localeCompare(b))
     .map(([name, total]) => [names[name] ?? sentence(name), count(total)])
 }

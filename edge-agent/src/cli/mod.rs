@@ -152,22 +152,15 @@ fn report(failure: Failure) -> ExitCode {
 }
 
 fn start_logging(filter: &str) -> Result<(), String> {
-    // The OPC UA library reports as errors what we report better: a refused connection, a missing certificate.
-    let quiet = [
-        "opcua_core=off",
-        "opcua_client=off",
-        "opcua_crypto=off",
-        "opcua_server=warn",
-        "rumqttd=warn",
-        "rumqttc=off",
-    ];
-    let filter = format!("{},{filter}", quiet.join(","));
+    let filter = format!("{},rumqttd=warn,{filter}", orrery_edge_agent::QUIET_LIBRARIES);
     let filter = tracing_subscriber::EnvFilter::try_new(&filter)
         .map_err(|error| format!("--log: {error}; use error, warn, info or debug"))?;
     let has_colour = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // A full disk under a redirected stderr: the library would complain there too, and panic.
+        .log_internal_errors(false)
         .with_ansi(has_colour)
         .with_target(false)
         .init();

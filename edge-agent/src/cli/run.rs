@@ -7,10 +7,10 @@ use orrery_edge_agent::config::{
     ChannelConfig, Config, ConnectorConfig, DeviceConfig, MqttConfig, OpcUaConfig, SinkConfig, StreamConfig,
     TimeConfig, TimeFormat,
 };
-use orrery_edge_agent::connector::mqtt::without_password;
+use orrery_edge_agent::connector::mqtt::{Broker, without_password};
 use orrery_edge_agent::gateway::{Enrolment, GatewayClient};
 use orrery_edge_agent::{Deps, SystemClock, discover};
-use orrery_protocol::{DeviceId, PublicKey};
+use orrery_protocol::{DeviceId, PublicKey, RESERVED_NAMES};
 use tokio::task::JoinSet;
 
 use super::enroll::{self, Target};
@@ -239,6 +239,7 @@ async fn discovered_fields(
     connector: &MqttConfig,
     topic: &str,
 ) -> Result<(Vec<ChannelConfig>, Option<String>), Failure> {
+    Broker::parse(&connector.url).map_err(Failure::usage)?;
     let shown = without_password(&connector.url);
     eprintln!("waiting for a message on {topic} at {shown}");
     let span = Duration::from_secs(arguments.wait);
@@ -367,16 +368,6 @@ fn device_id(arguments: &RunArgs, from: &str) -> Result<DeviceId, Failure> {
 
 /// A column name made of any text, different from those taken.
 fn unique_name(from: &str, taken: &[String]) -> String {
-    const RESERVED: [&str; 8] = [
-        "time",
-        "received",
-        "sequence",
-        "index",
-        "stream",
-        "device",
-        "revision",
-        "device_time",
-    ];
     let mut name: String = from
         .chars()
         .map(|c| {
@@ -395,7 +386,7 @@ fn unique_name(from: &str, taken: &[String]) -> String {
             format!("v_{name}")
         };
     }
-    if RESERVED.contains(&name.as_str()) {
+    if RESERVED_NAMES.contains(&name.as_str()) {
         name = format!("{name}_value");
     }
     let mut candidate = name.clone();

@@ -70,7 +70,7 @@ pub fn ledger_file(folder: &Path, device: &DeviceId) -> PathBuf {
 /// Runs one device's commands until `stop`.
 ///
 /// # Errors
-/// When an intent cannot be read or written: acting without it would be unsafe.
+/// When the intents of the last run cannot be read: acting without them would be unsafe.
 pub async fn run(
     folder: PathBuf,
     device: DeviceConfig,
@@ -95,10 +95,10 @@ pub async fn run(
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             routed = commander.deps.commands.recv() => match routed {
-                Some(routed) => commander.take(routed).await?,
+                Some(routed) => commander.take(routed).await,
                 None => return Ok(()),
             },
-            _ = tick.tick() => commander.act_on_due().await?,
+            _ = tick.tick() => commander.act_on_due().await,
         }
     }
 }
@@ -112,36 +112,43 @@ struct Commander {
 }
 
 impl Commander {
-    async fn take(&mut self, routed: Routed) -> Result<(), Error> {
+    async fn take(&mut self, routed: Routed) {
         let Routed { command, taken } = routed;
         match self
             .ledger
             .decide(&command, self.rules.get(&command.channel), self.now())
         {
-            Decision::Repeat => {
-                let _ = taken.send(());
-            }
-            Decision::Refuse(reason) => {
-                self.ledger.remember(&command);
-                self.save()?;
-                let _ = taken.send(());
-                self.acknowledge(&command, AckStatus::Refused, None, Some(reason)).await;
-            }
+            Decision::Repeat => drop(taken.send(())),
+            Decision::Refuse(reason) => self.refuse(&command, taken, reason),
             Decision::Apply => {
+                let before = self.ledger.clone();
                 self.ledger.intend(&command);
                 // Durable before anything is done: after a crash the next start knows what may have been set.
-                self.save()?;
-                let _ = taken.send(());
-                self.apply(&command).await?;
+                match files::write_json(&self.file, &self.ledger) {
+                    Ok(()) => {
+                        let _ = taken.send(());
+                        self.apply(&command).await;
+                    }
+                    Err(error) => {
+                        self.ledger = before;
+                        self.refuse(&command, taken, error.to_string());
+                    }
+                }
             }
         }
-        Ok(())
+    }
+
+    fn refuse(&mut self, command: &Command, taken: oneshot::Sender<()>, reason: String) {
+        self.ledger.remember(command);
+        self.save();
+        let _ = taken.send(());
+        self.acknowledge(command, AckStatus::Refused, None, Some(reason));
     }
 
     /// Sets the value, again while the device is away and the command still in time.
-    async fn apply(&mut self, command: &Command) -> Result<(), Error> {
+    async fn apply(&mut self, command: &Command) {
         let Some(rule) = self.rules.get(&command.channel).cloned() else {
-            return Ok(());
+            return;
         };
         let outcome = loop {
             let outcome = self.set(&rule.source, command.value).await;
@@ -155,48 +162,45 @@ impl Commander {
         match outcome {
             Ok(value) => {
                 self.ledger.applied(&command.channel);
-                self.save()?;
+                self.save();
                 let is_as_asked = (value - command.value).abs() <= rule.config.tolerance;
                 let reason = (!is_as_asked).then(|| format!("the device took {value} instead of {}", command.value));
-                self.acknowledge(command, AckStatus::Applied, Some(value), reason).await;
+                self.acknowledge(command, AckStatus::Applied, Some(value), reason);
             }
             Err(ControlError::Unknown(reason)) => {
                 // What the device does is not known: the loop reads back as after a crash.
-                self.acknowledge(command, AckStatus::Unknown, None, Some(reason)).await;
+                self.acknowledge(command, AckStatus::Unknown, None, Some(reason));
             }
             Err(error @ (ControlError::Refused(_) | ControlError::NotConnected(_))) => {
                 self.ledger.settle(&command.channel);
-                self.save()?;
-                self.acknowledge(command, AckStatus::Refused, None, Some(error.to_string()))
-                    .await;
+                self.save();
+                self.acknowledge(command, AckStatus::Refused, None, Some(error.to_string()));
             }
         }
-        Ok(())
     }
 
-    async fn act_on_due(&mut self) -> Result<(), Error> {
+    async fn act_on_due(&mut self) {
         let is_grace_over = self.deps.clock.monotonic().since(self.started) > Duration::from_secs(10);
         for (channel, action) in self.ledger.due(self.now(), is_grace_over) {
             match action {
-                Action::GoSafe(why) => self.go_safe(&channel, &why).await?,
-                Action::Recover(command) => self.recover(&channel, &command).await?,
+                Action::GoSafe(why) => self.go_safe(&channel, &why).await,
+                Action::Recover(command) => self.recover(&channel, &command).await,
             }
         }
-        Ok(())
     }
 
-    async fn go_safe(&mut self, channel: &str, why: &str) -> Result<(), Error> {
+    async fn go_safe(&mut self, channel: &str, why: &str) {
         let Some(rule) = self.rules.get(channel).cloned() else {
             self.ledger.settle(channel);
             return self.save();
         };
         if self.ledger.going_safe(channel) {
-            self.save()?;
+            self.save();
         }
         // A device that is away is tried again with every tick.
         if let Ok(value) = self.set(&rule.source, rule.config.safe).await {
             self.ledger.settle(channel);
-            self.save()?;
+            self.save();
             tracing::warn!(device = %self.file.display(), channel, value, "safe value set: {why}");
             let event = EventPayload {
                 name: "safe_value".to_owned(),
@@ -204,33 +208,31 @@ impl Commander {
                 at: self.deps.clock.monotonic(),
                 clock_id: self.deps.clock.clock_id().clone(),
             };
-            self.seal(PayloadType::Event, event.encode()).await;
+            self.seal(PayloadType::Event, event.encode());
         }
-        Ok(())
     }
 
     /// After a crash: what does the device do, and is that still wanted?
-    async fn recover(&mut self, channel: &str, command: &Command) -> Result<(), Error> {
+    async fn recover(&mut self, channel: &str, command: &Command) {
         let Some(rule) = self.rules.get(channel).cloned() else {
             self.ledger.settle(channel);
             return self.save();
         };
         let Ok(value) = self.read_back(&rule.source).await else {
-            return Ok(());
+            return;
         };
         let is_current = matches!(self.now(), Now::Known(now)
             if command.hold_until.is_none_or(|until| now < until));
         if (value - command.value).abs() <= rule.config.tolerance && is_current {
             self.ledger.applied(channel);
-            self.save()?;
+            self.save();
             self.acknowledge(
                 command,
                 AckStatus::Applied,
                 Some(value),
                 Some("found applied after a restart".to_owned()),
-            )
-            .await;
-            return Ok(());
+            );
+            return;
         }
         let is_in_time = matches!(self.now(), Now::Known(now) if now < command.apply_by);
         if is_current && is_in_time {
@@ -241,8 +243,7 @@ impl Commander {
             AckStatus::Refused,
             Some(value),
             Some("the agent restarted and the time was over".to_owned()),
-        )
-        .await;
+        );
         self.go_safe(channel, "the agent restarted while setting it and its time is over")
             .await
     }
@@ -273,7 +274,7 @@ impl Commander {
         }
     }
 
-    async fn acknowledge(&self, command: &Command, status: AckStatus, value: Option<f64>, reason: Option<String>) {
+    fn acknowledge(&self, command: &Command, status: AckStatus, value: Option<f64>, reason: Option<String>) {
         match status {
             AckStatus::Applied => self.deps.status.commands_applied.increment(),
             AckStatus::Refused | AckStatus::Unknown => self.deps.status.commands_refused.increment(),
@@ -293,24 +294,21 @@ impl Commander {
             at: self.deps.clock.monotonic(),
             clock_id: self.deps.clock.clock_id().clone(),
         };
-        self.seal(PayloadType::Ack, ack.encode()).await;
+        self.seal(PayloadType::Ack, ack.encode());
     }
 
-    async fn seal(&self, kind: PayloadType, payload: Vec<u8>) {
-        let (durable, receiver) = oneshot::channel();
-        // The chain's owner ends only when the agent does.
-        if self
-            .deps
-            .seal
-            .send(SealRequest { kind, payload, durable })
-            .await
-            .is_ok()
-        {
-            drop(receiver.await);
+    /// Into the device's chain, without waiting for it: a full disk holds the chain up, and must not hold up a safe value.
+    fn seal(&self, kind: PayloadType, payload: Vec<u8>) {
+        if self.deps.seal.try_send(SealRequest { kind, payload }).is_err() {
+            tracing::error!(kind = kind.as_str(), file = %self.file.display(),
+                "left out of the device's chain, which takes nothing: free some space on the disk of the spool");
         }
     }
 
-    fn save(&self) -> Result<(), Error> {
-        files::write_json(&self.file, &self.ledger)
+    /// Writes down what was done. Where that fails the deed stands, and the next start reads it back from the device.
+    fn save(&self) {
+        if let Err(error) = files::write_json(&self.file, &self.ledger) {
+            tracing::error!("{error}");
+        }
     }
 }

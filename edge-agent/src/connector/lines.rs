@@ -200,6 +200,11 @@ impl Connector for Lines {
     }
 }
 
+/// An instrument that only speaks is asked nothing.
+fn hand_over(port: &mut LinePort, emit: &Emitter, emitted: Emitted) -> Result<(), PortError> {
+    port.hand_over(emit, emitted, |_, _| Ok(()))
+}
+
 struct Printer {
     config: LinesConfig,
     parsers: Vec<LineParser>,
@@ -233,10 +238,8 @@ impl Session for Printer {
             let line = match line {
                 Ok(line) => line,
                 Err(overlong) => {
-                    emit.blocking_send(Emitted::Bad(format!(
-                        "a line that never ends: {}; check `baud`",
-                        excerpt(&overlong.0)
-                    )))?;
+                    let bad = format!("a line that never ends: {}; check `baud`", excerpt(&overlong.0));
+                    hand_over(port, emit, Emitted::Bad(bad))?;
                     continue;
                 }
             };
@@ -246,15 +249,16 @@ impl Session for Printer {
                     Ok(Some((device_time, values))) => {
                         emit.connected();
                         let received = received.again();
-                        emit.blocking_send(Emitted::Reading(Reading {
+                        let reading = Reading {
                             stream,
                             device_time,
                             received,
                             values,
                             durable: None,
-                        }))?;
+                        };
+                        hand_over(port, emit, Emitted::Reading(reading))?;
                     }
-                    Err(problem) => emit.blocking_send(Emitted::Bad(problem))?,
+                    Err(problem) => hand_over(port, emit, Emitted::Bad(problem))?,
                 }
             }
         }

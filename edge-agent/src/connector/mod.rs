@@ -54,8 +54,6 @@ pub mod json;
 pub mod lines;
 pub mod mqtt;
 pub mod opcua;
-mod opcua_clock;
-pub mod opcua_nodes;
 pub mod port;
 pub mod tclab;
 
@@ -65,6 +63,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use orrery_protocol::{Clock, ClockId, DeviceNanos, MonoNanos, Probe, Value};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -268,12 +267,16 @@ impl Emitter {
         self.sender.send(emitted).await.map_err(|_| Stopped)
     }
 
-    /// Hands over anything from a thread that may block.
+    /// Hands over anything without waiting; gives it back while the queue is full.
     ///
     /// # Errors
     /// [`Stopped`] when the agent stops.
-    pub fn blocking_send(&self, emitted: Emitted) -> Result<(), Stopped> {
-        self.sender.blocking_send(emitted).map_err(|_| Stopped)
+    pub fn try_send(&self, emitted: Emitted) -> Result<Option<Emitted>, Stopped> {
+        match self.sender.try_send(emitted) {
+            Ok(()) => Ok(None),
+            Err(TrySendError::Full(back)) => Ok(Some(back)),
+            Err(TrySendError::Closed(_)) => Err(Stopped),
+        }
     }
 
     /// Says that the device answers. Cheap: call it with every answer.

@@ -3,30 +3,36 @@
 //! Each connection is a fresh session with a fresh subscription. The client library could carry subscriptions over, but a restarted server
 //! has forgotten them: starting over is one path for both, and it is the one that is tested.
 
+mod clock;
+mod control;
+pub mod nodes;
+mod session;
+mod values;
+
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use opcua::client::{
-    Client, ClientBuilder, IdentityToken, MonitoredItemMap, OnSubscriptionNotificationCore, Session, UARequest,
-    services::Read,
-};
+use opcua::client::{MonitoredItemMap, OnSubscriptionNotificationCore, Session, UARequest, services::Read};
 use opcua::types::{
-    AttributeId, DataChangeFilter, DataChangeNotification, DataChangeTrigger, DataValue, DateTime, EndpointDescription,
-    ExtensionObject, MessageSecurityMode, MonitoredItemCreateRequest, MonitoringMode, MonitoringParameters, NodeId,
-    NotificationMessage, NumericRange, ReadValueId, StatusCode, TimestampsToReturn, UserTokenPolicy, Variant,
-    WriteValue,
+    DataChangeFilter, DataChangeNotification, DataChangeTrigger, DataValue, DateTime, ExtensionObject,
+    MonitoredItemCreateRequest, MonitoringMode, MonitoringParameters, NodeId, NotificationMessage, ReadValueId,
+    StatusCode, TimestampsToReturn, Variant,
 };
 use orrery_protocol::{ChannelType, ClockId, DeviceNanos, Value};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::opcua_clock::{ClockRead, probes};
-use super::opcua_nodes::resolve;
-use super::{Backoff, Connector, Control, ControlError, Emitted, Emitter, Reading, Stamp, Stopped, excerpt};
+pub use self::session::Connection;
+
+use self::clock::{ClockRead, probes};
+use self::control::NodeControl;
+use self::nodes::resolve;
+use self::values::{convert, unix_nanos};
+use super::{Backoff, Connector, Control, Emitted, Emitter, Reading, Stamp, Stopped, excerpt};
 use crate::config::DeviceConfig;
 
 /// An OPC UA server.
@@ -66,109 +72,8 @@ impl OpcUaConfig {
     }
 }
 
-const TIMEOUT: Duration = Duration::from_secs(10);
 const CURRENT_TIME: u32 = 2258;
 const START_TIME: u32 = 2257;
-
-/// A session that is being driven by its own task.
-pub struct Connection {
-    /// The session.
-    pub session: Arc<Session>,
-    driver: JoinSet<StatusCode>,
-}
-
-impl Connection {
-    /// Connects and logs in.
-    ///
-    /// # Errors
-    /// Names the server and the remedy.
-    pub async fn open(config: &OpcUaConfig) -> Result<Self, String> {
-        let url = &config.url;
-        let connect = async {
-            let mut client = client()?;
-            let endpoint: EndpointDescription = (
-                url.as_str(),
-                "None",
-                MessageSecurityMode::None,
-                UserTokenPolicy::anonymous(),
-            )
-                .into();
-            let identity = match &config.username {
-                Some(user) => IdentityToken::new_user_name(user.clone(), config.password.clone().unwrap_or_default()),
-                None => IdentityToken::Anonymous,
-            };
-            client
-                .connect_to_matching_endpoint(endpoint, identity)
-                .await
-                .map_err(|error| explain(url, error.status()))
-        };
-        let (session, event_loop) = tokio::time::timeout(TIMEOUT, connect)
-            .await
-            .map_err(|_| format!("{url} does not answer; check the address and the firewall"))??;
-        session.disable_reconnects();
-        let mut driver = JoinSet::new();
-        driver.spawn(event_loop.run());
-        let mut connection = Self { session, driver };
-        tokio::select! {
-            is_connected = connection.session.wait_for_connection() => {
-                if is_connected { return Ok(connection); }
-            }
-            Some(ended) = connection.driver.join_next() => {
-                return Err(explain(url, ended.unwrap_or(StatusCode::BadUnexpectedError)));
-            }
-            () = tokio::time::sleep(TIMEOUT) => {}
-        }
-        Err(format!(
-            "{url} does not open a session; check user name, password and the server's log"
-        ))
-    }
-
-    /// Resolves when the connection is lost.
-    pub async fn lost(&mut self) -> StatusCode {
-        match self.driver.join_next().await {
-            Some(Ok(status)) => status,
-            _ => StatusCode::BadConnectionClosed,
-        }
-    }
-
-    /// Says goodbye, without waiting long for the answer.
-    pub async fn close(mut self) {
-        drop(tokio::time::timeout(Duration::from_millis(500), self.session.disconnect()).await);
-        self.driver.shutdown().await;
-    }
-}
-
-fn client() -> Result<Client, String> {
-    ClientBuilder::new()
-        .application_name("Orrery edge agent")
-        .application_uri("urn:orrery:edge-agent")
-        .pki_dir(std::env::temp_dir().join("orrery-edge-pki"))
-        .create_sample_keypair(false)
-        .trust_server_certs(true)
-        .session_retry_limit(0)
-        .keep_alive_interval(Duration::from_secs(2))
-        .max_failed_keep_alive_count(3)
-        .request_timeout(Duration::from_secs(5))
-        .client()
-        .map_err(|problems| format!("the OPC UA client cannot start: {}", problems.join(", ")))
-}
-
-fn explain(url: &str, status: StatusCode) -> String {
-    if status == StatusCode::BadUserAccessDenied
-        || status == StatusCode::BadIdentityTokenRejected
-        || status == StatusCode::BadIdentityTokenInvalid
-    {
-        format!("the OPC UA server {url} refuses the credentials; check username and password")
-    } else if status == StatusCode::BadCommunicationError || status == StatusCode::BadConnectionRejected {
-        format!("nobody answers at {url} ({status}); check the address and that the server runs")
-    } else if status == StatusCode::BadSecurityPolicyRejected || status == StatusCode::BadTcpEndpointUrlInvalid {
-        format!(
-            "the OPC UA server {url} offers no endpoint we can use ({status}); enable the security policy None on it"
-        )
-    } else {
-        format!("no session with the OPC UA server {url} ({status}); check the address and the server's log")
-    }
-}
 
 struct Item {
     stream: usize,
@@ -184,6 +89,8 @@ pub struct OpcUa {
     device: String,
     items: Vec<Item>,
     control: Arc<NodeControl>,
+    /// Notifications that the queue had no room for, not yet told.
+    overrun: Arc<AtomicU64>,
 }
 
 impl OpcUa {
@@ -215,6 +122,7 @@ impl OpcUa {
             device: device.id.to_string(),
             items,
             control: Arc::default(),
+            overrun: Arc::default(),
         })
     }
 }
@@ -368,6 +276,7 @@ impl OpcUa {
         let callback = Forward {
             sender,
             emit: emit.clone(),
+            overrun: Arc::clone(&self.overrun),
         };
         let interval = Duration::from_millis(self.config.publishing_ms);
         let subscription = session
@@ -432,6 +341,14 @@ impl OpcUa {
         emit: &Emitter,
         last_stamps: &mut HashMap<usize, DateTime>,
     ) -> Result<(), Stopped> {
+        let overrun = self.overrun.swap(0, Ordering::Relaxed);
+        if overrun > 0 {
+            let from = &self.config.url;
+            emit.bad(format!(
+                "{overrun} notifications of {from} were lost while the spool took nothing; free some space on its disk"
+            ))
+            .await?;
+        }
         let mut rows: BTreeMap<(usize, Option<i64>), Vec<Value>> = BTreeMap::new();
         for (handle, data) in notification.values {
             let Some((place, item)) = (handle as usize)
@@ -460,7 +377,10 @@ impl OpcUa {
                     row[item.channel] = value;
                 }
                 None => {
-                    let shown = format!("{:?}", data.value);
+                    let shown = data
+                        .value
+                        .as_ref()
+                        .map_or_else(|| "no value".to_owned(), Variant::to_string);
                     emit.bad(format!(
                         "{} is not a {:?}: {}",
                         item.source,
@@ -492,39 +412,6 @@ fn refuses_filters(status: StatusCode) -> bool {
         || status == StatusCode::BadMonitoredItemFilterInvalid
 }
 
-fn unix_nanos(time: &DateTime) -> Option<i64> {
-    if time.is_null() {
-        None
-    } else {
-        time.as_chrono().timestamp_nanos_opt()
-    }
-}
-
-fn convert(value: &Variant, kind: ChannelType) -> Option<Value> {
-    let truth = |value: &Variant| match value {
-        Variant::Boolean(truth) => Some(*truth),
-        other => other.as_f64().map(|number| number != 0.0),
-    };
-    match kind {
-        ChannelType::F64 | ChannelType::F32 => match value {
-            Variant::Boolean(truth) => Some(Value::Float(f64::from(u8::from(*truth)))),
-            other => other.as_f64().map(Value::Float),
-        },
-        ChannelType::I64 => match value {
-            Variant::Int64(whole) => Some(Value::Integer(*whole)),
-            other => other
-                .as_f64()
-                .filter(|number| number.fract() == 0.0)
-                .map(|number| Value::Integer(number as i64)),
-        },
-        ChannelType::Bool => truth(value).map(Value::Bool),
-        ChannelType::Utf8 => match value {
-            Variant::String(text) => Some(Value::Text(text.as_ref().to_owned())),
-            other => Some(Value::Text(format!("{other:?}"))),
-        },
-    }
-}
-
 struct Notification {
     received: Stamp,
     values: Vec<(u32, DataValue)>,
@@ -534,6 +421,7 @@ struct Notification {
 struct Forward {
     sender: mpsc::Sender<Notification>,
     emit: Emitter,
+    overrun: Arc<AtomicU64>,
 }
 
 impl OnSubscriptionNotificationCore for Forward {
@@ -552,80 +440,8 @@ impl OnSubscriptionNotificationCore for Forward {
             }
         }
         if !values.is_empty() && self.sender.try_send(Notification { received, values }).is_err() {
-            // 1024 notifications wait: the spool has been full for minutes. What is lost here is said, not hidden.
-            self.emit
-                .disconnected("OPC UA values were lost because the spool did not take them; free disk space");
+            // More than a thousand wait already: the spool has taken nothing for minutes. The loop tells it when it goes on.
+            self.overrun.fetch_add(1, Ordering::Relaxed);
         }
-    }
-}
-
-type Commanded = (Arc<Session>, HashMap<String, NodeId>);
-
-/// Writes variables of the server that is connected now.
-#[derive(Default)]
-struct NodeControl(Mutex<Option<Commanded>>);
-
-impl NodeControl {
-    fn set(&self, commanded: Option<Commanded>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = commanded;
-    }
-
-    fn find(&self, source: &str) -> Result<(Arc<Session>, NodeId), ControlError> {
-        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (session, nodes) = held
-            .as_ref()
-            .ok_or_else(|| ControlError::NotConnected("no session".to_owned()))?;
-        let node = nodes
-            .get(source)
-            .ok_or_else(|| ControlError::Refused(format!("no node for `{source}`")))?;
-        Ok((Arc::clone(session), node.clone()))
-    }
-
-    async fn value(session: &Session, node: &NodeId) -> Result<Variant, ControlError> {
-        let lost = |what: String| ControlError::NotConnected(what);
-        let read = session.read(&[node.into()], TimestampsToReturn::Neither, 0.0).await;
-        let values = read.map_err(|error| lost(error.to_string()))?;
-        values
-            .into_iter()
-            .next()
-            .and_then(|value| value.value)
-            .ok_or_else(|| lost(format!("{node} has no value")))
-    }
-}
-
-#[async_trait]
-impl Control for NodeControl {
-    async fn set(&self, source: &str, value: f64) -> Result<f64, ControlError> {
-        let (session, node) = self.find(source)?;
-        let kind = Self::value(&session, &node).await?;
-        let wanted = match kind.scalar_type_id() {
-            Some(_) => Variant::Double(value).convert(kind.type_id()),
-            None => Variant::Double(value),
-        };
-        let write = WriteValue {
-            node_id: node,
-            attribute_id: AttributeId::Value as u32,
-            index_range: NumericRange::None,
-            value: DataValue::value_only(wanted),
-        };
-        match session.write(&[write]).await {
-            Ok(statuses) if statuses.first().is_some_and(StatusCode::is_good) => {}
-            Ok(statuses) => {
-                let status = statuses.first().copied().unwrap_or(StatusCode::BadUnexpectedError);
-                return Err(ControlError::Refused(status.to_string()));
-            }
-            Err(error) => return Err(ControlError::Unknown(error.to_string())),
-        }
-        self.read_back(source)
-            .await
-            .map_err(|error| ControlError::Unknown(error.to_string()))
-    }
-
-    async fn read_back(&self, source: &str) -> Result<f64, ControlError> {
-        let (session, node) = self.find(source)?;
-        let value = Self::value(&session, &node).await?;
-        value
-            .as_f64()
-            .ok_or_else(|| ControlError::Refused(format!("`{source}` is not a number")))
     }
 }

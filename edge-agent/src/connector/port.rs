@@ -16,7 +16,7 @@ use serialport::SerialPort;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::{Backoff, Control, ControlError, Emitter, Stopped};
+use super::{Backoff, Control, ControlError, Emitted, Emitter, Stopped};
 
 const WATCHDOG: Duration = Duration::from_secs(5);
 const LONGEST_READ: Duration = Duration::from_millis(200);
@@ -159,6 +159,11 @@ impl Life {
 }
 
 impl LinePort {
+    /// The port's path.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Writes all of it.
     ///
     /// # Errors
@@ -243,6 +248,27 @@ impl LinePort {
                 return Ok(None);
             }
         }
+    }
+
+    /// Hands over. While the agent's queue is full (as on a full disk), requests to the device still get through to
+    /// `serve`: a heater must go to its safe value whatever becomes of the samples.
+    ///
+    /// # Errors
+    /// [`PortError::Stopped`] when the agent stops, and what `serve` says.
+    pub fn hand_over(
+        &mut self,
+        emit: &Emitter,
+        emitted: Emitted,
+        mut serve: impl FnMut(&mut Self, Request) -> Result<(), PortError>,
+    ) -> Result<(), PortError> {
+        let mut waiting = emitted;
+        while let Some(back) = emit.try_send(waiting)? {
+            waiting = back;
+            if let Some(request) = self.request(Duration::from_millis(20))? {
+                serve(self, request)?;
+            }
+        }
+        Ok(())
     }
 
     /// Shows a sign of life and notices that nobody wants this thread any more.

@@ -180,7 +180,9 @@ impl Session for Board {
                     failures = 0;
                     self.answer(&readings);
                     for reading in readings {
-                        emit.blocking_send(Emitted::Reading(reading))?;
+                        line.hand_over(emit, Emitted::Reading(reading), |line, request| {
+                            self.take(line, request, patience)
+                        })?;
                     }
                 }
                 Err(problem) => {
@@ -189,10 +191,13 @@ impl Session for Board {
                         return stay_quiet(line, emit);
                     }
                     failures += 1;
-                    emit.blocking_send(Emitted::Bad(problem.clone()))?;
+                    line.hand_over(emit, Emitted::Bad(problem.clone()), |line, request| {
+                        self.take(line, request, patience)
+                    })?;
                     if failures >= 4 {
                         return Err(PortError::Lost(format!(
-                            "the board stopped answering ({problem}); press its reset button"
+                            "the board on {} stopped answering ({problem}); press its reset button",
+                            line.name()
                         )));
                     }
                 }
@@ -310,10 +315,14 @@ fn greet(line: &mut LinePort) -> Result<String, PortError> {
     }
     Err(PortError::Lost(match last {
         Some(answer) => format!(
-            "what is on the port does not answer like a TCLab: {}; check `port`",
+            "what is on {} does not answer like a TCLab: {}; check `port`",
+            line.name(),
             excerpt(&answer)
         ),
-        None => "nothing on the port answers to VER; check the cable, `port` and `baud`".to_owned(),
+        None => format!(
+            "nothing on {} answers to VER; check the cable, `port` and `baud`",
+            line.name()
+        ),
     }))
 }
 

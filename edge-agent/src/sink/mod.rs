@@ -54,6 +54,7 @@ pub async fn forward(
 ) -> Result<(), Error> {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
     let mut told: Option<String> = None;
+    let mut checkpoint_told = false;
     let mut checkpoint = tokio::time::interval(CHECKPOINT_EVERY);
     checkpoint.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -63,9 +64,14 @@ pub async fn forward(
         tokio::select! {
             biased;
             _ = checkpoint.tick() => {
-                if let Err(error) = spool.checkpoint().await {
+                match spool.checkpoint().await {
+                    Ok(()) => checkpoint_told = false,
                     // A full disk: nothing is freed, nothing is lost, the next checkpoint tries again.
-                    tracing::error!("{error}");
+                    Err(error) => {
+                        if !std::mem::replace(&mut checkpoint_told, true) {
+                            tracing::error!("{error}");
+                        }
+                    }
                 }
                 continue;
             }
@@ -111,7 +117,7 @@ pub async fn forward(
                 tracing::info!("sending again");
             }
         }
-        spool.set_sent(batch.next);
+        spool.set_sent(&batch);
     }
     spool.checkpoint().await
 }
