@@ -318,10 +318,7 @@ impl<'a> Flattener<'a> {
             let Some((expr, written_in)) = attribute(declared, bound) else {
                 continue;
             };
-            let limit = match self.try_structural(expr, written_in) {
-                Some(fixed) => fixed.number(),
-                None => None,
-            };
+            let limit = self.try_structural(expr, written_in).and_then(|fixed| fixed.number());
             if let Some(limit) = limit.filter(|limit| sign * (value - limit) < 0.0) {
                 let message = format!("{value} is outside the bounds of `{name}`");
                 let error = self.error(component.name.span, "bad-value", message);
