@@ -461,6 +461,18 @@ fn losses_of_a_run_have_their_gradients() {
     };
     let error = Problem::compile(&Engine::new(EngineKind::Cranelift).unwrap(), LOTKA, "test.mo", &options);
     assert!(matches!(error, Err(SolveError::Value { .. })));
+    // An error in an expression is placed in it, and names nothing of ours.
+    let options = ProblemOptions {
+        expressions: vec!["x^2 + unknown".to_owned()],
+        ..ProblemOptions::default()
+    };
+    let error = Problem::compile(&Engine::new(EngineKind::Cranelift).unwrap(), LOTKA, "test.mo", &options);
+    let Err(SolveError::Model(errors)) = error else {
+        panic!("an unknown variable is an error");
+    };
+    let place = (errors[0].file.as_str(), errors[0].line, errors[0].column);
+    assert_eq!(place, ("the expression", 1, 7));
+    assert!(!errors[0].render().contains("Extended"));
 }
 
 /// What a solve of this module comes to, on both engines.

@@ -122,7 +122,12 @@ fn what_is_outside_is_refused_by_name() {
         ("model M Modelica.Units.SI.Voltage u = 1; end M;", "Standard Library"),
         ("model M outer Real x; end M;", "`outer`"),
         ("model M replaceable Real x = 1; end M;", "`replaceable`"),
-        ("model M Integer i; equation i = 2*time; end M;", "continuously"),
+        ("model M Integer i; equation i = 2*time; end M;", "`i` is an Integer"),
+        (
+            "model M Real x(start = 0); Integer i; equation der(x) = 1; x = i; end M;",
+            "continuously",
+        ),
+        ("model M Boolean b = terminal(); end M;", "`terminal()`"),
         ("model M Real x(stateSelect = 1) = 1; end M;", "stateSelect"),
         ("model M Real x = 1 if true; end M;", "conditional"),
         ("model M Real x = 2 ^ 3 ^ 4; end M;", "chained"),
@@ -230,6 +235,148 @@ fn what_is_outside_is_refused_by_name() {
         let text = render(&errors(source));
         assert!(text.contains(word), "{source}: {text}");
     }
+}
+
+/// Types are those of the specification: 3.7.2, 6.6, 10.6.5 and 10.6.7.
+#[test]
+fn only_integers_fit_integers() {
+    for bad in [
+        "Integer i = 7/2;",
+        "Integer i = 4/2;",
+        "Integer i = 2^2;",
+        "Integer i = 3.0;",
+        "Integer i = floor(2.5);",
+        "Integer i = max(1, 2.0);",
+        "Integer i = if time > 1 then 1.0 else 2;",
+        "Integer i(start = 1.5); equation when time > 1 then i = 2; end when;",
+        "Integer i(start = 1); equation when time > 1 then i = 2.5; end when;",
+        "Integer i; equation 2*i = 3;",
+        "parameter Integer n = 6/2; Real y = n;",
+        "parameter Integer n = div(7, 2.0); Real y = n;",
+        "function f input Integer n; output Integer m; algorithm m := n/2; end f; Real y = f(4);",
+        "function f input Integer n; output Integer m; algorithm m := n; end f; Real y = f(4.0);",
+        "model A parameter Integer n = 1; Real x = n; end A; A a(n = 1.5);",
+        "Boolean b = 1;",
+        "Boolean b = true; Real x = b;",
+    ] {
+        let source = format!("model M {bad} end M;");
+        assert_eq!(errors(&source)[0].code, "type", "{bad}");
+    }
+    for bad in ["y[1.0]", "y[4/2]", "sum(y[k] for k in {1.0, 2.0})"] {
+        let source = format!("model M Real y[3] = {{1, 2, 3}}; Real z = {bad}; end M;");
+        assert_eq!(errors(&source)[0].code, "bad-subscript", "{bad}");
+    }
+    for good in [
+        "Integer i = integer(2.5) + sign(-2) + abs(-3) + max(1, 2) + sum({1, 2}) + div(7, 2) + mod(7, 2);",
+        "Integer k[2] = ones(2); Integer j[2, 2] = fill(3, 2, 2); Real x[2] = zeros(2);",
+        "Integer s[2] = size(ones(2, 3)); Integer n = ndims(ones(2, 3)); Real A[2, 2] = identity(2) + diagonal({1, 2});",
+        "parameter Integer n = div(7, 2); Real y[n] = fill(1, n); Real z = y[end - 1] + sum(y[end:-1:1]) + y[div(end, 2)];",
+        "Boolean b = true; Boolean c = b == true; Boolean d = b < c;",
+        "Real x(start = 0); Integer i; Real y; equation der(x) = 1; i = if x > 0.5 then 1 else 2; y = i;",
+        "Real x = if time > 1 then 1 else 2.5;",
+    ] {
+        common::build(&format!("model M {good} end M;"));
+    }
+    assert_eq!(
+        first("model M\n  Real x = 1;\n  Integer i;\nequation\n  i = x/2;\nend M;"),
+        "error[type]: this is a Real and `i` is an Integer\n \
+         --> test.mo:5:7\n  |\n5 |   i = x/2;\n  |       ^^^\n  \
+         = help: `integer(x)` is the Integer below a Real, `div(a, b)` divides Integers; or declare a Real\n"
+    );
+}
+
+/// 4.1 and 7.2.6.
+#[test]
+fn what_is_protected_or_final_stays_so() {
+    let hidden = "model A protected parameter Real p = 1; public Real z = p; end A;";
+    let fixed = "model A parameter Real p = 1; Real z(start = 1); equation der(z) = p; end A;";
+    let package = "package P protected constant Real c = 1; public constant Real d = 2*c; end P;";
+    for (source, code) in [
+        (format!("{hidden} model M A a; Real y = a.p; end M;"), "protected"),
+        (format!("{hidden} model M A a(p = 2); end M;"), "protected"),
+        (format!("{package} model M Real x = P.c; end M;"), "protected"),
+        (
+            "model A final parameter Real p = 1; end A; model M A a(p = 2); end M;".to_owned(),
+            "final",
+        ),
+        (
+            format!("{fixed} model B A a(final p = 2); end B; model M B b(a(p = 3)); end M;"),
+            "final",
+        ),
+        (
+            format!("{fixed} model B A a(z(final start = 2)); end B; model M B b(a(z(start = 3))); end M;"),
+            "final",
+        ),
+        (
+            "type T = Real(final unit = \"m\"); model M T x(unit = \"s\") = 1; end M;".to_owned(),
+            "final",
+        ),
+    ] {
+        assert_eq!(errors(&source)[0].code, code, "{source}");
+    }
+    common::build(&format!("{hidden} model M extends A(p = 2); Real y = p; end M;"));
+    common::build(&format!("{package} model M Real x = P.d; end M;"));
+    common::build(&format!(
+        "{fixed} model B A a(z(final start = 2)); end B; model M B b(a(z(fixed = true))); end M;"
+    ));
+    assert_eq!(
+        first("model A\nprotected\n  Real p = 1;\nend A;\nmodel M\n  A a;\n  Real y = a.p;\nend M;"),
+        "error[protected]: `p` is protected in `A`: it cannot be read from outside\n \
+         --> test.mo:7:14\n  |\n7 |   Real y = a.p;\n  |              ^\n  \
+         = help: declare it under `public`, or an output that equals it\n"
+    );
+}
+
+/// Values from outside count as modifications.
+#[test]
+fn values_from_outside_fit_or_are_refused() {
+    let compile = |source: &str, value: f64| {
+        let options = orrery_lang::Options {
+            set: vec![("p".to_owned(), value)],
+            ..Default::default()
+        };
+        orrery_lang::compile(source, "test.mo", &options)
+    };
+    for (declaration, value, word) in [
+        ("constant Real p = 1;", 2.0, "`p` is a constant"),
+        ("constant Integer p = 1;", 2.0, "`p` is a constant"),
+        ("final parameter Real p = 1;", 2.0, "`p` is final"),
+        ("parameter Integer p = 1;", 2.5, "which is an Integer"),
+        ("parameter Boolean p = true;", 3.0, "which is a Boolean"),
+        ("parameter Integer p(min = 1, max = 3) = 1;", 5.0, "its `max` is 3"),
+        ("parameter Real p(min = 0) = 1;", -1.0, "its `min` is 0"),
+    ] {
+        let text = match compile(&format!("model M {declaration} Real x = time; end M;"), value) {
+            Ok(_) => panic!("{declaration} takes {value}"),
+            Err(errors) => render(&errors),
+        };
+        assert!(text.contains(word), "{declaration}: {text}");
+    }
+    // Sizes, ranges and conditions follow, and a parameter that only an equation reads is no unknown one.
+    for (body, value, columns) in [
+        ("parameter Integer p = 1; Real x[p] = ones(p);", 3.0, 3),
+        (
+            "parameter Integer p = 1; Real x[4]; equation for i in 1:p loop x[i] = 1; end for; for i in p + 1:4 loop x[i] = 2; end for;",
+            2.0,
+            4,
+        ),
+        (
+            "parameter Boolean p = true; Real x; equation if p then x = 1; else x = 2; end if;",
+            0.0,
+            1,
+        ),
+        ("parameter Integer p = 1; Real x = p*time;", 3.0, 1),
+    ] {
+        let compiled = compile(&format!("model M {body} end M;"), value);
+        let compiled = compiled.unwrap_or_else(|errors| panic!("{}", render(&errors)));
+        assert_eq!(compiled.meta.columns.len(), columns, "{body}");
+    }
+    assert_eq!(
+        first("model M parameter Real p(min = 0) = -1; Real x = p; end M;")
+            .lines()
+            .next(),
+        Some("error[bad-value]: -1 is outside the bounds of `p`")
+    );
 }
 
 #[test]

@@ -146,7 +146,22 @@ fn many_ticks_equal_one_plan_through_events() {
 fn what_is_no_event_is_refused() {
     let codes = |source: &str| errors(source)[0].code.clone();
     let two = "model A Real x(start=0); discrete Real d; equation der(x) = 1; when x > 1 then d = 1; end when; when x > 2 then d = 2; end when; end A;";
-    assert_eq!(codes(two), "type");
+    assert_eq!(codes(two), "determined-twice");
+    for body in [
+        "discrete Real d; equation der(x) = 1; when x > 1 then d = 1; d = 2; end when;",
+        "equation der(x) = 1; when x > 1 then reinit(x, 0); end when; when time > 2 then reinit(x, 1); end when;",
+        "equation der(x) = 1; when x > 1 then reinit(x, 0); reinit(x, 1); end when;",
+    ] {
+        assert_eq!(
+            codes(&format!("model A Real x(start=0); {body} end A;")),
+            "determined-twice",
+            "{body}"
+        );
+    }
+    common::build(
+        "model A Real x(start=0); discrete Real d; equation der(x) = 1; when x > 1 then reinit(x, 0); \
+         if x > 3 then d = 1; else d = 2; end if; elsewhen time > 2 then reinit(x, 1); d = 3; end when; end A;",
+    );
     let equal = "model A Real x(start=0); Boolean b; equation der(x) = 1; b = x == 1; end A;";
     assert_eq!(codes(equal), "unsupported");
     let ring = "model A Real x(start=0); discrete Real c; discrete Real d; equation der(x) = 1; when x > 1 then c = d + 1; d = c; end when; end A;";
@@ -154,4 +169,57 @@ fn what_is_no_event_is_refused() {
     let nostate =
         "model A Real x(start=0); Real y; equation der(x) = 1; y = 2*x; when x > 1 then reinit(y, 0); end when; end A;";
     assert_eq!(codes(nostate), "type");
+}
+
+/// Everything that happens at one instant reads what was before it (8.3.5, 8.6).
+#[test]
+fn simultaneous_events_read_what_was_before_them() {
+    let ends = |source: &str, name: &str| {
+        let mut machine = Machine::new(source);
+        let rows = machine.good(&until(2.0, 1));
+        rows.row(1)[machine.compiled.meta.column(name).unwrap()]
+    };
+    let swap = "model S discrete Real a(start=1); discrete Real b(start=2); Real x(start=0, fixed=true); equation der(x)=1;\
+        when time >= 1 then a = pre(b); end when; when time >= 1 then b = pre(a); end when; end S;";
+    assert_eq!((ends(swap, "a"), ends(swap, "b")), (2.0, 1.0));
+    // The state before it is reinitialised, whichever clause is written first.
+    let (new, read) = (
+        "when time >= 1 then reinit(x, 10); end when;",
+        "when time >= 1 then d = x; end when;",
+    );
+    for clauses in [format!("{new}{read}"), format!("{read}{new}")] {
+        let source = format!(
+            "model S discrete Real d(start=0); Real x(start=0, fixed=true); equation der(x)=1; {clauses} end S;"
+        );
+        assert!((ends(&source, "d") - 1.0).abs() < 1e-12 && (ends(&source, "x") - 11.0).abs() < 1e-12);
+    }
+    let first = "model S discrete Real d(start=0); Real x(start=0, fixed=true); equation der(x)=1;\
+        when time >= 1 then d = 1; elsewhen time >= 1 then d = 2; end when; end S;";
+    assert_eq!(ends(first, "d"), 1.0);
+    let vector = "model S discrete Integer n(start=0); Real x(start=0, fixed=true); equation der(x)=1;\
+        when {sample(0, 0.25), sample(0, 0.5)} then n = pre(n) + 1; end when; end S;";
+    assert_eq!(ends(vector, "n"), 9.0);
+}
+
+#[test]
+fn excursions_within_one_step_are_found() {
+    for centre in [0.3, 0.45, 0.5, 0.62, 0.77, 0.9, 1.234, 2.9] {
+        for half in [0.02, 0.005, 0.001] {
+            let source = format!(
+                "model P Real x(start=1, fixed=true); Real y; output discrete Integer n(start=0); equation der(x) = -0.01*x;\
+                 y = (time - {centre})^2 - {half}^2; when y < 0 then n = pre(n) + 1; end when; end P;"
+            );
+            let mut machine = Machine::new(&source);
+            let (status, rows) = machine.run(&until(4.0, 1));
+            let n = machine.compiled.meta.column("n").unwrap();
+            assert_eq!((rows.row(1)[n], status.events), (1.0, 1), "{centre} ± {half}");
+            // The steps are far longer than what is found between their ends.
+            assert!(status.steps < 20, "{} steps", status.steps);
+        }
+    }
+    let crests = "model S Real x(start=0, fixed=true); Real v(start=1, fixed=true); output discrete Integer n(start=0);\
+        equation der(x) = v; der(v) = -x; when x > 0.9999 then n = pre(n) + 1; end when; end S;";
+    let mut machine = Machine::new(crests);
+    let rows = machine.good(&until(100.0, 1));
+    assert_eq!(rows.row(1)[machine.compiled.meta.column("n").unwrap()], 16.0);
 }

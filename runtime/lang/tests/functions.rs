@@ -171,7 +171,7 @@ fn what_functions_may_not_do_is_named() {
         ("if x > 1 then y := 1; end if;", "has no value on some path"),
         ("y := y + 1;", "before it has a value"),
         ("while x > 1 loop y := 1; end while;", "how often this `while` runs"),
-        ("y := true;", "takes a number"),
+        ("y := true;", "this is a Boolean and `y` is a Real"),
         ("y := {x, x};", "size"),
         ("y[1] := x;", "subscripts"),
         ("break;", "`break` leaves a loop"),
@@ -193,7 +193,7 @@ fn what_functions_may_not_do_is_named() {
         ("f(1, x = 2)", "given twice"),
         ("f(z = 2)", "no input `z`"),
         ("f({1, 2})", "call it for each element"),
-        ("f(true)", "takes a number"),
+        ("f(true)", "this is a Boolean and `x` is a Real"),
         ("g(1)", "no function `g`"),
     ] {
         let text = message(&format!(

@@ -249,13 +249,30 @@ impl<'a> Flattener<'a> {
                     error.remedy(format!("give it one: `{} = …`", component.name.text)),
                 ));
             };
-            let literal = self.graph.value(value).is_some();
+            let literal = self.graph.value(value);
+            if let Some(number) = literal {
+                self.check_bounds(&self.variables[index], number, declared)?;
+            }
+            let literal = literal.is_some();
             self.variables[index].value = Some(value);
             if component.variability == Variability::Constant || declared.is_final || (bound && !literal) {
                 self.variables[index].kind = Kind::Dependent;
             }
         }
         Ok(())
+    }
+
+    /// The own value of a parameter lies within its bounds (4.8.5).
+    fn check_bounds(&self, variable: &Variable, number: f64, declared: &Declared<'a>) -> Lowered<()> {
+        let below = variable.min.filter(|min| number < *min).map(|min| ("min", min));
+        let above = variable.max.filter(|max| number > *max).map(|max| ("max", max));
+        let Some((bound, limit)) = below.or(above) else {
+            return Ok(());
+        };
+        let span = declared.binding.map_or(variable.span, |(expr, _)| expr.span);
+        let message = format!("{number} is outside the bounds of `{}`", variable.name);
+        let error = self.error(span, "bad-value", message);
+        Err(Box::new(error.remedy(format!("its `{bound}` is {limit}"))))
     }
 
     /// The value that the caller gives a parameter from outside, in the sense of a modification (7.2.6).
@@ -301,10 +318,7 @@ impl<'a> Flattener<'a> {
             let Some((expr, written_in)) = attribute(declared, bound) else {
                 continue;
             };
-            let limit = match self.try_structural(expr, written_in) {
-                Some(fixed) => fixed.number(),
-                None => None,
-            };
+            let limit = self.try_structural(expr, written_in).and_then(|fixed| fixed.number());
             if let Some(limit) = limit.filter(|limit| sign * (value - limit) < 0.0) {
                 let message = format!("{value} is outside the bounds of `{name}`");
                 let error = self.error(component.name.span, "bad-value", message);

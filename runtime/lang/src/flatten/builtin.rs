@@ -2,7 +2,7 @@
 
 use super::expression::Value;
 use super::instance::{BaseType, InstanceId};
-use super::structural::UNARY;
+use super::structural::{Fixed, UNARY};
 use super::{Flattener, Kind, Lowered};
 use crate::graph::{Binary, Id, Leaf, Node, Relation, Unary};
 use crate::syntax::{Expr, Ident};
@@ -10,7 +10,10 @@ use crate::units::{Measure, Unit};
 
 /// Known Modelica that is not read, with what to do instead.
 pub const REFUSED: [(&str, &str); 16] = [
-    ("terminal", "`terminal()` belongs to events"),
+    (
+        "terminal",
+        "`terminal()` is outside the subset: a run can go on where it ended",
+    ),
     ("terminate", "`terminate` is outside the subset"),
     (
         "delay",
@@ -66,9 +69,21 @@ impl<'a> Flattener<'a> {
                     error.remedy("write `when condition then reinit(x, value); end when;`"),
                 ));
             }
-            ("size", _) => {
-                let size = self.structural(expr, id)?;
-                return self.fixed_value(&size, expr.span);
+            ("size", 1 | 2) => return self.size(arguments, expr, id),
+            ("identity", 1) => {
+                let shape = self.shape_of_sizes(arguments, id)?;
+                let one = Value::scalar(self.graph.constant(1.0), Unit::Any);
+                if shape[0] * shape[0] > super::MAX_SCALARS {
+                    return Err(self.error(expr.span, "too-large", "this matrix is too large"));
+                }
+                let ones = vec![one.items[0]; shape[0]];
+                let base = BaseType::Integer;
+                return Ok(self.diagonal(Value {
+                    shape,
+                    items: ones,
+                    base,
+                    ..one
+                }));
             }
             ("fill" | "zeros" | "ones", _) => return self.filled(name, arguments, expr, id),
             ("linspace", 3) => return self.linspace(arguments, expr, id),
@@ -95,6 +110,8 @@ impl<'a> Flattener<'a> {
                 self.pairwise(Binary::Atan2, y, x, Unit::Known(Measure::one()), expr)
             }
             ("sign", [value]) => self.sign(value.clone()),
+            ("diagonal", [value]) if value.shape.len() == 1 => Ok(self.diagonal(value.clone())),
+            ("ndims", [value]) => self.fixed_value(&Fixed::Integer(value.shape.len() as f64), expr.span),
             ("transpose", [value]) => self.transpose(value.clone(), expr),
             ("cross", [x, y]) => self.cross(x.clone(), y.clone(), expr),
             ("floor" | "ceil" | "integer" | "div" | "mod" | "rem", _) if self.all_parametric(&values) => {
@@ -111,8 +128,30 @@ impl<'a> Flattener<'a> {
             return Box::new(error.remedy("docs/guides/modelica-subset.md lists what is read"));
         }
         let known = UNARY.iter().map(|(name, _)| *name).chain([
-            "min", "max", "atan2", "sum", "product", "sign", "noEvent", "smooth", "der", "pre", "edge", "change",
-            "sample", "initial",
+            "min",
+            "max",
+            "atan2",
+            "sum",
+            "product",
+            "sign",
+            "noEvent",
+            "smooth",
+            "der",
+            "pre",
+            "edge",
+            "change",
+            "sample",
+            "initial",
+            "size",
+            "ndims",
+            "identity",
+            "diagonal",
+            "transpose",
+            "cross",
+            "fill",
+            "zeros",
+            "ones",
+            "linspace",
         ]);
         if known.clone().any(|known| known == name) {
             return self.error(expr.span, "type", format!("`{name}` does not take {count} arguments"));
@@ -267,6 +306,40 @@ impl<'a> Flattener<'a> {
         })
     }
 
+    /// `size(a, i)`, or all sizes as a vector: `size(a)`.
+    fn size(&mut self, arguments: &'a [Expr], expr: &'a Expr, id: InstanceId) -> Lowered<Value> {
+        if let Some(size) = self.try_structural(expr, id) {
+            return self.fixed_value(&size, expr.span);
+        }
+        let shape = self.expression(&arguments[0], id)?.shape;
+        let sizes: Vec<Fixed> = shape.iter().map(|size| Fixed::Integer(*size as f64)).collect();
+        let Some(dimension) = arguments.get(1) else {
+            return self.fixed_value(&Fixed::Array(sizes), expr.span);
+        };
+        let place = self.structural_integer(dimension, id)?;
+        let size = usize::try_from(place - 1).ok().and_then(|place| sizes.get(place));
+        match size {
+            Some(size) => self.fixed_value(size, expr.span),
+            None => Err(self.error(expr.span, "bad-subscript", format!("there is no dimension {place}"))),
+        }
+    }
+
+    /// A matrix with the elements of a vector in its diagonal and 0 elsewhere.
+    fn diagonal(&mut self, value: Value) -> Value {
+        let size = value.items.len();
+        let zero = self.graph.constant(0.0);
+        let mut items = vec![zero; size * size];
+        for (place, item) in value.items.iter().enumerate() {
+            items[place * (size + 1)] = *item;
+        }
+        Value {
+            shape: vec![size, size],
+            items,
+            number: None,
+            ..value
+        }
+    }
+
     fn transpose(&mut self, value: Value, expr: &Expr) -> Lowered<Value> {
         let [rows, columns] = value.shape.as_slice() else {
             return Err(self.error(expr.span, "bad-size", "`transpose` takes a matrix"));
@@ -359,14 +432,7 @@ impl<'a> Flattener<'a> {
             let base = BaseType::Integer;
             (Value { base, ..scalar }, arguments)
         };
-        let mut shape = Vec::new();
-        for size in sizes {
-            let number = self.structural_integer(size, id)?;
-            let number = usize::try_from(number)
-                .ok()
-                .filter(|number| *number <= super::MAX_SCALARS);
-            shape.push(number.ok_or_else(|| self.error(size.span, "bad-size", "this is no size"))?);
-        }
+        let shape = self.shape_of_sizes(sizes, id)?;
         let count: usize = shape.iter().product();
         if count > super::MAX_SCALARS || !value.shape.is_empty() {
             return Err(self.error(
@@ -384,6 +450,18 @@ impl<'a> Flattener<'a> {
             number: None,
             ..value
         })
+    }
+
+    fn shape_of_sizes(&mut self, sizes: &'a [Expr], id: InstanceId) -> Lowered<Vec<usize>> {
+        let mut shape = Vec::new();
+        for size in sizes {
+            let number = self.structural_integer(size, id)?;
+            let number = usize::try_from(number)
+                .ok()
+                .filter(|number| *number <= super::MAX_SCALARS);
+            shape.push(number.ok_or_else(|| self.error(size.span, "bad-size", "this is no size"))?);
+        }
+        Ok(shape)
     }
 
     fn linspace(&mut self, arguments: &'a [Expr], expr: &'a Expr, id: InstanceId) -> Lowered<Value> {

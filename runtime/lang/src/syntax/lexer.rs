@@ -93,11 +93,9 @@ fn next(source: &str, file: &str, at: usize, rest: &str) -> Result<(Option<Token
         return number(source, file, at, rest);
     }
     if bytes[0] == b'\''
-        && let Some(end) = rest[1..]
-            .find(['\'', '\n'])
-            .filter(|end| rest.as_bytes()[end + 1] == b'\'')
+        && let Some(length) = quoted_name(rest)
     {
-        return Ok((Some(Token::Name(rest[..end + 2].to_string())), end + 2));
+        return Ok((Some(Token::Name(rest[..length].to_string())), length));
     }
     if let Some(symbol) = SYMBOLS.iter().find(|symbol| rest.starts_with(**symbol)) {
         return Ok((Some(Token::Symbol(symbol)), symbol.len()));
@@ -112,6 +110,21 @@ fn next(source: &str, file: &str, at: usize, rest: &str) -> Result<(Option<Token
         message,
     );
     Err(error.remedy("names and operators are ASCII; other letters may stand in strings and comments"))
+}
+
+/// The length of a name in quotes, which ends on its line; a backslash keeps a quote from ending it (2.3.1).
+fn quoted_name(rest: &str) -> Option<usize> {
+    let mut escaped = false;
+    for (index, character) in rest.char_indices().skip(1) {
+        match character {
+            '\n' => return None,
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '\'' => return Some(index + 1),
+            _ => {}
+        }
+    }
+    None
 }
 
 fn string(source: &str, file: &str, at: usize, rest: &str) -> Result<(Option<Token>, usize), Diagnostic> {
