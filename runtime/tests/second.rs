@@ -362,7 +362,8 @@ fn a_problem_that_was_not_compiled_for_it_says_so() {
 /// By a parameter alone (hoisted out of the run) and by a state.
 #[test]
 fn every_function_bends_as_it_should() {
-    let functions: [(&str, fn(f64, f64) -> f64); 20] = [
+    type Function = fn(f64, f64) -> f64;
+    let functions: [(&str, Function); 20] = [
         ("sqrt(x)", |x, _| x.sqrt()),
         ("exp(x*y)", |x, y| (x * y).exp()),
         ("log(x)", |x, _| x.ln()),

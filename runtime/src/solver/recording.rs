@@ -65,7 +65,12 @@ impl Session<'_> {
         while status.code == Code::Paused {
             self.check_tape(&recording.plan, &status)?;
             let checkpoint = self.node().checkpoint();
-            let kept = (recording.checkpoints.len() as u64 + 1).saturating_mul(checkpoint.len() as u64);
+            if checkpoint.is_empty() {
+                let message = "it paused, and says of nothing that it goes on from there";
+                return Err(SolveError::Module(message.to_owned()));
+            }
+            let bytes = (checkpoint.len() + size_of::<Vec<u8>>()) as u64;
+            let kept = (recording.checkpoints.len() as u64 + 1).saturating_mul(bytes);
             if kept > budget / 4 {
                 // Twice the memory holds four times the steps.
                 return Err(SolveError::GradientMemory {
