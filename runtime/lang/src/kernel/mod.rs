@@ -7,6 +7,7 @@
 
 pub mod interpret;
 pub mod parse;
+mod tokens;
 pub mod wasm;
 
 use std::collections::HashMap;
