@@ -8,6 +8,7 @@
 pub mod interpret;
 pub mod lanes;
 pub mod parse;
+mod tokens;
 pub mod wasm;
 
 use std::collections::HashMap;
