@@ -159,7 +159,7 @@ async fn the_demo_is_live_and_answers() {
     let ready = http.get(format!("{}/readyz", demo.url)).send().await.unwrap();
     assert_eq!(ready.status(), 200);
     let ready: Value = ready.json().await.unwrap();
-    for check in ["aligner", "bus", "publishing"] {
+    for check in ["aligner", "bus", "publishing", "spool"] {
         assert_eq!(ready["checks"][check], "ok", "{ready}");
     }
 
