@@ -2,200 +2,232 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod simulated;
+
+use std::io::Write;
+
 use orrery_aligner::clocks::{ClockFilter, OneWay, WaveOutcome};
 use orrery_protocol::Probe;
 use proptest::prelude::*;
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
-use rand_distr::{Distribution, Exp, Normal};
+use simulated::{EPOCH, ONE_WAY, OneWayScenario, Run, SCENARIOS, SECOND, Scenario, Score, quantile};
 
-const SECOND: i64 = 1_000_000_000;
-/// Where the truth starts: a date, so that rounding shows if an f64 ever holds it.
-const EPOCH: i64 = 1_795_000_000 * SECOND;
-
-/// The truth: a clock that is off by `offset` and runs fast by `drift_ppm`, random walk of frequency on top.
-struct Truth {
-    offset: i64,
-    drift: f64,
-    walk: Vec<f64>,
-}
-
-impl Truth {
-    fn new(rng: &mut ChaCha8Rng, drift_ppm: f64, wander_ppb: f64, seconds: usize) -> Self {
-        let step = Normal::new(0.0, wander_ppb).unwrap();
-        let (mut frequency, mut phase, mut walk) = (0.0, 0.0, Vec::new());
-        for _ in 0..=seconds {
-            walk.push(phase);
-            phase += frequency;
-            frequency += step.sample(rng);
-        }
-        Self {
-            offset: EPOCH,
-            drift: drift_ppm * 1e-6,
-            walk,
-        }
-    }
-
-    fn other_from_host(&self, host: i64) -> i64 {
-        let seconds = host as f64 / 1e9;
-        let at = (seconds as usize).min(self.walk.len() - 2);
-        let phase = self.walk[at] + (self.walk[at + 1] - self.walk[at]) * (seconds - at as f64);
-        host + self.offset + (host as f64 * self.drift) as i64 + phase as i64
-    }
-}
-
-fn wave(rng: &mut ChaCha8Rng, truth: &Truth, at: i64, base: (i64, i64), jitter: f64) -> Vec<Probe> {
-    let delay = Exp::new(1.0 / jitter).unwrap();
-    let mut t0 = at;
-    (0..8)
-        .map(|_| {
-            let there = base.0 + delay.sample(rng) as i64;
-            let back = base.1 + delay.sample(rng) as i64;
-            let served = 20_000;
-            let (t1, t2) = (
-                truth.other_from_host(t0 + there),
-                truth.other_from_host(t0 + there + served),
-            );
-            let t3 = t0 + there + served + back;
-            let probe = Probe { t0, t1, t2, t3 };
-            t0 = t3 + 1_000_000;
-            probe
+/// What the filter says at each sample: by the waves that were over by then, as a live sample is aligned.
+fn estimates(run: &Run) -> Vec<(i64, f64, f64)> {
+    let mut waves = run.waves.iter().peekable();
+    let mut filter: Option<ClockFilter> = None;
+    run.samples
+        .iter()
+        .map(|&(host, other)| {
+            while let Some(wave) = waves.next_if(|wave| wave.iter().all(|probe| probe.t3 <= host)) {
+                match &mut filter {
+                    None => filter = ClockFilter::start(wave),
+                    Some(filter) => drop(filter.observe(wave)),
+                }
+            }
+            let estimate = filter.as_ref().unwrap().other_from_host(host);
+            (host, (estimate.nanos - other) as f64, estimate.sd_nanos)
         })
         .collect()
 }
 
-/// Runs two hours of waves every ten seconds and returns (errors, covered) at instants between the waves, after settling.
-fn run(seed: u64, drift_ppm: f64, wander_ppb: f64, base: (i64, i64), jitter: f64) -> (Vec<f64>, usize, i64) {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let seconds = 7_200;
-    let truth = Truth::new(&mut rng, drift_ppm, wander_ppb, seconds);
-    let mut filter: Option<ClockFilter> = None;
-    let (mut errors, mut covered) = (Vec::new(), 0);
-    for at in (0..seconds as i64).step_by(10) {
-        let probes = wave(&mut rng, &truth, at * SECOND, base, jitter);
-        match &mut filter {
-            None => filter = ClockFilter::start(&probes),
-            Some(filter) => drop(filter.observe(&probes)),
+fn score(index: usize, scenario: &Scenario, seeds: std::ops::Range<u64>) -> Score {
+    let mut score = Score::default();
+    for seed in seeds {
+        score.add(&estimates(&scenario.run(seed * 1_000 + index as u64)));
+    }
+    score
+}
+
+fn print_row(name: &str, score: &Score) {
+    let (share, error) = score.coverage();
+    println!(
+        "| {name} | {:.1}, {:.1} | {:.1} ± {:.1} % | ± {:.1} | {:.0} s |",
+        quantile(&score.errors, 0.5) / 1e3,
+        quantile(&score.errors, 0.95) / 1e3,
+        share * 100.0,
+        error * 100.0,
+        1.96 * quantile(&score.deviations, 0.5) / 1e3,
+        quantile(&score.settled, 0.5)
+    );
+}
+
+/// Seeds that the filter's constants were not chosen on (those were 1 to 60). Pooled, the interval holds 93–97 %; a scenario alone may
+/// be off by what its oscillator or network differs from the model, and by three standard errors of its runs.
+#[test]
+fn the_stated_interval_holds_the_truth_and_the_error_is_small() {
+    let mut shares = Vec::new();
+    for (index, scenario) in SCENARIOS.iter().enumerate() {
+        let score = score(index, scenario, 20_000..20_040);
+        print_row(scenario.name, &score);
+        let (share, error) = score.coverage();
+        let band = 0.93 - 3.0 * error..=0.98 + 3.0 * error;
+        assert!(band.contains(&share), "{}: the interval holds {share}", scenario.name);
+        // Half the mean delay of an exponential way is what the best probe of a wave is off by at most, most of the time.
+        let median = quantile(&score.errors, 0.5);
+        assert!(median < 500_000.0, "{}: median error {median} ns", scenario.name);
+        shares.push(share);
+    }
+    let pooled = shares.iter().sum::<f64>() / shares.len() as f64;
+    assert!((0.93..=0.97).contains(&pooled), "pooled, the interval holds {pooled}");
+}
+
+#[test]
+#[ignore = "prints the table of docs/benchmarks.md and writes the runs for tests/references/clocks.py"]
+fn scores_beside_pyxdf() {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("clock-runs");
+    std::fs::create_dir_all(&folder).unwrap();
+    for (index, scenario) in SCENARIOS.iter().enumerate() {
+        let file = folder.join(format!("{index:02} {}.runs", scenario.name));
+        let mut out = std::io::BufWriter::new(std::fs::File::create(file).unwrap());
+        for seed in 7_000..7_200 {
+            scenario.run(seed * 1_000 + index as u64).write(&mut out).unwrap();
         }
-        let filter = filter.as_ref().unwrap();
-        if at > 300 {
-            for later in [2, 5, 9] {
-                let host = (at + later) * SECOND;
-                let estimate = filter.other_from_host(host);
-                // What a constant asymmetry does lies outside the standard uncertainty: it is bounded beside it.
-                let bias = (base.0 - base.1) / 2;
-                let error = (estimate.nanos - truth.other_from_host(host) - bias) as f64;
-                covered += usize::from(error.abs() <= 1.96 * estimate.sd_nanos);
-                errors.push(error.abs());
+        out.flush().unwrap();
+        print_row(scenario.name, &score(index, scenario, 7_000..7_200));
+    }
+    for (index, scenario) in ONE_WAY.iter().enumerate() {
+        print_row(scenario.name, &one_way_score(index, scenario, 7_000..7_200));
+    }
+    println!("{}", folder.display());
+}
+
+fn one_way_score(index: usize, scenario: &OneWayScenario, seeds: std::ops::Range<u64>) -> Score {
+    let mut score = Score::default();
+    for seed in seeds {
+        let pairs = scenario.run(seed * 1_000 + 500 + index as u64);
+        let mut model = OneWay::start(pairs[0].0, pairs[0].1);
+        let mut samples = Vec::new();
+        for (at, &(stamp, received, least)) in pairs.iter().enumerate().skip(1) {
+            model.observe(stamp, received);
+            model.settle();
+            if at % 7 == 0 && stamp > 60 * SECOND {
+                let estimate = model.host_from_device(stamp);
+                samples.push((stamp, (estimate.nanos - least) as f64, estimate.sd_nanos));
             }
         }
+        assert_eq!(model.resets(), 0, "{}: the clock did not step", scenario.name);
+        score.add(&samples);
     }
-    (errors, covered, filter.unwrap().asymmetry_nanos())
+    score
 }
 
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
+/// One-way intervals are upper bounds: how rare the least delay is cannot be told from the stamps.
 #[test]
-fn two_way_error_is_small_and_its_interval_is_honest() {
-    let mut all = Vec::new();
-    for (name, wander) in [("steady", 0.0), ("wandering", 2.0)] {
-        let (mut errors, mut covered) = (Vec::new(), 0);
-        for seed in 0..20 {
-            let (run_errors, run_covered, _) = run(seed, 50.0, wander, (500_000, 500_000), 2e6);
-            errors.extend(run_errors);
-            covered += run_covered;
-        }
-        let share = covered as f64 / errors.len() as f64;
-        let median = median(&mut errors);
-        println!(
-            "{name}: median error {:.1} µs, 95 % interval holds {:.1} %",
-            median / 1e3,
-            share * 100.0
+fn one_way_follows_the_lower_envelope() {
+    for (index, scenario) in ONE_WAY.iter().enumerate() {
+        let score = one_way_score(index, scenario, 20_000..20_010);
+        print_row(scenario.name, &score);
+        let (share, error) = score.coverage();
+        let (median, half) = (quantile(&score.errors, 0.5), 1.96 * quantile(&score.deviations, 0.5));
+        assert!(
+            share > 0.93 - 3.0 * error,
+            "{}: the interval holds {share}",
+            scenario.name
         );
-        all.push((name, median, share));
-    }
-    for (name, median, share) in all {
-        assert!(median < 500_000.0, "{name}: median error {median} ns");
-        assert!((0.92..=0.99).contains(&share), "{name}: the interval holds {share}");
+        assert!(median < 50_000.0, "{}: median error {median} ns", scenario.name);
+        assert!(
+            half < 150_000.0,
+            "{}: an interval of ± {half} ns says nothing",
+            scenario.name
+        );
     }
 }
 
+/// Eight probes of a clock that runs 10 ppm fast, over a path with little queueing.
+fn wave(at: i64, slow: i64) -> Vec<Probe> {
+    let other_from_host = |host: i64| host + EPOCH + host / 100_000;
+    (0..8)
+        .map(|n: i64| {
+            let t0 = at + n * 2_000_000;
+            let (there, back) = (200_000 + slow + n * 37 % 11 * 9_001, 200_000 + n * 53 % 7 * 11_003);
+            let (t1, t2) = (other_from_host(t0 + there), other_from_host(t0 + there + 20_000));
+            Probe {
+                t0,
+                t1,
+                t2,
+                t3: t0 + there + 20_000 + back,
+            }
+        })
+        .collect()
+}
+
 #[test]
-fn asymmetry_stays_within_its_bound_and_outside_the_uncertainty() {
-    let (errors, _, bound) = run(7, -30.0, 0.5, (4_000_000, 1_000_000), 1e6);
-    let worst = errors.iter().copied().fold(0.0, f64::max);
-    assert!(worst < 2_000_000.0, "beside the asymmetry the error is {worst} ns");
+fn asymmetry_is_bounded_beside_the_uncertainty() {
+    let scenario = SCENARIOS.iter().find(|one| one.base.0 != one.base.1).unwrap();
+    let mut filter: Option<ClockFilter> = None;
+    for wave in &scenario.run(20_000).waves {
+        match &mut filter {
+            None => filter = ClockFilter::start(wave),
+            Some(filter) => drop(filter.observe(wave)),
+        }
+    }
+    let bound = filter.unwrap().asymmetry_nanos();
+    let (hidden, half_least) = (
+        (scenario.base.0 - scenario.base.1) / 2,
+        (scenario.base.0 + scenario.base.1) / 2,
+    );
+    assert!(hidden <= bound, "{bound} does not bound {hidden}");
     assert!(
-        (1_500_000..=4_000_000).contains(&bound),
+        (half_least..half_least + 500_000).contains(&bound),
         "the bound is half the least round trip: {bound}"
     );
 }
 
 #[test]
-fn a_step_is_doubted_once_then_believed_and_a_delay_is_ignored_once() {
-    let mut rng = ChaCha8Rng::seed_from_u64(3);
-    let truth = Truth::new(&mut rng, 10.0, 0.0, 1_000);
-    let probes =
-        |rng: &mut ChaCha8Rng, at: i64, slow: i64| wave(rng, &truth, at * SECOND, (200_000 + slow, 200_000), 1e5);
-    let mut filter = ClockFilter::start(&probes(&mut rng, 0, 0)).unwrap();
-    for at in 1..20 {
-        assert_eq!(filter.observe(&probes(&mut rng, at * 10, 0)), WaveOutcome::Updated);
+fn a_step_is_doubted_once_then_believed_and_keeps_the_frequency() {
+    let mut filter = ClockFilter::start(&wave(0, 0)).unwrap();
+    for at in 1..40 {
+        assert_eq!(filter.observe(&wave(at * 10 * SECOND, 0)), WaveOutcome::Updated);
     }
-    assert_eq!(
-        filter.observe(&probes(&mut rng, 200, 80_000_000)),
-        WaveOutcome::DelayIgnored
+    let before = filter.other_from_host(401 * SECOND);
+    assert_eq!(filter.observe(&wave(400 * SECOND, 80_000_000)), WaveOutcome::Updated);
+    let after = filter.other_from_host(401 * SECOND);
+    let moved = (after.nanos - before.nanos).abs();
+    assert!(
+        moved < 20_000,
+        "a wave that queued for 80 ms moved the clock by {moved} ns"
     );
-    let stepped = |mut wave: Vec<Probe>| {
+
+    let stepped = |at: i64| {
+        let mut wave = wave(at * SECOND, 0);
         for probe in &mut wave {
             probe.t1 += SECOND;
             probe.t2 += SECOND;
         }
         wave
     };
-    assert_eq!(
-        filter.observe(&stepped(probes(&mut rng, 210, 0))),
-        WaveOutcome::JumpSuspected
+    assert_eq!(filter.observe(&stepped(410)), WaveOutcome::JumpSuspected);
+    let doubted = filter.other_from_host(411 * SECOND).sd_nanos;
+    assert!(
+        1.96 * doubted > SECOND as f64,
+        "in doubt both places are possible: {doubted}"
     );
-    assert_eq!(filter.observe(&stepped(probes(&mut rng, 220, 0))), WaveOutcome::Reset);
-    let error = filter.other_from_host(221 * SECOND).nanos - truth.other_from_host(221 * SECOND) - SECOND;
-    assert!(error.abs() < 2_000_000, "{error}");
+    assert_eq!(filter.observe(&stepped(420)), WaveOutcome::Reset);
+    let (drift, sd) = filter.line().drift_ppb();
+    assert!((drift - 10_000.0).abs() < 100.0 && sd < 2_000.0, "{drift} ± {sd} ppb");
+    let error = filter.other_from_host(421 * SECOND).nanos - (421 * SECOND + EPOCH + 421 * SECOND / 100_000) - SECOND;
+    assert!(error.abs() < 200_000, "{error}");
 }
 
 #[test]
-fn one_way_follows_the_lower_envelope() {
-    let (mut errors, mut covered) = (Vec::new(), 0);
-    for seed in 0..20 {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let jitter = Exp::new(1.0 / 2e6).unwrap();
-        let base = 300_000;
-        // The device's clock is 1.5 s off and 50 ppm fast; it stamps five times a second.
-        let host_from_device = |device: i64| ((device - EPOCH) as f64 * (1.0 - 50e-6)) as i64 + 1_500_000_000;
-        let mut model = OneWay::start(EPOCH, host_from_device(EPOCH) + base);
-        for tick in 1..9_000i64 {
-            let device = EPOCH + tick * SECOND / 5;
-            model.observe(device, host_from_device(device) + base + jitter.sample(&mut rng) as i64);
-            model.settle();
-            if tick > 600 && tick % 7 == 0 {
-                let estimate = model.host_from_device(device);
-                let error = (estimate.nanos - host_from_device(device) - base) as f64;
-                covered += usize::from(error.abs() <= 1.96 * estimate.sd_nanos);
-                errors.push(error.abs());
-            }
-        }
-        assert_eq!(model.resets(), 0);
+fn one_glitch_is_forgotten() {
+    let mut filter = ClockFilter::start(&wave(0, 0)).unwrap();
+    for at in 1..40 {
+        filter.observe(&wave(at * 10 * SECOND, 0));
     }
-    let share = covered as f64 / errors.len() as f64;
-    let median = median(&mut errors);
-    println!(
-        "one way: median error {:.1} µs, 95 % interval holds {:.1} %",
-        median / 1e3,
-        share * 100.0
+    let mut glitch = wave(400 * SECOND, 0);
+    for probe in &mut glitch {
+        probe.t1 += 3_600 * SECOND;
+        probe.t2 += 3_600 * SECOND;
+    }
+    assert_eq!(filter.observe(&glitch), WaveOutcome::JumpSuspected);
+    assert_eq!(filter.observe(&wave(410 * SECOND, 0)), WaveOutcome::Updated);
+    let estimate = filter.other_from_host(411 * SECOND);
+    let error = estimate.nanos - (411 * SECOND + EPOCH + 411 * SECOND / 100_000);
+    assert!(
+        error.abs() < 50_000 && estimate.sd_nanos < 50_000.0,
+        "{error}, {estimate:?}"
     );
-    assert!(median < 300_000.0, "median error {median} ns");
-    assert!(share > 0.92, "the interval holds {share}");
 }
 
 #[test]
@@ -247,11 +279,10 @@ proptest! {
 
     #[test]
     fn the_inverse_undoes_the_forward(seed in 0u64..50, host in 0i64..1_000_000_000_000) {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let truth = Truth::new(&mut rng, 80.0, 1.0, 200);
-        let mut filter = ClockFilter::start(&wave(&mut rng, &truth, 0, (1_000, 1_000), 1e5)).unwrap();
-        for at in 1..15 {
-            filter.observe(&wave(&mut rng, &truth, at * SECOND, (1_000, 1_000), 1e5));
+        let run = SCENARIOS[1].run(seed);
+        let mut filter = ClockFilter::start(&run.waves[0]).unwrap();
+        for wave in &run.waves[1..15] {
+            filter.observe(wave);
         }
         let there = filter.other_from_host(host).nanos;
         prop_assert!((filter.host_from_other(there).nanos - host).abs() <= 2);

@@ -1,40 +1,35 @@
-//! A clock estimated from round trips: a two-state Kalman filter (offset, frequency) in the manner of ntpd-rs.
+//! A clock estimated from round trips.
 //!
-//! One wave of probes gives one measurement: the probe with the least round trip (as liblsl does), because
-//! queueing only ever adds delay. Its noise is learnt from the residuals after each update, the wander of the
-//! oscillator from the correlation of successive innovations (Mehra 1970: they are white when the filter is
-//! tuned). Everything is + − × ÷ √ in a fixed order, so that the same evidence gives the same bits anywhere.
+//! Queueing only ever adds delay, so the *excess* of a probe's round trip over the least one bounds its error by half of
+//! itself, and sets its noise: that of a uniform error between the bounds, times a factor κ that is learnt. Where one way queues
+//! more than the other, errors lean to one side by a share β of the excess; the probes of a wave show β by their
+//! differences. Everything is + − × ÷ √ and `libm` in a fixed order, so that the same evidence gives the same bits anywhere.
 
 use orrery_protocol::Probe;
 use serde::{Deserialize, Serialize};
 
+use super::bank::{Bank, Measurement, NOISE_LEAST};
 use super::{Estimate, Line};
 
-/// No crystal is further off than this, in parts per billion; the prior for an unknown frequency.
-const FREQUENCY_PRIOR_PPB: f64 = 100_000.0;
-/// Wander of the frequency, in ppb² per second: its start and its bounds.
-const WANDER_START: f64 = 1.0;
-const WANDER_LEAST: f64 = 1e-5;
-const WANDER_MOST: f64 = 1e4;
-/// Reading two clocks is never better than this (1 µs).
-const NOISE_LEAST: f64 = 1e3 * 1e3;
-/// The share of one wave in the learnt noise once the filter has settled.
-const NOISE_GAIN_LEAST: f64 = 1.0 / 24.0;
-const RECENT_TRIPS: usize = 16;
-const NANOS_PER_SECOND: f64 = 1e9;
+/// Waves whose least round trips are remembered; a longer path becomes the ordinary one after as many.
+const RECENT_TRIPS: usize = 64;
+/// The lean's variance before any wave.
+const LEAN_PRIOR: f64 = 0.04;
+/// A clock that jumps again this soon is not the clock it was.
+const WAVES_TO_TRUST: u32 = 8;
+/// The coarsest tick looked for (10 ms); what is coarser shows as noise.
+const QUANTUM_MOST: i64 = 10_000_000;
 
 /// The reading of one clock as a function of the host clock its probes were timed with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClockFilter {
     line: Line,
-    noise: f64,
-    correlation: f64,
-    previous_innovation: Option<f64>,
+    bank: Bank,
     recent_trips: Vec<f64>,
     least_trip_nanos: i64,
-    delay_ignored: bool,
+    /// The power of ten that divides every reading of the other clock.
+    quantum_nanos: i64,
     jump_pending: bool,
-    waves: u32,
 }
 
 /// What a wave did to the filter.
@@ -44,121 +39,70 @@ pub enum WaveOutcome {
     Updated,
     /// No probe of the wave was usable.
     Unusable,
-    /// The delay was far out of the ordinary; it is believed when it happens twice.
-    DelayIgnored,
-    /// The clock jumped by more than the round trip can explain; it is believed when it happens twice.
+    /// The clock jumped by more than delay can explain; it is believed when it happens twice.
     JumpSuspected,
-    /// The clock jumped, and the filter began anew.
+    /// The clock jumped, and its offset was learnt anew.
     Reset,
 }
 
 impl ClockFilter {
     /// Starts from a first wave; none when no probe of it is usable.
     pub fn start(probes: &[Probe]) -> Option<Self> {
-        Measurement::of_wave(probes).map(|first| Self::from_measurement(&first))
-    }
-
-    fn from_measurement(first: &Measurement) -> Self {
-        let half_trip = first.trip_nanos / 2.0;
-        let noise = (half_trip * half_trip / 3.0).max(NOISE_LEAST);
-        Self {
-            line: Line {
-                at: first.at,
-                base_nanos: first.offset_nanos,
-                offset_nanos: 0.0,
-                drift_ppb: 0.0,
-                covariance: [noise, 0.0, FREQUENCY_PRIOR_PPB * FREQUENCY_PRIOR_PPB],
-                wander: WANDER_START,
-            },
-            noise,
-            correlation: 0.0,
-            previous_innovation: None,
-            recent_trips: vec![first.trip_nanos],
-            least_trip_nanos: first.trip_nanos as i64,
-            delay_ignored: false,
+        let probes = usable(probes)?;
+        let quantum_nanos = quantum(&probes, QUANTUM_MOST);
+        let wave = Wave::of(&probes, &[], quantum_nanos);
+        let bank = Bank::start(&wave.measurement, LEAN_PRIOR);
+        Some(Self {
+            line: bank.combined(wave.measurement.excess_hidden),
+            bank,
+            recent_trips: vec![wave.least_trip],
+            least_trip_nanos: wave.least_trip as i64,
+            quantum_nanos,
             jump_pending: false,
-            waves: 1,
-        }
+        })
     }
 
     /// Takes in one wave of probes.
     pub fn observe(&mut self, probes: &[Probe]) -> WaveOutcome {
-        let Some(wave) = Measurement::of_wave(probes) else {
+        let Some(probes) = usable(probes) else {
             return WaveOutcome::Unusable;
         };
-        if self.is_delay_outlier(wave.trip_nanos) && !self.delay_ignored {
-            self.delay_ignored = true;
-            return WaveOutcome::DelayIgnored;
-        }
-        self.delay_ignored = false;
-
-        let predicted = self.line.moved_to(wave.at);
-        let innovation = (wave.offset_nanos - predicted.base_nanos) as f64 - predicted.offset_nanos;
-        if innovation.abs() > wave.trip_nanos / 2.0 + 6.0 * (predicted.covariance[0] + self.noise).sqrt() {
-            if !self.jump_pending {
-                self.jump_pending = true;
-                return WaveOutcome::JumpSuspected;
-            }
-            *self = Self::from_measurement(&wave);
-            return WaveOutcome::Reset;
+        self.quantum_nanos = quantum(&probes, self.quantum_nanos);
+        let Wave {
+            measurement,
+            most_error,
+            least_trip,
+        } = Wave::of(&probes, &self.recent_trips, self.quantum_nanos);
+        self.bank.move_to(measurement.at);
+        let predicted = self.bank.combined(measurement.excess_hidden);
+        let innovation = measurement.innovation(&predicted);
+        let jumped = innovation.abs() > most_error + 6.0 * (predicted.covariance[0] + NOISE_LEAST).sqrt();
+        if jumped && !self.jump_pending {
+            self.jump_pending = true;
+            // Until the next wave decides, the truth is at either place.
+            self.line = predicted;
+            self.line.covariance[0] += innovation * innovation;
+            return WaveOutcome::JumpSuspected;
         }
         self.jump_pending = false;
-
-        self.update(predicted, innovation);
-        self.remember_trip(wave.trip_nanos);
-        self.waves = self.waves.saturating_add(1);
-        WaveOutcome::Updated
-    }
-
-    fn update(&mut self, predicted: Line, innovation: f64) {
-        let [p00, p01, p11] = predicted.covariance;
-        let spread = p00 + self.noise;
-        let (gain_offset, gain_drift) = (p00 / spread, p01 / spread);
-        let mut line = predicted;
-        line.offset_nanos += gain_offset * innovation;
-        line.drift_ppb += gain_drift * innovation;
-        line.covariance = [
-            (1.0 - gain_offset) * p00,
-            (1.0 - gain_offset) * p01,
-            p11 - gain_drift * p01,
-        ];
-        line.rebase();
-
-        self.adapt_wander(&mut line, innovation / spread.sqrt());
-        let residual = (1.0 - gain_offset) * innovation;
-        let gain = (1.0 / f64::from(self.waves + 2)).max(NOISE_GAIN_LEAST);
-        self.noise = ((1.0 - gain) * self.noise + gain * (residual * residual + line.covariance[0])).max(NOISE_LEAST);
-        self.line = line;
-    }
-
-    /// Innovations that keep their sign mean that the frequency moves more than the filter believes.
-    fn adapt_wander(&mut self, line: &mut Line, normalised: f64) {
-        let clamped = normalised.clamp(-4.0, 4.0);
-        if let Some(previous) = self.previous_innovation {
-            self.correlation = 0.93 * self.correlation + 0.07 * clamped * previous;
+        if jumped && self.bank.count() < WAVES_TO_TRUST {
+            if let Some(anew) = Self::start(&probes) {
+                *self = anew;
+            }
+            return WaveOutcome::Reset;
         }
-        self.previous_innovation = Some(clamped);
-        if self.correlation > 0.2 {
-            line.wander = (line.wander * 4.0).min(WANDER_MOST);
-            self.correlation = 0.2;
-        } else if self.correlation < 0.0 {
-            line.wander = (line.wander * 0.985).max(WANDER_LEAST);
+        if jumped {
+            self.bank.step(&measurement);
+        } else {
+            self.bank.update(&measurement);
+            self.remember_trip(least_trip);
         }
-    }
-
-    fn is_delay_outlier(&self, trip_nanos: f64) -> bool {
-        if self.recent_trips.len() < 8 {
-            return false;
+        self.line = self.bank.combined(measurement.excess_hidden);
+        if jumped {
+            WaveOutcome::Reset
+        } else {
+            WaveOutcome::Updated
         }
-        let count = self.recent_trips.len() as f64;
-        let mean = self.recent_trips.iter().sum::<f64>() / count;
-        let variance = self
-            .recent_trips
-            .iter()
-            .map(|trip| (trip - mean) * (trip - mean))
-            .sum::<f64>()
-            / count;
-        trip_nanos > mean + 5.0 * variance.sqrt().max(mean * 0.05)
     }
 
     fn remember_trip(&mut self, trip_nanos: f64) {
@@ -191,60 +135,97 @@ impl ClockFilter {
 
     /// Waves taken in since the last reset.
     pub fn waves(&self) -> u32 {
-        self.waves
+        self.bank.count()
     }
 }
 
-struct Measurement {
-    at: i64,
-    offset_nanos: i64,
-    trip_nanos: f64,
+/// What one wave says.
+struct Wave {
+    measurement: Measurement,
+    /// More than this, delay cannot explain.
+    most_error: f64,
+    least_trip: f64,
 }
 
-impl Measurement {
-    fn of_wave(probes: &[Probe]) -> Option<Self> {
-        let usable = |probe: &&Probe| {
-            const FAR: i64 = i64::MAX / 4;
-            let sane = [probe.t0, probe.t1, probe.t2, probe.t3]
-                .iter()
-                .all(|t| (-FAR..FAR).contains(t));
-            sane && probe.t3 >= probe.t0 && probe.t2 >= probe.t1 && probe.round_trip_nanos() >= 0
+impl Wave {
+    /// The wave as one measurement, each probe weighted by its excess; `probes` are usable and not empty.
+    fn of(probes: &[Probe], recent_trips: &[f64], quantum_nanos: i64) -> Self {
+        let trips = || probes.iter().map(|probe| probe.round_trip_nanos() as f64);
+        let mut pool: Vec<f64> = recent_trips.iter().copied().chain(trips()).collect();
+        pool.sort_by(f64::total_cmp);
+        let least = pool[0];
+        // The least trip seen lies above the least there is by about as much as the next ones lie above it.
+        let gap = match (pool.get(8), pool.get(3)) {
+            (Some(ninth), _) => (ninth - least) / 2.0,
+            (None, Some(fourth)) => fourth - least,
+            (None, None) => least,
         };
-        let best = probes
-            .iter()
-            .filter(usable)
-            .min_by_key(|probe| probe.round_trip_nanos())?;
-        Some(Self {
-            at: best.t0 + (best.t3 - best.t0) / 2,
-            offset_nanos: best.offset_nanos(),
-            trip_nanos: best.round_trip_nanos() as f64,
-        })
+        let gap = gap.min(least);
+        let quantum = quantum_nanos as f64;
+        let floor = quantum * quantum / 12.0 + NOISE_LEAST;
+
+        let mut best = &probes[0];
+        for probe in probes {
+            if probe.round_trip_nanos() < best.round_trip_nanos() {
+                best = probe;
+            }
+        }
+        let base_nanos = best.offset_nanos();
+
+        let weight = |trip: f64| 1.0 / ((trip - least + gap) * (trip - least + gap) / 12.0 + floor);
+        let error = |probe: &Probe| probe.offset_nanos().saturating_sub(base_nanos) as f64;
+        let (mut total, mut mean, mut mean_excess) = (0.0, 0.0, 0.0);
+        for (probe, trip) in probes.iter().zip(trips()) {
+            total += weight(trip);
+            mean += weight(trip) * error(probe);
+            mean_excess += weight(trip) * (trip - least);
+        }
+        mean /= total;
+        mean_excess /= total;
+        let (mut products, mut squares) = (0.0, 0.0);
+        for (probe, trip) in probes.iter().zip(trips()) {
+            let beside = trip - least - mean_excess;
+            products += weight(trip) * beside * (error(probe) - mean);
+            squares += weight(trip) * beside * beside;
+        }
+        let least_trip = best.round_trip_nanos() as f64;
+        Self {
+            measurement: Measurement {
+                at: best.t0 + (best.t3 - best.t0) / 2,
+                base_nanos,
+                offset_nanos: mean,
+                noise: 1.0 / total,
+                excess: mean_excess,
+                excess_hidden: gap,
+                lean: (squares > 0.0).then_some((products / squares, 1.0 / squares)),
+            },
+            most_error: mean.abs() + (least_trip - least + gap) / 2.0 + quantum,
+            least_trip,
+        }
     }
 }
 
-impl Line {
-    /// The same line with its state at another instant; uncertainty grows with the distance.
-    fn moved_to(&self, at: i64) -> Self {
-        let seconds = at.saturating_sub(self.at) as f64 / NANOS_PER_SECOND;
-        let [p00, p01, p11] = self.covariance;
-        let span = seconds.abs();
-        let wander = self.wander;
-        let mut moved = self.clone();
-        moved.at = at;
-        moved.offset_nanos = self.offset_nanos + self.drift_ppb * seconds;
-        moved.covariance = [
-            p00 + 2.0 * seconds * p01 + seconds * seconds * p11 + wander * span * span * span / 3.0,
-            p01 + seconds * p11 + wander * seconds * span / 2.0,
-            p11 + wander * span,
-        ];
-        moved.rebase();
-        moved
-    }
+/// The probes whose stamps are in order; none when there is none.
+fn usable(probes: &[Probe]) -> Option<Vec<Probe>> {
+    const FAR: i64 = i64::MAX / 4;
+    let usable = |probe: &&Probe| {
+        let stamps = [probe.t0, probe.t1, probe.t2, probe.t3];
+        let sane = stamps.iter().all(|t| (-FAR..FAR).contains(t));
+        sane && probe.t3 >= probe.t0 && probe.t2 >= probe.t1 && probe.round_trip_nanos() >= 0
+    };
+    let kept: Vec<Probe> = probes.iter().filter(usable).copied().collect();
+    (!kept.is_empty()).then_some(kept)
+}
 
-    /// Moves whole nanoseconds into the integer part: an f64 alone cannot hold a date and a nanosecond.
-    fn rebase(&mut self) {
-        let whole = self.offset_nanos.round();
-        self.base_nanos = self.base_nanos.saturating_add(whole as i64);
-        self.offset_nanos -= whole;
+/// The greatest power of ten up to `most` that divides every reading of the other clock: many clocks tick in milliseconds.
+fn quantum(probes: &[Probe], most: i64) -> i64 {
+    let mut quantum = most;
+    while quantum > 1
+        && !probes
+            .iter()
+            .all(|probe| probe.t1 % quantum == 0 && probe.t2 % quantum == 0)
+    {
+        quantum /= 10;
     }
+    quantum
 }

@@ -4,7 +4,9 @@
 //! serve samples spooled before it. A late envelope (a filled hole) is aligned with the model that stood at *its*
 //! place in the chain, so when it arrives does not show.
 
+mod bank;
 mod filter;
+mod line;
 mod one_way;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -15,6 +17,7 @@ use orrery_protocol::{
 use serde::{Deserialize, Serialize};
 
 pub use filter::{ClockFilter, WaveOutcome};
+pub use line::{Estimate, Line};
 pub use one_way::OneWay;
 
 /// Models of the past kept for late envelopes, per clock.
@@ -25,75 +28,6 @@ const MAX_CLOCKS: usize = 16;
 const WALL_SD_NANOS: f64 = 1e9;
 /// One-way models are announced when they moved by a quarter of their uncertainty, or this long after the last.
 const ANNOUNCE_EVERY_NANOS: i64 = 10_000_000_000;
-
-/// A value with its standard uncertainty, in nanoseconds.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Estimate {
-    /// The value.
-    pub nanos: i64,
-    /// Its standard uncertainty.
-    pub sd_nanos: f64,
-}
-
-/// A clock as a line: `y = x + base + offset + drift · (x − at)`, with the covariance of (offset, drift) at `at`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Line {
-    at: i64,
-    base_nanos: i64,
-    offset_nanos: f64,
-    drift_ppb: f64,
-    covariance: [f64; 3],
-    wander: f64,
-}
-
-impl Line {
-    fn constant(x: i64, y: i64, sd_nanos: f64) -> Self {
-        Self {
-            at: x,
-            base_nanos: y.saturating_sub(x),
-            offset_nanos: 0.0,
-            drift_ppb: 0.0,
-            covariance: [sd_nanos * sd_nanos, 0.0, 1e10],
-            wander: 0.0,
-        }
-    }
-
-    fn forward(&self, x: i64) -> Estimate {
-        let seconds = x.saturating_sub(self.at) as f64 / 1e9;
-        let moved = (self.offset_nanos + self.drift_ppb * seconds).round() as i64;
-        Estimate {
-            nanos: x.saturating_add(self.base_nanos).saturating_add(moved),
-            sd_nanos: self.sd_at(seconds),
-        }
-    }
-
-    fn inverse(&self, y: i64) -> Estimate {
-        let first = y.saturating_sub(self.base_nanos);
-        let mut x = first;
-        // The drift is below 1e-3, so each round leaves a thousandth of the error of the one before.
-        for _ in 0..4 {
-            let seconds = x.saturating_sub(self.at) as f64 / 1e9;
-            x = first.saturating_sub((self.offset_nanos + self.drift_ppb * seconds).round() as i64);
-        }
-        let seconds = x.saturating_sub(self.at) as f64 / 1e9;
-        Estimate {
-            nanos: x,
-            sd_nanos: self.sd_at(seconds),
-        }
-    }
-
-    fn sd_at(&self, seconds: f64) -> f64 {
-        let [p00, p01, p11] = self.covariance;
-        let span = seconds.abs();
-        let variance = p00 + 2.0 * seconds * p01 + seconds * seconds * p11 + self.wander * span * span * span / 3.0;
-        variance.max(0.0).sqrt()
-    }
-
-    /// Drift with its standard uncertainty, in parts per billion.
-    pub fn drift_ppb(&self) -> (f64, f64) {
-        (self.drift_ppb, self.covariance[2].max(0.0).sqrt())
-    }
-}
 
 /// Reference time with its standard uncertainty, and the asymmetry bound beside it, never mixed in.
 #[derive(Debug, Clone, Copy, PartialEq)]

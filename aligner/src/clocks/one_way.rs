@@ -13,9 +13,11 @@ const MAX_BUCKETS: usize = 192;
 const FIRST_WIDTH_SECONDS: f64 = 1.0;
 /// Beyond this width the window slides: a crystal's frequency does not stay put for longer.
 const LAST_WIDTH_SECONDS: f64 = 4.0;
-/// Scatter assumed before anything is known (5 ms), and the least scatter believed (20 µs).
+/// Scatter assumed before anything is known (5 ms), and the least scatter believed (1 µs).
 const SCATTER_PRIOR_NANOS: f64 = 5e6;
-const SCATTER_LEAST_NANOS: f64 = 2e4;
+const SCATTER_LEAST_NANOS: f64 = 1e3;
+/// One way does not tell wander from delay, so a bare crystal's is assumed: 1 ppb per √s, in ppb²/s.
+const WANDER: f64 = 1.0;
 const DRIFT_MOST_PPB: f64 = 200_000.0;
 /// So many pairs in a row far above the envelope mean that the device's clock stepped back.
 const ABOVE_TO_RESET: u32 = 40;
@@ -165,11 +167,17 @@ impl OneWay {
             excess.abs()
         };
         let drift_sd = if span >= 10.0 {
-            2.0 * scatter / (count.sqrt() * span)
+            2.0 * scatter / (count.sqrt() * span) + (WANDER * span).sqrt()
         } else {
             100_000.0
         };
+        // The edge fits best at the window's centre, and since then the clock has wandered. How common the least delay is depends on
+        // the network and cannot be told from few stamps, so the first term is an upper bound: where the least delay is
+        // common, the edge is several times better.
+        let half = span / 2.0;
+        let wandered = (WANDER * half * half * half / 3.0).sqrt();
         let offset_sd = (1.6 * scatter / count.sqrt()).max(SCATTER_LEAST_NANOS)
+            + wandered
             + if span >= 10.0 { 0.0 } else { 50_000.0 * span.min(10.0) };
         let offset = at_anchor(last);
         let whole = offset.round();
@@ -179,7 +187,7 @@ impl OneWay {
             offset_nanos: offset - whole,
             drift_ppb: slope,
             covariance: [offset_sd * offset_sd, 0.0, drift_sd * drift_sd],
-            wander: 0.0,
+            wander: WANDER,
         };
     }
 

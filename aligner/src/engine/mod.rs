@@ -160,7 +160,7 @@ impl Engine {
                 })?;
                 self.door.restore_chain(device(owner)?, boot, decode("a chain", value)?);
             }
-            "clocks" => drop(self.clocks.insert(device(name)?, decode("clock state", value)?)),
+            "clock bank" => drop(self.clocks.insert(device(name)?, decode("clock state", value)?)),
             "stream" => {
                 let stream = StreamId::new(name).map_err(|e| Error::Stored {
                     what: "a stream id",
@@ -529,7 +529,7 @@ impl Engine {
         for id in pending.clocks {
             commit
                 .state
-                .insert(("clocks", id.to_string()), encode(&self.clocks.get(&id)));
+                .insert(("clock bank", id.to_string()), encode(&self.clocks.get(&id)));
         }
         for id in pending.streams {
             let state = self.streams.get(&id).map(|state| &state.persistent);

@@ -56,7 +56,7 @@ pub struct Recovered {
 }
 
 /// Kinds of small state that commits carry.
-pub const STATE_KINDS: [&str; 5] = ["device", "chain", "clocks", "stream", "counters"];
+pub const STATE_KINDS: [&str; 5] = ["device", "chain", "clock bank", "stream", "counters"];
 
 impl Store {
     /// Opens the store of a data folder for its one owner, who holds the folder's lock.
