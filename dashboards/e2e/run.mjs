@@ -224,7 +224,7 @@ try {
 
   await check('tells devices apart that are silent, disconnected, stale or ended', async () => {
     const states = {
-      'tclab-01': { state: 'silent', agent_counters: { connected: '1', disconnects: '1' } },
+      'tclab-01': { state: 'silent', agent_counters: { connected: '0', disconnects: '1' } },
       'power-meter': { state: 'silent' },
       'chamber-ctl': { state: 'stale' },
       'room-sensor': { state: 'ended', last_sample: null, clock: null, rate: { observed_hz: null, nominal_hz: 0.2 } },
