@@ -5,8 +5,8 @@
 
 mod common;
 
-use common::{Along, Machine, along, bits, build_with, close, cranelift, pulley, until};
-use orrery_lang::abi::{self, Gradient, Initialise, InputMode, InputTable, Method, Plan};
+use common::{Along, Machine, along, build_with, cranelift, pulley, until};
+use orrery_lang::abi::{Gradient, Initialise, InputMode, InputTable, Method, Plan};
 use orrery_lang::{Compiled, Options};
 
 const ADAPTIVE: [Method; 4] = [Method::Tsit5, Method::Rodas5p, Method::Esdirk, Method::Auto];
@@ -95,6 +95,11 @@ impl Jet {
         self.chain(value, value, value)
     }
 
+    fn ln(self) -> Jet {
+        let value = self.0[0];
+        self.chain(value.ln(), 1.0 / value, -1.0 / (value * value))
+    }
+
     fn pow(self, exponent: f64) -> Jet {
         let by = |times: f64| self.0[0].powf(exponent - times);
         self.chain(by(0.0), exponent * by(1.0), exponent * (exponent - 1.0) * by(2.0))
@@ -161,5 +166,366 @@ fn growth_has_its_closed_form_under_every_method() {
     for method in ADAPTIVE {
         let found = at_end(&mut machine, &tight(method, 2.0), "x", &parts);
         all_close(found, exact.0, 1e-8, &format!("{method:?}"));
+    }
+}
+
+macro_rules! model {
+    ($name:literal) => {
+        include_str!(concat!("../../../deploy/models/", $name, ".mo"))
+    };
+}
+
+/// Taylor series of order 30 in time of polynomials of degree two in the length along the line, with 50 digits.
+#[test]
+fn stiff_models_meet_solutions_in_many_digits() {
+    let robertson = [
+        (
+            "y1",
+            [
+                9.851_721_138_609_899e-1,
+                -1.333_265_944_403_109_3e-2,
+                3.783_264_757_860_032_7e-3,
+            ],
+        ),
+        (
+            "y2",
+            [
+                3.386_395_378_974_904_2e-5,
+                2.205_356_513_395_954_4e-5,
+                -3.410_142_088_652_795_4e-7,
+            ],
+        ),
+    ];
+    let oscillator = [
+        (
+            "y",
+            [
+                1.484_905_758_565_714_4,
+                3.767_921_425_867_965e-1,
+                -1.923_322_799_921_818_6e-1,
+            ],
+        ),
+        (
+            "v",
+            [
+                -2.462_887_417_997_979_3e-2,
+                1.682_458_647_916_398e-2,
+                -3.367_238_989_060_940_6e-2,
+            ],
+        ),
+    ];
+    let cases = [
+        (
+            model!("robertson"),
+            0.4,
+            vec![("k1", 0.04), ("k2", -1.5e7), ("k3", 7000.0)],
+            vec![],
+            robertson,
+            1e-8,
+        ),
+        (
+            model!("van_der_pol"),
+            30.0,
+            vec![("mu", 1.0), ("omega", 0.01), ("start(y)", 0.2)],
+            vec![("mu", 50.0)],
+            oscillator,
+            1e-8,
+        ),
+    ];
+    for (source, seconds, parts, set, expected, bound) in cases {
+        let mut machine = machine(source);
+        let number = |(name, value): (&str, f64)| (machine.compiled.meta.parameter(name).unwrap(), value);
+        let initialise = Initialise {
+            parameters: set.into_iter().map(number).collect(),
+            ..Initialise::default()
+        };
+        for method in IMPLICIT.into_iter().chain([Method::Auto]) {
+            let plan = Plan {
+                atol: 1e-15,
+                initialise: Some(initialise.clone()),
+                ..tight(method, seconds)
+            };
+            for (column, expected) in expected {
+                let found = at_end(&mut machine, &plan, column, &parts);
+                all_close(found, expected, bound, &format!("{method:?}: {column} at {seconds}"));
+            }
+        }
+    }
+}
+
+/// x' = k (u − x) with a large k meets `level`, where u changes its sign: the height of x after it depends on when.
+#[test]
+fn events_move_in_second_order_under_every_method() {
+    let source = "model E parameter Real k = 40; parameter Real level = 0.9; parameter Real low = 0.2;\
+        Real x(start=0, fixed=true); Real y(start=1, fixed=true); discrete Real u(start=1);\
+        equation der(x) = k*(u - x); der(y) = -x*y;\
+        when x > level then u = -pre(u); reinit(x, low*x); end when; end E;";
+    let mut machine = machine(source);
+    let (k, level, low, y) = (moving(40.0, 5.0), moving(0.9, 0.02), moving(0.2, 0.3), moving(1.0, 0.5));
+    let parts = [("k", 5.0), ("level", 0.02), ("low", 0.3), ("start(y)", 0.5)];
+    // The event is at T = −ln(1 − level)/k; before it x = 1 − e^(−kt), after it x = (low·level + 1)e^(−k(t−T)) − 1.
+    let end = 0.2;
+    let event = (Jet::from(1.0) - level).ln() * k.pow(-1.0) * -1.0;
+    let fade = ((event - end) * k).exp();
+    let x = (low * level + 1.0) * fade - 1.0;
+    // ∫x before: T − level/k; after: (low·level + 1)(1 − fade)/k − (t − T).
+    let area = event - level * k.pow(-1.0) + (low * level + 1.0) * (Jet::from(1.0) - fade) * k.pow(-1.0) + event - end;
+    let exact = y * (area * -1.0).exp();
+    for method in ADAPTIVE {
+        // An event bends with the second derivative of the interpolant, which is a cubic in a step of the ESDIRK.
+        let bound = if method == Method::Esdirk { 1e-5 } else { 1e-7 };
+        for rows in [1, 37] {
+            let plan = Plan {
+                rows_per_tick: rows,
+                ..tight(method, end)
+            };
+            let found = at_end(&mut machine, &plan, "x", &parts);
+            all_close(found, x.0, bound, &format!("{method:?}: x"));
+            let found = at_end(&mut machine, &plan, "y", &parts);
+            all_close(found, exact.0, bound, &format!("{method:?}: y"));
+        }
+    }
+}
+
+const CUBIC: &str = "model Cubic parameter Real k = 0.7; parameter Real z0 = 1.2; Real x(start=z0^3 + z0, fixed=true); Real z(start=1);\
+    equation z^3 + z = x; der(x) = -k*z; end Cubic;";
+
+/// 1.5 z² + ln z + k·t = 1.5 z₀² + ln z₀, differentiated twice.
+#[test]
+fn loops_bend_under_every_method() {
+    let mut machine = machine(CUBIC);
+    let (k, z0, t) = (moving(0.7, 0.5), moving(1.2, -0.3), 2.0);
+    let right = z0 * z0 * 1.5 + z0.ln() - k * t;
+    let mut z = 1.0_f64;
+    for _ in 0..60 {
+        z -= (1.5 * z * z + z.ln() - right.0[0]) / (3.0 * z + 1.0 / z);
+    }
+    let slope = 3.0 * z + 1.0 / z;
+    let first = right.0[1] / slope;
+    let exact = [z, first, (right.0[2] - (3.0 - 1.0 / (z * z)) * first * first) / slope];
+    for method in ADAPTIVE.into_iter().chain([Method::Rk4 { steps_per_tick: 2000 }]) {
+        let found = at_end(&mut machine, &tight(method, t), "z", &[("k", 0.5), ("z0", -0.3)]);
+        all_close(found, exact, 1e-8, &format!("{method:?}"));
+    }
+}
+
+#[test]
+fn starts_bend_where_equations_determine_them() {
+    // u = k·x·z with x = z³ + z: z⁴ + z² = u/k.
+    let source = "model S parameter Real k = 2; parameter Real u = 3; Real x; Real y(start=5); Real z(start=1);\
+        equation der(x) = u - k*x*z; der(y) = x - y; z^3 + z = x; initial equation der(x) = 0; der(y) = 0; end S;";
+    let (k, u) = (moving(2.0, 0.3), moving(3.0, -0.4));
+    let square = ((u * k.pow(-1.0) * 4.0 + 1.0).pow(0.5) - 1.0) * 0.5;
+    let x = square.pow(1.5) + square.pow(0.5);
+    let mut steady = machine(source);
+    // Another state is where the first one's equation looks.
+    let source = "model S parameter Real p = 2; Real a(start=p^2, fixed=true); Real b(start=1);\
+        equation der(a) = -a; der(b) = -b; initial equation b^2 = a + 2; end S;";
+    let p = moving(2.0, 0.7);
+    let b = (p * p + 2.0).pow(0.5) * (-1.0_f64).exp();
+    let mut seen = machine(source);
+    for method in ADAPTIVE {
+        let found = at_end(
+            &mut steady,
+            &tight(method, 3.0),
+            "y",
+            &[("k", 0.3), ("u", -0.4), ("start(y)", 1.0)],
+        );
+        all_close(found, x.0, 1e-9, &format!("{method:?}: it stays"));
+        let found = at_end(&mut seen, &tight(method, 1.0), "b", &[("p", 0.7)]);
+        all_close(found, b.0, 1e-9, &format!("{method:?}: it fades"));
+    }
+}
+
+/// The second derivatives of all rows beside differences of order six of the first ones: the largest distance, relative to
+/// the largest of the column.
+fn from_differences(machine: &mut Machine, plan: &Plan, parts: &[(&str, f64)], step: f64) -> f64 {
+    let line = line(machine, plan, parts);
+    let found = along(machine, plan, &line);
+    let mut slope = |size: f64| {
+        let mut at = |offset: f64| {
+            let plan = moved(machine, plan, parts, offset);
+            let there = along(machine, &plan, &line);
+            assert_eq!(there.rows.times.len(), found.rows.times.len());
+            there.first
+        };
+        let (above, below) = (at(size), at(-size));
+        above
+            .iter()
+            .zip(below)
+            .map(|(a, b)| (a - b) / (2.0 * size))
+            .collect::<Vec<f64>>()
+    };
+    let (three, two, one) = (slope(3.0 * step), slope(2.0 * step), slope(step));
+    let columns = found.rows.columns;
+    let mut worst = 0.0_f64;
+    for column in 0..columns {
+        let rows = (column..found.second.len()).step_by(columns);
+        let expected = |at: usize| (three[at] - 6.0 * two[at] + 15.0 * one[at]) / 10.0;
+        let size = rows.clone().map(|at| expected(at).abs()).fold(1e-3, f64::max);
+        for at in rows {
+            worst = worst.max((found.second[at] - expected(at)).abs() / size);
+        }
+    }
+    assert!(found.second.iter().all(|number| number.is_finite()));
+    assert!(found.second.iter().any(|number| *number != 0.0));
+    worst
+}
+
+/// The plan further along the line.
+fn moved(machine: &Machine, plan: &Plan, parts: &[(&str, f64)], offset: f64) -> Plan {
+    let meta = &machine.compiled.meta;
+    let mut plan = plan.clone();
+    let mut initialise = Initialise::default();
+    for (name, part) in parts {
+        if let Some(input) = meta.input(name) {
+            for knot in &mut plan.inputs[input].knots {
+                knot.1 += offset * part;
+            }
+        } else {
+            let at = meta.parameter(name).unwrap();
+            initialise
+                .parameters
+                .push((at, meta.parameters[at].default + offset * part));
+        }
+    }
+    plan.initialise = Some(initialise);
+    plan
+}
+
+/// Everything that a step can depend on: time, an input, memory, an event, and a loop that reads all of them.
+const DRIVEN: &str = "model Driven parameter Real k = 2; parameter Real w = 3; parameter Real level = 0.6; input Real u(start=0);\
+    parameter Real x0 = 0.1; Real x(start=x0, fixed=true); Real y(start=1, fixed=true); Real z(start=0.1); discrete Real count(start=1);\
+    equation z LOOP = x*count + 0.1*u*sin(time) + 0.02*k; der(x) = -k*z^2 + u*(1 + 0.5*sin(w*time));\
+    der(y) = z*u^2 - 3*(y - cos(z*time));\
+    when x > level then reinit(x, 0.3*x*u); count = pre(count) + 0.2*x; end when; end Driven;";
+
+const LINE: [(&str, f64); 5] = [("k", 1.0), ("w", -0.5), ("x0", 0.1), ("level", 0.05), ("u", 0.2)];
+
+fn knots(mode: InputMode) -> InputTable {
+    InputTable {
+        mode,
+        knots: vec![(0, 1.0), (300_000_000, 1.7), (800_000_000, 1.1), (1_400_000_000, 1.9)],
+    }
+}
+
+/// Linear in the states, so that Newton's iteration leaves nothing whatever the tolerance is.
+const LINEAR: &str = "model Linear parameter Real k = 1.8; parameter Real w = 3; parameter Real level = 0.6; input Real u(start=0);\
+    parameter Real x0 = 0.1; Real x(start=x0, fixed=true); Real y(start=1, fixed=true); discrete Real count(start=1);\
+    equation der(x) = u*(1 + 0.5*sin(w*time)) - k*x*count; der(y) = x - k*y + u*x;\
+    when x > level then reinit(x, 0.3*x*u); count = pre(count) + 0.2*x; end when; end Linear;";
+
+/// Where the steps cannot move, differences of what was computed are derivatives of it, however coarse it is: ticks of one
+/// step each hold the mesh, and an event ends one step and starts another. Rows lie inside the steps.
+#[test]
+fn a_coarse_mesh_has_its_own_second_derivatives() {
+    let driven = |equation: &str| DRIVEN.replace("LOOP", equation);
+    let still = |source: &str| source.replace("level = 0.6", "level = 60");
+    let (plain, looped) = (driven(""), driven("+ 0.5*z^3"));
+    // The steps of Rodas5P do not depend on the tolerance; Newton's remainder in those of the ESDIRK does, and so do its steps
+    // behind knots and events.
+    let cases = [
+        (Method::Rodas5p, &plain, 10.0, 30),
+        (Method::Rodas5p, &looped, 10.0, 30),
+        (Method::Rodas5p, &still(&looped), 10.0, 30),
+        (Method::Esdirk, &still(&plain), 1e-10, 150),
+        (Method::Esdirk, &still(&looped), 1e-10, 150),
+        (Method::Esdirk, &LINEAR.to_string(), 10.0, 30),
+    ];
+    for ((method, source, tolerance, ticks), mode) in cases
+        .into_iter()
+        .flat_map(|case| [InputMode::Hold, InputMode::Linear].map(|mode| (case, mode)))
+    {
+        let mut machine = machine(source);
+        let plan = Plan {
+            method,
+            rtol: tolerance,
+            atol: tolerance,
+            first_step: 1.0,
+            tick_nanos: 1_500_000_000 / i64::from(ticks),
+            ticks,
+            rows_per_tick: 3,
+            inputs: vec![knots(mode)],
+            ..until(1.0, 1)
+        };
+        let line = line(&machine, &plan, &LINE);
+        let status = along(&mut machine, &plan, &line).status;
+        assert_eq!(
+            status.events >= 2,
+            source.contains("level = 0.6"),
+            "{} events",
+            status.events
+        );
+        if tolerance > 1.0 {
+            let steps = u64::from(ticks) + status.events;
+            assert_eq!((status.steps, status.rejected), (steps, 0));
+        }
+        let worst = from_differences(&mut machine, &plan, &LINE, 1e-3);
+        println!(
+            "{method:?} {mode:?}, {} events: {worst:.1e} from differences",
+            status.events
+        );
+        let bound = if tolerance > 1.0 { 1e-10 } else { 1e-8 };
+        assert!(worst < bound, "{method:?} {mode:?}: {worst:e}\n{source}");
+    }
+}
+
+/// The automatic choice goes over to Rodas5P, and both kinds of steps bend.
+#[test]
+fn the_automatic_choice_bends_as_the_others_do() {
+    let mut machine = machine(model!("van_der_pol"));
+    let parts = [("mu", 100.0), ("omega", 0.01), ("start(y)", 0.1)];
+    let plan = |method| Plan {
+        rtol: 1e-11,
+        atol: 1e-12,
+        ..tight(method, 500.0)
+    };
+    let line = line(&machine, &plan(Method::Auto), &parts);
+    let found = along(&mut machine, &plan(Method::Auto), &line);
+    assert!(found.status.switched_at.is_some());
+    let auto = last(&machine, &found, "y");
+    for method in IMPLICIT {
+        let found = at_end(&mut machine, &plan(method), "y", &parts);
+        all_close(found, auto, 1e-7, &format!("{method:?} beside the automatic choice"));
+    }
+}
+
+/// The guide's model, whose loop is steep.
+#[test]
+fn a_diode_bends_as_differences_say() {
+    let source = "model Diode parameter Real R = 100; parameter Real C = 1e-3; parameter Real Is = 1e-9; parameter Real Vt = 0.05;\
+        Real i; Real vd(start=0.6); output Real v(start=0, fixed=true);\
+        equation 5 = R*i + vd + v; i = Is*(exp(vd/Vt) - 1); C*der(v) = i; end Diode;";
+    let mut machine = machine(source);
+    let parts = [("R", 20.0), ("C", -1e-4), ("Is", 3e-10), ("Vt", 0.004)];
+    let mut found = Vec::new();
+    for method in ADAPTIVE {
+        let plan = tight(method, 0.3);
+        let worst = from_differences(&mut machine, &plan, &parts, 1e-2);
+        println!("{method:?}: {worst:.1e} from differences");
+        assert!(worst < 1e-6, "{method:?}: {worst:e}");
+        found.push(at_end(&mut machine, &plan, "i", &parts));
+    }
+    for other in &found {
+        all_close(*other, found[0], 1e-8, "the methods agree");
+    }
+}
+
+#[test]
+fn engines_agree_in_every_bit_of_second_derivatives() {
+    let source = DRIVEN.replace("LOOP", "+ 0.5*z^3");
+    for method in IMPLICIT {
+        let plan = Plan {
+            inputs: vec![knots(InputMode::Linear)],
+            ..tight(method, 1.5)
+        };
+        let bits_of = |mut machine: Machine| {
+            let line = line(&machine, &plan, &LINE);
+            let found = along(&mut machine, &plan, &line);
+            let all = found.first.into_iter().chain(found.second);
+            all.map(f64::to_bits).collect::<Vec<_>>()
+        };
+        let first = bits_of(machine(&source));
+        assert_eq!(first, bits_of(Machine::on(&pulley(), bending(&source))), "{method:?}");
     }
 }
