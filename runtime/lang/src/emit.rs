@@ -31,7 +31,7 @@ pub struct Emitted {
 }
 
 /// Builds all functions of the module; those for second derivatives only where they are wanted, for a module with them takes
-/// a fifth to three fifths longer to compile.
+/// a fifth longer to compile, and up to twice as long where the equations are long.
 pub fn emit(system: &System, mut program: Program, second_derivatives: bool) -> Result<Emitted, String> {
     let mut graph = system.graph.clone();
     let hoisted = hoist(&mut graph, system);

@@ -5,8 +5,9 @@
 
 mod common;
 
-use common::{Along, Machine, along, build_with, cranelift, pulley, until};
-use orrery_lang::abi::{Gradient, Initialise, InputMode, InputTable, Method, Plan};
+use common::jet::{Jet, moving};
+use common::{Along, CTX, Machine, along, build_with, cranelift, pulley, until};
+use orrery_lang::abi::{self, Gradient, Initialise, InputMode, InputTable, Method, Plan};
 use orrery_lang::{Compiled, Options};
 
 const ADAPTIVE: [Method; 4] = [Method::Tsit5, Method::Rodas5p, Method::Esdirk, Method::Auto];
@@ -78,62 +79,6 @@ fn all_close(found: [f64; 3], expected: [f64; 3], tolerance: f64, what: &str) {
     for ((found, expected), error) in found.iter().zip(expected).zip(errors) {
         assert!(error <= tolerance, "{what}: {found} and not {expected} ({error:e})");
     }
-}
-
-/// A number with its first and second derivative along a line (a Taylor polynomial of degree two).
-#[derive(Clone, Copy)]
-struct Jet([f64; 3]);
-
-impl Jet {
-    fn chain(self, f: f64, by: f64, by_twice: f64) -> Jet {
-        let [_, first, second] = self.0;
-        Jet([f, by * first, by_twice * first * first + by * second])
-    }
-
-    fn exp(self) -> Jet {
-        let value = self.0[0].exp();
-        self.chain(value, value, value)
-    }
-
-    fn ln(self) -> Jet {
-        let value = self.0[0];
-        self.chain(value.ln(), 1.0 / value, -1.0 / (value * value))
-    }
-
-    fn pow(self, exponent: f64) -> Jet {
-        let by = |times: f64| self.0[0].powf(exponent - times);
-        self.chain(by(0.0), exponent * by(1.0), exponent * (exponent - 1.0) * by(2.0))
-    }
-}
-
-impl From<f64> for Jet {
-    fn from(value: f64) -> Jet {
-        Jet([value, 0.0, 0.0])
-    }
-}
-
-macro_rules! operator {
-    ($name:ident, $method:ident, |$a:ident, $b:ident| $result:expr) => {
-        impl<T: Into<Jet>> std::ops::$name<T> for Jet {
-            type Output = Jet;
-            fn $method(self, other: T) -> Jet {
-                let ($a, $b) = (self.0, other.into().0);
-                $result
-            }
-        }
-    };
-}
-operator!(Add, add, |a, b| Jet([a[0] + b[0], a[1] + b[1], a[2] + b[2]]));
-operator!(Sub, sub, |a, b| Jet([a[0] - b[0], a[1] - b[1], a[2] - b[2]]));
-operator!(Mul, mul, |a, b| Jet([
-    a[0] * b[0],
-    a[0] * b[1] + a[1] * b[0],
-    a[0] * b[2] + 2.0 * a[1] * b[1] + a[2] * b[0]
-]));
-
-/// A value that moves along the line by `part` for each unit of its length.
-fn moving(value: f64, part: f64) -> Jet {
-    Jet([value, part, 0.0])
 }
 
 #[test]
@@ -552,5 +497,48 @@ fn engines_agree_in_every_bit_of_second_derivatives() {
         };
         let first = bits_of(machine(&source));
         assert_eq!(first, bits_of(Machine::on(&pulley(), bending(&source))), "{method:?}");
+    }
+}
+
+/// A tape in segments: each is swept, and the plan goes on from where it paused.
+#[test]
+fn segments_of_a_tape_have_the_bits_of_the_whole() {
+    let source = DRIVEN.replace("LOOP", "+ 0.5*z^3");
+    for method in ADAPTIVE {
+        let mut machine = machine(&source);
+        let plan = Plan {
+            inputs: vec![knots(InputMode::Linear)],
+            ..tight(method, 1.5)
+        };
+        let line = line(&machine, &plan, &LINE);
+        let whole = along(&mut machine, &plan, &line);
+        let plan = Plan {
+            tape_bytes: 1 << 25,
+            pause_bytes: 8_000,
+            ..plan
+        };
+        let meta = machine.compiled.meta.clone();
+        let layout = abi::Layout::for_plan(&meta, &plan);
+        let (mut status, _) = machine.run(&plan);
+        abi::write_direction(machine.memory.data_mut(&mut machine.store), CTX, &meta, &layout, &line).unwrap();
+        let mut segments = 0;
+        loop {
+            let more = status.code == abi::Code::Paused;
+            let data = machine.memory.data_mut(&mut machine.store);
+            let point = abi::checkpoint(data, CTX, &meta);
+            let follows = segments > 0;
+            abi::write_sweep(data, CTX, abi::Sweep::Second, abi::Segment { follows, more });
+            machine.call();
+            segments += 1;
+            if !more {
+                break;
+            }
+            abi::resume(machine.memory.data_mut(&mut machine.store), CTX, &meta, Some(&point)).unwrap();
+            machine.call();
+            status = abi::read_status(machine.memory.data(&machine.store), CTX, &meta);
+        }
+        assert!(segments > 3, "{method:?}: {segments} segments");
+        let found = abi::read_second_tangents(machine.memory.data(&machine.store), CTX, &meta, &layout);
+        assert_eq!(found, [whole.first, whole.second], "{method:?}");
     }
 }

@@ -1,6 +1,8 @@
 //! Runs compiled modules under wasmtime.
 #![allow(dead_code)]
 
+pub mod jet;
+
 use orrery_lang::abi::{self, Gradient, Initialise, Layout, Plan, Rows, Seeds, Status};
 use orrery_lang::{Compiled, Diagnostic, Options, compile};
 use wasmtime::{Config, Engine, Instance, Memory, Module, Store, TypedFunc};
