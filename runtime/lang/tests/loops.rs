@@ -346,3 +346,44 @@ fn the_transistor_amplifier_meets_its_reference() {
         }
     }
 }
+
+#[test]
+fn an_equation_that_jumps_in_its_unknown_is_not_linear() {
+    // The slope of the residual is 1 on both sides; x = 1 would be the solution of the wrong one.
+    let values = final_values(
+        "model J Real x(start = 1); equation x = noEvent(if x > 0 then 2 else 1); end J;",
+        1.0,
+    );
+    assert_eq!(values["x"], 2.0);
+    let values = final_values(
+        "model J Real x(start = 5); equation x = 0.1*time + noEvent(floor(x/2)); end J;",
+        1.0,
+    );
+    let x = values["x"];
+    assert!((x - (0.1 + (x / 2.0).floor())).abs() < 1e-9, "{x}");
+    for (declaration, equation) in [
+        ("Boolean b;", "b = not b;"),
+        ("Boolean b;", "b = b or time > 0.5;"),
+        ("Integer b;", "b = if b > 2 then 1 else 4;"),
+    ] {
+        let text = render(&errors(&format!("model J {declaration} equation {equation} end J;")));
+        assert!(text.contains("cannot be solved for `b`"), "{equation}: {text}");
+    }
+}
+
+#[test]
+fn fixed_starts_of_variables_that_are_no_states_determine_states() {
+    for declaration in ["Real x", "Real x(start = 1)"] {
+        let source =
+            format!("model F {declaration}; Real y(start = 4, fixed = true); equation der(x) = -x; y = 2*x; end F;");
+        let values = final_values(&source, 1.0);
+        assert!((values["x"] - 2.0 * (-1.0_f64).exp()).abs() < 1e-8, "{values:?}");
+    }
+    let text = render(&errors(
+        "model F Real x(start = 1, fixed = true); Real y(start = 4, fixed = true); equation der(x) = -x; y = 2*x; end F;",
+    ));
+    assert!(
+        text.contains("one too many") && text.contains("where x starts is given already"),
+        "{text}"
+    );
+}

@@ -4,8 +4,27 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::{Initial, LoopUnknown, Placement, System, Text};
 use crate::diagnostic::Diagnostic;
-use crate::flatten::FlatEquation;
+use crate::flatten::{FlatEquation, Kind, Variable};
 use crate::graph::{Graph, Id, Leaf};
+
+/// The initial equations with those that `fixed = true` means for variables that are no states (8.6): where a state starts
+/// is its start value anyway, and what changes at events only starts from its own.
+pub fn with_fixed(system: &mut System, mut equations: Vec<FlatEquation>) -> Vec<FlatEquation> {
+    for (index, variable) in system.variables.iter().enumerate() {
+        let leaf = Leaf::Variable(index as u32);
+        let state = system.states.contains(&(index as u32));
+        if !variable.fixed || variable.discrete || variable.kind != Kind::Unknown || state {
+            continue;
+        }
+        let start = variable.start.unwrap_or_else(|| system.graph.constant(0.0));
+        equations.push(FlatEquation {
+            left: system.graph.leaf(leaf),
+            right: start,
+            span: variable.span,
+        });
+    }
+    equations
+}
 
 /// Pairs each initial equation with a state that is not `fixed`: those without a start value first, as the start value of
 /// the others stands where no equation is needed (Modelica 3.6, section 8.6). Numbers of equations go on from the system's.
@@ -50,6 +69,10 @@ pub fn place(
                 .map(|state| variables[*state as usize].name.as_str())
                 .collect();
             let (message, remedy) = match names.as_slice() {
+                [] if at_events(graph, variables, &equations[start]) => (
+                    "this initial equation is about what changes at events only, and contains no state".to_string(),
+                    "give the variable a `start` value with `fixed = true`: it starts from that",
+                ),
                 [] => (
                     "this initial equation contains no state, nor anything that depends on one".to_string(),
                     "remove it; an initial equation determines where a state starts",
@@ -123,6 +146,15 @@ fn augment(
         }
     }
     Err(seen)
+}
+
+fn at_events(graph: &Graph, variables: &[Variable], equation: &FlatEquation) -> bool {
+    let leaves = graph.leaves(&[equation.left, equation.right]);
+    leaves.into_iter().any(|leaf| match leaf {
+        Leaf::Pre(_) => true,
+        Leaf::Variable(index) => variables[index as usize].discrete,
+        _ => false,
+    })
 }
 
 /// The leaves of a residual, and those of the loops that it depends on.

@@ -2,9 +2,10 @@
 
 use super::algorithm::{Frame, Local};
 use super::expression::{Remedied as _, Value};
-use super::instance::{BaseType, InstanceId, Modification};
+use super::instance::{BaseType, InstanceId};
+use super::modification::Modification;
 use super::{Flattener, Lowered};
-use crate::graph::Node;
+use crate::graph::{Id, Node};
 use crate::syntax::{
     Causality, Class, ClassKind, Component, Dimension, Element, Expr, ExprKind, Ident, Span, Variability,
 };
@@ -473,6 +474,44 @@ impl<'a> Flattener<'a> {
 
     /// `assert(condition, message)`: kept as a condition that must hold (8.3.7).
     pub fn assertion(&mut self, call: &'a Expr, id: InstanceId) -> Lowered<()> {
+        let (condition, message) = self.assertion_parts(call)?;
+        let outer = std::mem::replace(&mut self.without_events, true);
+        let holds = self.truth_expression(condition, id);
+        self.without_events = outer;
+        self.assert_here(holds?, message, call.span)
+    }
+
+    /// What must hold where the conditions around what is being lowered do.
+    pub fn assert_here(&mut self, holds: Id, message: String, span: Span) -> Lowered<()> {
+        let mut holds = holds;
+        for given in self.conditions.clone() {
+            let elsewhere = self.graph.not(given);
+            holds = self.graph.or(holds, elsewhere);
+        }
+        match self.graph.node(holds) {
+            Node::Truth(true) => {}
+            Node::Truth(false) => {
+                return Err(self.error(span, "assertion", format!("this assertion fails: {message}")));
+            }
+            _ => {
+                let known = self
+                    .assertions
+                    .iter()
+                    .any(|one| one.condition == holds && one.message == message);
+                if !known {
+                    self.assertions.push(super::Assertion {
+                        condition: holds,
+                        message,
+                        span: span,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The condition of an `assert(…)` and what it says.
+    pub fn assertion_parts(&self, call: &'a Expr) -> Lowered<(&'a Expr, String)> {
         let ExprKind::Call { arguments, named, .. } = &call.kind else {
             return Err(self.error(call.span, "syntax", "an assertion is needed here"));
         };
@@ -494,34 +533,7 @@ impl<'a> Flattener<'a> {
             let error = self.error(message.span, "unsupported", "the message of an assertion is a string");
             return Err(error.into_remedy("write it out: values in messages are outside the subset"));
         };
-        let outer = std::mem::replace(&mut self.without_events, true);
-        let holds = self.truth_expression(condition, id);
-        self.without_events = outer;
-        let mut holds = holds?;
-        for given in self.conditions.clone() {
-            let elsewhere = self.graph.not(given);
-            holds = self.graph.or(holds, elsewhere);
-        }
-        match self.graph.node(holds) {
-            Node::Truth(true) => {}
-            Node::Truth(false) => {
-                return Err(self.error(call.span, "assertion", format!("this assertion fails: {message}")));
-            }
-            _ => {
-                let known = self
-                    .assertions
-                    .iter()
-                    .any(|one| one.condition == holds && one.message == message);
-                if !known {
-                    self.assertions.push(super::Assertion {
-                        condition: holds,
-                        message,
-                        span: call.span,
-                    });
-                }
-            }
-        }
-        Ok(())
+        Ok((condition, message))
     }
 }
 

@@ -5,6 +5,7 @@
 //! [`equation`] lowers equations.
 
 mod algorithm;
+mod arrays;
 mod attribute;
 mod builtin;
 mod conditional;
@@ -14,7 +15,9 @@ mod event;
 mod expression;
 mod function;
 mod instance;
+mod modification;
 mod operator;
+mod rounding;
 mod scope;
 mod structural;
 mod types;

@@ -243,7 +243,7 @@ impl Flattener<'_> {
         })
     }
 
-    fn matrix_product(&mut self, left: Value, right: Value, place: Span) -> Lowered<Value> {
+    pub fn matrix_product(&mut self, left: Value, right: Value, place: Span) -> Lowered<Value> {
         let unit = product_unit(&left, &right, true);
         let (rows, inner) = match left.shape.as_slice() {
             [inner] => (None, *inner),
@@ -286,13 +286,10 @@ impl Flattener<'_> {
 
     fn power(&mut self, op: BinaryOp, left: Value, right: Value, span: Span, place: Span) -> Lowered<Value> {
         if op == BinaryOp::Pow && !(left.shape.is_empty() && right.shape.is_empty()) {
-            return Err(self.unsupported(
-                span,
-                "powers of matrices are outside the subset; `.^` works element by element",
-            ));
+            return self.matrix_power(left, &right, span);
         }
         if let Unit::Known(exponent) = &right.unit
-            && !exponent.fits(&Measure::one())
+            && !exponent.is_plain()
         {
             let message = format!(
                 "an exponent must be a plain number and has the unit {}",
