@@ -70,7 +70,7 @@ fn random_expressions_have_the_derivatives_of_multi_precision_differences() {
     assert_eq!(compared, 1200);
 }
 
-/// Start, end, stop and guard of every step on the tape of the plan just solved (`reverse.kernel` describes the records).
+/// Start, end, stop and guard of every step on the tape of the plan just solved (`tape.kernel` describes the records).
 fn recorded_mesh(machine: &Machine, layout: &Layout) -> Vec<(f64, f64, f64, i32)> {
     let memory = machine.memory.data(&machine.store);
     let word = |at: u32| i32::from_le_bytes(memory[at as usize..at as usize + 4].try_into().unwrap());
