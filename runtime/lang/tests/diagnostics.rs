@@ -229,6 +229,8 @@ fn what_is_outside_is_refused_by_name() {
             "`when` in an algorithm",
         ),
         ("model M Real x = Modelica.Constants.pi; end M;", "Standard Library"),
+        ("model Real Real x = 1; end Real;", "built-in type"),
+        ("model M Real Integer = 1; end M;", "built-in type"),
         ("model M end M; model M end M;", "the class `M` is declared twice"),
         (
             "package P model A end A; model A end A; end P; model M end M;",
@@ -366,6 +368,8 @@ fn values_from_outside_fit_or_are_refused() {
         ("parameter Boolean p = true;", 3.0, "which is a Boolean"),
         ("parameter Integer p(min = 1, max = 3) = 1;", 5.0, "its `max` is 3"),
         ("parameter Real p(min = 0) = 1;", -1.0, "its `min` is 0"),
+        ("parameter Real p[2] = {1, 2};", 3.0, "such as `p[1]`"),
+        ("Real p = time;", 3.0, "`start(p)`"),
     ] {
         let text = match compile(&format!("model M {declaration} Real x = time; end M;"), value) {
             Ok(_) => panic!("{declaration} takes {value}"),

@@ -309,18 +309,31 @@ impl<'a> Flattener<'a> {
             .cloned()
             .collect();
         if let Some(name) = unknown.iter().min() {
-            let message = format!("`{name}` is set from outside and the model has no such parameter");
-            let error = self.error(class.name.span, "no-such-parameter", message);
-            let near = crate::nearest(name, self.variables.iter().map(|variable| variable.name.as_str()));
-            return Err(match near {
-                Some(near) => Box::new(error.remedy(format!("did you mean `{near}`?"))),
-                None => error,
-            });
+            return Err(self.no_parameter(name, class));
         }
         if !self.errors.is_empty() {
             return Ok(());
         }
         self.lower_all(root)
+    }
+
+    /// The message for a name set from outside that is no parameter.
+    fn no_parameter(&self, name: &str, class: &Class) -> Box<Diagnostic> {
+        let message = format!("`{name}` is set from outside and the model has no such parameter");
+        let error = self.error(class.name.span, "no-such-parameter", message);
+        let is_parameter = |variable: &&Variable| matches!(variable.kind, Kind::Parameter | Kind::Dependent);
+        let element = format!("{name}[");
+        let parameters = || self.variables.iter().filter(is_parameter);
+        let remedy = if self.variables.iter().any(|variable| variable.name == name) {
+            format!("it is a variable that equations determine; `start({name})` is where it starts if it is a state")
+        } else if let Some(first) = parameters().find(|variable| variable.name.starts_with(&element)) {
+            format!("it is an array: set its elements, such as `{}`", first.name)
+        } else if let Some(near) = crate::nearest(name, parameters().map(|variable| variable.name.as_str())) {
+            format!("did you mean `{near}`?")
+        } else {
+            return error;
+        };
+        Box::new(error.remedy(remedy))
     }
 
     pub fn error(&self, span: Span, code: &str, message: impl Into<String>) -> Box<Diagnostic> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Parsed, Parser};
 use crate::diagnostic::Diagnostic;
 use crate::syntax::lexer::Token;
-use crate::syntax::{Causality, Class, ClassKind, Component, Dimension, Element, Modifier, Variability};
+use crate::syntax::{Causality, Class, ClassKind, Component, Dimension, Element, Ident, Modifier, Variability};
 
 impl Parser<'_> {
     pub(super) fn class(&mut self) -> Parsed<Class> {
@@ -55,7 +55,7 @@ impl Parser<'_> {
             }
         };
         self.at += 1;
-        let name = self.ident("the name of the class")?;
+        let name = self.new_name("the name of the class")?;
         let mut class = Class {
             kind,
             name,
@@ -221,7 +221,7 @@ impl Parser<'_> {
         let type_name = self.type_name()?;
         let shared = self.dimensions()?;
         loop {
-            let name = self.ident("the name of a variable")?;
+            let name = self.new_name("the name of a variable")?;
             let mut dimensions = self.dimensions()?;
             dimensions.extend(shared.iter().cloned());
             let modifiers = self.modification()?;
@@ -253,6 +253,16 @@ impl Parser<'_> {
             }
         }
         self.expect(";", "after a declaration")
+    }
+
+    /// A name that is declared here: those of the built-in types are taken (4.9).
+    fn new_name(&mut self, what: &str) -> Parsed<Ident> {
+        let name = self.ident(what)?;
+        if !["Real", "Integer", "Boolean", "String"].contains(&name.text.as_str()) {
+            return Ok(name);
+        }
+        let error = self.error(name.span, "duplicate", format!("`{}` is a built-in type", name.text));
+        Err(error.remedy("choose another name"))
     }
 
     pub(super) fn dimensions(&mut self) -> Parsed<Vec<Dimension>> {
