@@ -387,3 +387,19 @@ fn fixed_starts_of_variables_that_are_no_states_determine_states() {
         "{text}"
     );
 }
+
+#[test]
+fn branches_that_meet_at_their_event_do_not_chatter() {
+    // A diode with a threshold behind a resistor: at the event both branches give i = 0, up to rounding.
+    let source = "model D Real i; Real v = sin(6.283185307179586*time); Real q(start = 0, fixed = true); \
+                  equation i = if v - i > 0.5 then v - i - 0.5 else 0; der(q) = i; end D;";
+    let charge = (3.0_f64.sqrt() / std::f64::consts::TAU - 1.0 / 6.0) / 2.0;
+    let found = final_values(source, 1.0)["q"];
+    assert!((found - charge).abs() < 1e-8, "{found} and not {charge}");
+    // What is no rounding is still said.
+    let source = "model C Integer s(start = 1, fixed = true); Real x(start = 0, fixed = true); equation der(x) = 1; \
+                  when pre(s) == 1 and x > 0.2 then s = 2; elsewhen pre(s) == 2 and x > 0.2 then s = 1; end when; end C;";
+    let mut machine = Machine::new(source);
+    let (status, _) = machine.run(&until(1.0, 1));
+    assert_eq!(status.code, Code::Chattering);
+}

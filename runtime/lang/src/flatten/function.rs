@@ -4,12 +4,16 @@ use super::algorithm::{Frame, Local};
 use super::expression::{Remedied as _, Value};
 use super::instance::{BaseType, InstanceId};
 use super::modification::Modification;
+use super::vectorise::elements_of;
 use super::{Flattener, Lowered};
 use crate::graph::{Id, Node};
 use crate::syntax::{
     Causality, Class, ClassKind, Component, Dimension, Element, Expr, ExprKind, Ident, Span, Variability,
 };
 use crate::units::{self, Unit};
+
+/// The value that a call gives an input, and where it stands.
+pub type Given = Option<(Value, Span)>;
 
 /// How deep calls may nest.
 const MAX_CALLS: u32 = 40;
@@ -130,6 +134,21 @@ impl<'a> Flattener<'a> {
         let given = self.arguments(class, arguments, named, call, id)?;
         let scope = self.scope_of(&found);
         let scope = self.pseudo_instance(class, scope);
+        match elements_of(class, &given) {
+            None => self.execute_call(function, class, given, scope, call),
+            Some(shape) => self.call_for_elements(&shape, function, class, &given, scope, call),
+        }
+    }
+
+    /// Executes one call.
+    pub fn execute_call(
+        &mut self,
+        function: &Ident,
+        class: &'a Class,
+        given: Vec<Given>,
+        scope: InstanceId,
+        call: &'a Expr,
+    ) -> Lowered<Vec<Value>> {
         let no = self.graph.truth(false);
         let frame = Frame {
             function: Some(function.text.clone()),
@@ -209,7 +228,7 @@ impl<'a> Flattener<'a> {
         named: &'a [(Ident, Expr)],
         call: &'a Expr,
         id: InstanceId,
-    ) -> Lowered<Vec<Option<(Value, Span)>>> {
+    ) -> Lowered<Vec<Given>> {
         let inputs: Vec<&'a Component> = components(class).filter(|c| c.causality == Causality::Input).collect();
         if arguments.len() > inputs.len() {
             let message = format!(
@@ -254,7 +273,7 @@ impl<'a> Flattener<'a> {
     fn run_function(
         &mut self,
         class: &'a Class,
-        given: Vec<Option<(Value, Span)>>,
+        given: Vec<Given>,
         scope: InstanceId,
         call: Span,
     ) -> Lowered<Vec<Value>> {
@@ -537,7 +556,7 @@ impl<'a> Flattener<'a> {
     }
 }
 
-fn components(class: &Class) -> impl Iterator<Item = &Component> {
+pub fn components(class: &Class) -> impl Iterator<Item = &Component> {
     class.elements.iter().filter_map(|element| match element {
         Element::Component(component) => Some(&**component),
         _ => None,

@@ -21,6 +21,7 @@ mod rounding;
 mod scope;
 mod structural;
 mod types;
+mod vectorise;
 
 use std::collections::{BTreeMap, HashMap};
 

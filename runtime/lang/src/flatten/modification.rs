@@ -228,7 +228,11 @@ impl<'a> Flattener<'a> {
     fn not_split(&self, binding: &Binding<'a>, given: &[usize], shape: &[usize]) -> Box<crate::Diagnostic> {
         let sizes = binding.places.iter().map(|place| place.size);
         let wanted: Vec<usize> = sizes.chain(shape.iter().copied()).collect();
-        let message = format!("a value of size {given:?} cannot fill an array of size {wanted:?}");
+        let message = if wanted.is_empty() {
+            format!("an array of size {given:?} where one value is needed")
+        } else {
+            format!("a value of size {given:?} cannot fill an array of size {wanted:?}")
+        };
         let error = self.error(binding.expr.span, "bad-size", message);
         if !given.is_empty() {
             return error;
