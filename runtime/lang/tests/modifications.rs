@@ -31,6 +31,14 @@ fn values_are_split_over_arrays_of_components() {
         value("parameter Real r = 2; Cell c[2](k = r*{1, 2}); Real y = c[2].k;", "y"),
         4.0
     );
+    // Lowered once for all: else the work would grow with the square.
+    assert_eq!(
+        value(
+            "Cell c[2500](each n = 1, k = {i for i in 1:2500}); Real y = c[2500].k;",
+            "y"
+        ),
+        2500.0
+    );
     // Each element has its own sizes, starts and solution.
     let sizes = value(
         "Cell c[2](k = {1, 2}, n = {1, 3}); Real y = sum(c[1].z) + sum(c[2].z);",

@@ -183,8 +183,16 @@ impl<'a> Flattener<'a> {
             number: None,
             ..matrix.clone()
         };
-        for _ in 0..power as u32 {
-            result = self.matrix_product(result, matrix.clone(), span)?;
+        // By squares: the bits of the exponent from the lowest on.
+        let (mut square, mut left) = (matrix, power as u32);
+        while left > 0 {
+            if left & 1 == 1 {
+                result = self.matrix_product(result, square.clone(), span)?;
+            }
+            left >>= 1;
+            if left > 0 {
+                square = self.matrix_product(square.clone(), square, span)?;
+            }
         }
         Ok(Value {
             base: BaseType::Real,
@@ -248,7 +256,9 @@ impl<'a> Flattener<'a> {
         let slice = |index: usize| Value {
             shape: inner.to_vec(),
             items: whole.items[index * count..(index + 1) * count].to_vec(),
-            ..whole.clone()
+            unit: whole.unit.clone(),
+            base: whole.base,
+            number: None,
         };
         match part {
             Subscript::Known(chosen, keeps) => {

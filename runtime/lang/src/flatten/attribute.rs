@@ -7,7 +7,7 @@ use super::modification::Binding;
 use super::structural::Fixed;
 use super::{FlatEquation, Flattener, Kind, Lowered, Variable, is_interface};
 use crate::graph::{Id, Leaf};
-use crate::syntax::{Causality, ClassKind, ExprKind, Span, Variability};
+use crate::syntax::{Causality, ClassKind, Dimension, ExprKind, Span, Variability};
 use crate::units::{self, Unit};
 
 impl<'a> Flattener<'a> {
@@ -36,6 +36,11 @@ impl<'a> Flattener<'a> {
 
     fn create(&mut self, id: InstanceId, name: &str, mut declared: Declared<'a>) -> Lowered<()> {
         let component = declared.component;
+        if declared.binding.is_none() && component.dimensions.iter().any(|size| matches!(size, Dimension::Any)) {
+            let message = format!("`{name}` has the size `:` and no value to take it from");
+            let error = self.error(component.name.span, "bad-size", message);
+            return Err(Box::new(error.remedy("give it a value written as an array, or a size")));
+        }
         declared.shape = self.shape_of(id, &component.dimensions, declared.binding.as_ref())?;
         let interface = self.instances[id.0].interface;
         let in_function = self.instances[id.0].class.kind == ClassKind::Function;
@@ -387,11 +392,11 @@ impl<'a> Flattener<'a> {
     fn attribute_values(&mut self, binding: &Binding<'a>, declared: &Declared<'a>, unit: &Unit) -> Lowered<Vec<Id>> {
         let binding = binding.clone().narrowed();
         let place = binding.expr.span;
-        let value = self.parameter_expression(binding.expr, binding.written_in)?;
-        self.check_type(value.base, declared.base, place, &declared.component.name.text)?;
-        let value = self.as_numbers(value);
-        self.check_fits(&value.unit, unit, place, "the declared unit")?;
-        Ok(self.value_for(value, &binding, &declared.shape)?.items)
+        let whole = self.whole_value(&binding, false)?;
+        self.check_type(whole.base, declared.base, place, &declared.component.name.text)?;
+        self.check_fits(&whole.unit, unit, place, "the declared unit")?;
+        let value = self.value_for(&whole, &binding, &declared.shape)?;
+        Ok(self.as_numbers(value).items)
     }
 
     /// The truths of an attribute, one a scalar.

@@ -74,12 +74,12 @@ impl<'a> Flattener<'a> {
             return Err(error.into_remedy("give a `start` value instead; it holds where no values are supplied"));
         }
         let unit = variable.unit.clone();
-        let value = self.expression(expr, binding.written_in)?;
+        let whole = self.whole_value(&binding, true)?;
         let variable = &self.variables[first as usize];
-        self.check_type(value.base, variable.base(), expr.span, &variable.name)?;
+        self.check_type(whole.base, variable.base(), expr.span, &variable.name)?;
+        self.check_fits(&whole.unit, &unit, expr.span, "the declared unit")?;
+        let value = self.value_for(&whole, &binding, shape)?;
         let value = self.as_numbers(value);
-        self.check_fits(&value.unit, &unit, expr.span, "the declared unit")?;
-        let value = self.value_for(value, &binding, shape)?;
         for (offset, right) in value.items.into_iter().enumerate() {
             let left = self.graph.leaf(Leaf::Variable(first + offset as u32));
             self.equations.push(FlatEquation {

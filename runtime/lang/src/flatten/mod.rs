@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::diagnostic::{Diagnostic, line_column};
 use crate::graph::{Graph, Id};
-use crate::syntax::{Causality, Class, ClassKind, Element, Span};
+use crate::syntax::{Causality, Class, ClassKind, Element, Expr, Span};
 use crate::units::Unit;
 
 /// At most this many scalar variables and equations: a limit on what a small text can unfold into.
@@ -161,6 +161,8 @@ pub struct Flattener<'a> {
     pub conditions: Vec<Id>,
     pub assertions: Vec<Assertion>,
     pub connections: connect::Connections,
+    /// Values of modifications that are split over arrays of components, by where they are written.
+    pub split_values: HashMap<(*const Expr, instance::InstanceId), std::rc::Rc<expression::Value>>,
     pub pseudo_instances: HashMap<(*const Class, Option<instance::InstanceId>), instance::InstanceId>,
     pub work: std::cell::Cell<u64>,
     /// What `end` means in the subscripts being read.
@@ -211,6 +213,7 @@ pub fn flatten(
         conditions: Vec::new(),
         assertions: Vec::new(),
         connections: connect::Connections::default(),
+        split_values: HashMap::new(),
         pseudo_instances: HashMap::new(),
         work: std::cell::Cell::new(0),
         ends: Vec::new(),

@@ -1,5 +1,8 @@
 //! Modifications (Modelica 3.6, 7.2): what they give values to, and how values are split over arrays of components.
 
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
 use super::expression::Value;
 use super::instance::InstanceId;
 use super::structural::Fixed;
@@ -160,41 +163,60 @@ impl<'a> Flattener<'a> {
 
     /// No attribute is given a value after it was final.
     pub fn check_final(&self, modifications: &[Modification<'a>]) -> Lowered<()> {
-        for (position, one) in modifications.iter().enumerate() {
+        let mut finals: BTreeMap<&str, &Modifier> = BTreeMap::new();
+        for one in modifications {
             let name = &one.modifier.name;
-            let mut before = modifications[..position].iter();
-            if let Some(before) = before.find(|before| before.is_final && before.modifier.name.text == name.text) {
+            if let Some(before) = finals.get(name.text.as_str()) {
                 let error = self.error(
                     name.span,
                     "final",
                     format!("`{}` is final: it cannot be modified", name.text),
                 );
-                let error = error.note(self.source, before.modifier.name.span.start, "it is made final here");
+                let error = error.note(self.source, before.name.span.start, "it is made final here");
                 return Err(Box::new(error.remedy("leave the modification out, or remove `final`")));
+            }
+            if one.is_final {
+                finals.insert(&name.text, one.modifier);
             }
         }
         Ok(())
     }
 
+    /// The whole value of a modification, whose elements many components take: it is lowered once for all of them.
+    pub fn whole_value(&mut self, binding: &Binding<'a>, changes: bool) -> Lowered<Rc<Value>> {
+        let key = (std::ptr::from_ref(binding.expr), binding.written_in);
+        if let Some(known) = self.split_values.get(&key).filter(|_| !binding.places.is_empty()) {
+            return Ok(known.clone());
+        }
+        let value = if changes {
+            self.expression(binding.expr, binding.written_in)?
+        } else {
+            self.parameter_expression(binding.expr, binding.written_in)?
+        };
+        let value = Rc::new(value);
+        if !binding.places.is_empty() {
+            self.split_values.insert(key, value.clone());
+        }
+        Ok(value)
+    }
+
     /// What the element of an array of components that `binding` is for gets of its value, for a variable of `shape` (7.2.5).
-    pub fn value_for(&self, value: Value, binding: &Binding<'a>, shape: &[usize]) -> Lowered<Value> {
-        let mut value = value;
+    pub fn value_for(&self, whole: &Value, binding: &Binding<'a>, shape: &[usize]) -> Lowered<Value> {
+        let (mut sizes, mut items) = (whole.shape.as_slice(), whole.items.as_slice());
         for place in &binding.places {
-            let sizes = value.shape.split_first().filter(|(size, _)| **size == place.size);
-            let Some((_, rest)) = sizes else {
-                return Err(self.not_split(binding, &value.shape, shape));
+            let Some((_, rest)) = sizes.split_first().filter(|(size, _)| **size == place.size) else {
+                return Err(self.not_split(binding, &whole.shape, shape));
             };
             let count: usize = rest.iter().product();
-            let (shape, items) = (
-                rest.to_vec(),
-                &value.items[place.index * count..(place.index + 1) * count],
-            );
-            value = Value {
-                items: items.to_vec(),
-                shape,
-                ..value
-            };
+            (sizes, items) = (rest, &items[place.index * count..(place.index + 1) * count]);
         }
+        let value = Value {
+            shape: sizes.to_vec(),
+            items: items.to_vec(),
+            unit: whole.unit.clone(),
+            base: whole.base,
+            number: whole.number,
+        };
         if value.shape == shape {
             return Ok(value);
         }
@@ -203,7 +225,7 @@ impl<'a> Flattener<'a> {
             let shape = shape.to_vec();
             return Ok(Value { items, shape, ..value });
         }
-        Err(self.not_split(binding, &value.shape, shape))
+        Err(self.not_split(binding, &whole.shape, shape))
     }
 
     /// The same for a value known when compiling.

@@ -262,6 +262,8 @@ impl Flattener<'_> {
                 format!("sizes {:?} and {:?} cannot be multiplied", left.shape, right.shape),
             ));
         }
+        self.spend((rows.unwrap_or(1) * inner * columns.unwrap_or(1)) as u64);
+        self.check_size(place)?;
         let mut items = Vec::new();
         for row in 0..rows.unwrap_or(1) {
             for column in 0..columns.unwrap_or(1) {
