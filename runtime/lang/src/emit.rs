@@ -17,6 +17,7 @@ use places::place;
 use crate::abi::persistent;
 use crate::causalise::System;
 use crate::graph::{Graph, Id, Leaf, Node};
+use crate::kernel::inline::inline;
 use crate::kernel::{Binary, Expr, Function, Program, Stmt, Ty, lanes, parse, wasm};
 
 /// No emitted function has more operations: compile time grows faster than linearly with size.
@@ -75,6 +76,7 @@ pub fn emit(system: &System, mut program: Program, second_derivatives: bool) -> 
     for text in kernels(system, second_derivatives) {
         parse::parse(&mut program, &text, &places.constants)?;
     }
+    inline(&mut program);
     Ok(Emitted { program, places })
 }
 

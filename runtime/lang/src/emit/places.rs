@@ -221,7 +221,7 @@ pub(super) fn place(system: &System, slots: u32, second_derivatives: bool) -> Pl
     ] {
         constants.insert(name.to_string(), Expr::I32(value as i32));
     }
-    constants.insert("WIDTH".to_string(), Expr::F64(f64::from(n.max(1))));
+    constants.insert("SHARE".to_string(), Expr::F64(1.0 / f64::from(n.max(1))));
     Places {
         parameters,
         persistent_end,
