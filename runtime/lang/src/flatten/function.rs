@@ -521,7 +521,7 @@ impl<'a> Flattener<'a> {
                     self.assertions.push(super::Assertion {
                         condition: holds,
                         message,
-                        span: span,
+                        span,
                     });
                 }
             }
