@@ -174,7 +174,7 @@ pub fn causalise(flat: Flat, text: &Text<'_>) -> Result<System, Vec<Diagnostic>>
         }
     }
     let starting = initial::with_fixed(&mut system, initial_equations);
-    system.initial = initial::place(&mut system, &starting, &mut place, text)?;
+    system.initial = initial::place(&mut system, &starting, &hybrid, &mut place, text)?;
     let initial = starting.iter().map(|equation| ("start".to_string(), equation.span));
     system.equations.extend(initial);
     let guards = hybrid.guards.iter().map(|guard| ("event".to_string(), guard.span));

@@ -403,3 +403,31 @@ fn branches_that_meet_at_their_event_do_not_chatter() {
     let (status, _) = machine.run(&until(1.0, 1));
     assert_eq!(status.code, Code::Chattering);
 }
+
+#[test]
+fn initial_equations_round_what_holds_at_the_start() {
+    for (equations, value) in [
+        ("initial equation x = floor(z); equation der(x) = 0;", 2.0),
+        (
+            "initial equation der(x) = 0; equation der(x) = floor(z) + mod(z, 0.5) - x;",
+            2.2,
+        ),
+        (
+            "initial equation der(x) = 0; equation der(x) = floor(2.5 + 0.1*x) - x;",
+            2.0,
+        ),
+        (
+            "initial equation der(x) = 0; equation der(x) = floor(floor(z)/2 + 0.6) - x;",
+            1.0,
+        ),
+    ] {
+        let source = format!("model R Real x; Real z(start = 2.7, fixed = true); {equations} der(z) = 0; end R;");
+        let x = final_values(&source, 1.0)["x"];
+        assert!((x - value).abs() < 1e-9, "{equations}: {x}");
+    }
+    let text = render(&errors(
+        "model R Real y; Real x(start = 0); discrete Real a; initial equation y = a; \
+         equation der(y) = 0; der(x) = 1; when initial() then a = 4; end when; end R;",
+    ));
+    assert!(text.contains("gives its value at the start"), "{text}");
+}
