@@ -64,10 +64,19 @@ impl Pass<'_> {
         for statement in body {
             match statement {
                 Stmt::Do(Expr::Call(callee, None, arguments)) if self.fits(callee) => {
+                    let arguments = self.values(arguments, scope, &mut out);
                     self.place(callee, arguments, None, scope, &mut out);
                 }
+                Stmt::Do(value) => {
+                    let value = self.parts(value, scope, &mut out);
+                    out.push(Stmt::Do(value));
+                }
                 Stmt::Set(local, value) => self.set(local, value, scope, &mut out),
-                Stmt::Return(Some(value @ Expr::Call(..))) => {
+                Stmt::Store(ty, address, offset, value) => {
+                    let value = self.parts(value, scope, &mut out);
+                    out.push(Stmt::Store(ty, address, offset, value));
+                }
+                Stmt::Return(Some(value)) => {
                     let value = self.value(value, scope, &mut out);
                     out.push(Stmt::Return(Some(value)));
                 }
@@ -81,10 +90,23 @@ impl Pass<'_> {
                     body: self.placed(body, scope),
                     step,
                 }),
-                other => out.push(other),
+                Stmt::Break | Stmt::Continue | Stmt::Return(None) => out.push(statement),
             }
         }
         out
+    }
+
+    fn set(&self, local: u32, value: Expr, scope: &mut Scope, out: &mut Vec<Stmt>) {
+        match value {
+            Expr::Call(callee, Some(_), arguments) if self.fits(callee) => {
+                let arguments = self.values(arguments, scope, out);
+                self.place(callee, arguments, Some(local), scope, out);
+            }
+            value => {
+                let value = self.parts(value, scope, out);
+                out.push(Stmt::Set(local, value));
+            }
+        }
     }
 
     /// `value`, or the local that a call put in place leaves it in.
@@ -95,17 +117,32 @@ impl Pass<'_> {
                 self.set(local, value, scope, out);
                 Expr::Local(local, ty)
             }
-            other => other,
+            other => self.parts(other, scope, out),
         }
     }
 
-    fn set(&self, local: u32, value: Expr, scope: &mut Scope, out: &mut Vec<Stmt>) {
-        match value {
-            Expr::Call(callee, Some(_), arguments) if self.fits(callee) => {
-                self.place(callee, arguments, Some(local), scope, out);
+    /// `expr` with the calls in it put in place before it, where these leave memory alone: the order does not matter then.
+    fn parts(&self, expr: Expr, scope: &mut Scope, out: &mut Vec<Stmt>) -> Expr {
+        match expr {
+            Expr::Call(callee, ty, arguments) => {
+                let call = Expr::Call(callee, ty, self.values(arguments, scope, out));
+                if self.pure[callee] && ty.is_some() && self.fits(callee) {
+                    return self.value(call, scope, out);
+                }
+                call
             }
-            value => out.push(Stmt::Set(local, value)),
+            Expr::Unary(op, operand) => Expr::unary(op, self.parts(*operand, scope, out)),
+            Expr::Binary(op, ty, left, right) => {
+                let left = self.parts(*left, scope, out);
+                Expr::binary(op, ty, left, self.parts(*right, scope, out))
+            }
+            Expr::Select(ty, parts) => Expr::Select(ty, Box::new(parts.map(|part| self.parts(part, scope, out)))),
+            Expr::F64(_) | Expr::I64(_) | Expr::I32(_) | Expr::Local(..) | Expr::Load(..) => expr,
         }
+    }
+
+    fn values(&self, list: Vec<Expr>, scope: &mut Scope, out: &mut Vec<Stmt>) -> Vec<Expr> {
+        list.into_iter().map(|value| self.parts(value, scope, out)).collect()
     }
 
     /// Whether `callee` has no loop and is short enough; one that is being rewritten (it calls itself) is not there.
