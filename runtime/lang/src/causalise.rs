@@ -162,10 +162,9 @@ pub fn causalise(flat: Flat, text: &Text<'_>) -> Result<System, Vec<Diagnostic>>
             system.loops.push(unknown);
         }
     }
-    system.initial = initial::place(&mut system, &initial_equations, &mut place, text)?;
-    let initial = initial_equations
-        .iter()
-        .map(|equation| ("start".to_string(), equation.span));
+    let starting = initial::with_fixed(&mut system, initial_equations);
+    system.initial = initial::place(&mut system, &starting, &hybrid, &mut place, text)?;
+    let initial = starting.iter().map(|equation| ("start".to_string(), equation.span));
     system.equations.extend(initial);
     let guards = hybrid.guards.iter().map(|guard| ("event".to_string(), guard.span));
     system.equations.extend(guards);
@@ -347,11 +346,15 @@ fn solve_for(graph: &mut Graph, equation: &FlatEquation, unknown: Leaf) -> Optio
     Some(other)
 }
 
-/// −r(0)/r′ for a residual r linear in the unknown.
+/// −r(0)/r′ for a residual r linear in the unknown. One that jumps where the unknown passes a value has a constant slope
+/// too, and is not linear.
 fn solve_linear(graph: &mut Graph, equation: &FlatEquation, unknown: Leaf) -> Option<Id> {
     let residual = graph.sub(equation.left, equation.right);
     let slope = derive::forward(graph, &[residual], unknown)[0];
-    if graph.value(slope) == Some(0.0) || graph.leaves(&[slope]).contains(&unknown) {
+    if graph.value(slope) == Some(0.0)
+        || graph.leaves(&[slope]).contains(&unknown)
+        || graph.leaves(&graph.steps(residual)).contains(&unknown)
+    {
         return None;
     }
     let zero = graph.constant(0.0);

@@ -454,6 +454,17 @@ impl Graph {
         leaves
     }
 
+    /// The parts of `root` that jump: their derivatives are zero and say nothing of it.
+    pub fn steps(&self, root: Id) -> Vec<Id> {
+        let jumps = |id: &Id| {
+            matches!(
+                self.node(*id),
+                Node::Relation(..) | Node::Unary(Unary::Floor | Unary::Ceil | Unary::Trunc, _)
+            )
+        };
+        self.cone(&[root]).into_iter().filter(jumps).collect()
+    }
+
     /// `roots` with leaves replaced; `replace` says by what (`None`: kept).
     pub fn substitute(&mut self, roots: &[Id], mut replace: impl FnMut(Leaf) -> Option<Id>) -> Vec<Id> {
         let mut map: HashMap<Id, Id> = HashMap::new();

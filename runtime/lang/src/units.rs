@@ -71,12 +71,7 @@ impl Measure {
 
     /// Whether this may be the argument of a function of plain numbers.
     pub fn is_plain(&self) -> bool {
-        self.is_dimensionless() || self.bare
-    }
-
-    /// Whether the exponents are all zero.
-    pub fn is_dimensionless(&self) -> bool {
-        self.exponents == [0; 7]
+        self.bare || self.fits(&Measure::one())
     }
 
     /// Whether a quantity of this unit may stand where one of `other` is wanted.

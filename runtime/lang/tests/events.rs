@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Machine, errors, until};
+use common::{Machine, errors, final_values, until};
 use orrery_lang::abi::Code;
 
 const BALL: &str = "model Ball parameter Real e = 0.8; parameter Real g(unit=\"m/s2\") = 9.81; parameter Real h0(unit=\"m\") = 1;\
@@ -222,4 +222,94 @@ fn excursions_within_one_step_are_found() {
     let mut machine = Machine::new(crests);
     let rows = machine.good(&until(100.0, 1));
     assert_eq!(rows.row(1)[machine.compiled.meta.column("n").unwrap()], 16.0);
+}
+
+#[test]
+fn samples_keep_to_their_instants() {
+    // Instants before the start are over: 0.2, 0.45, 0.7, 0.95 are left.
+    let source = "model S Integer n(start = 0, fixed = true); equation \
+                  when sample(-0.3, 0.25) then n = pre(n) + 1; end when; end S;";
+    assert_eq!(final_values(source, 1.0)["n"], 4.0);
+    // One that is at the start counts, and two samples meet however many intervals ago they began.
+    let source = "model S Integer n(start = 0, fixed = true); Integer m(start = 0, fixed = true); \
+                  discrete Real last(start = 0, fixed = true); equation \
+                  when sample(0, 0.1) then n = pre(n) + 1; last = time; end when; \
+                  when sample(0, 0.5) then m = n; end when; end S;";
+    let values = final_values(source, 100.0);
+    assert_eq!((values["n"], values["m"], values["last"]), (1001.0, 1001.0, 100.0));
+}
+
+#[test]
+fn the_start_is_an_event_where_a_when_says_so() {
+    // Also where nothing else makes events.
+    for declaration in ["Real x(start = 1)", "Real x(start = 1); Boolean late = time > 5"] {
+        let source =
+            format!("model I {declaration}; equation der(x) = -x; when initial() then reinit(x, 3); end when; end I;");
+        let x = final_values(&source, 1.0)["x"];
+        assert!((x - 3.0 * (-1.0_f64).exp()).abs() < 1e-8, "{x}");
+    }
+}
+
+#[test]
+fn an_assertion_in_a_when_is_about_its_instant() {
+    let source = |limit: f64| {
+        format!(
+            "model A Real x(start = 1); equation der(x) = -1; \
+             when x < 0.5 then assert(time > {limit}, \"too early\"); end when; end A;"
+        )
+    };
+    assert!((final_values(&source(0.4), 1.0)["x"]).abs() < 1e-9);
+    let mut machine = Machine::new(&source(0.6));
+    let (status, _) = machine.run(&until(1.0, 1));
+    assert_eq!(status.code, Code::Assertion);
+    assert!((status.time - 0.5).abs() < 1e-6, "{}", status.time);
+}
+
+/// The integral over [0, 1] of a rounded expression, which only its events make exact.
+fn area(expression: &str) -> f64 {
+    let source = format!(
+        "model R Real a(start = 0, fixed = true); Real x = 2.5 - 5*time; equation der(a) = {expression}; end R;"
+    );
+    final_values(&source, 1.0)["a"]
+}
+
+#[test]
+fn rounding_makes_events() {
+    for (expression, exact) in [
+        ("mod(time, 0.3)", 3.0 * 0.045 + 0.005),
+        ("if mod(time, 0.2) < 0.1 then 1 else 0", 0.5),
+        ("floor(x)", -0.5),
+        ("ceil(x)", 0.5),
+        ("integer(x)^2", (0.5 * 4.0 + 1.0 + 0.0 + 1.0 + 4.0 + 0.5 * 9.0) / 5.0),
+        ("abs(div(x, 1))", (0.5 * 2.0 + 1.0 + 0.0 + 1.0 + 0.5 * 2.0) / 5.0),
+        ("rem(x, 1)^2", (4.0 / 3.0 + 2.0 / 24.0) / 5.0),
+        ("noEvent(floor(3*x)*0) + floor(2.5)", 2.0),
+    ] {
+        let found = area(expression);
+        assert!((found - exact).abs() < 1e-9, "{expression}: {found} and not {exact}");
+    }
+    // In a when-clause, in a function and in noEvent the value at the instant counts.
+    let source = "function wrapped input Real x; output Real y; algorithm y := mod(x, 2); end wrapped; \
+                  model R Integer n(start = 0, fixed = true); Real a = wrapped(3.5*time); Real b = noEvent(ceil(1.5*time)); \
+                  equation when sample(0.05, 0.1) then n = integer(10*time); end when; end R;";
+    let values = final_values(source, 1.0);
+    assert_eq!((values["n"], values["a"], values["b"]), (9.0, 1.5, 2.0));
+}
+
+#[test]
+fn rounding_follows_a_state_back_and_forth() {
+    // h = 2.5 − 5t² falls to 0.5 at √0.4 and is thrown back; its floor is 2, 1, 0, 1, 2 in turn.
+    let source = "model B Real h(start = 2.5, fixed = true); Real v(start = 0, fixed = true); output Real k; equation \
+                  der(h) = v; der(v) = -10; k = floor(h); when h < 0.5 then reinit(v, -pre(v)); end when; end B;";
+    let turn = 0.4_f64.sqrt();
+    for (time, floor) in [
+        (0.2, 2.0),
+        (0.5, 1.0),
+        (turn - 0.01, 0.0),
+        (turn + 0.01, 0.0),
+        (0.8, 1.0),
+        (1.0, 2.0),
+    ] {
+        assert_eq!(final_values(source, time)["k"], floor, "at {time}");
+    }
 }

@@ -88,6 +88,29 @@ fn arrays_go_in_and_out() {
 }
 
 #[test]
+fn a_function_of_elements_takes_arrays() {
+    let square = "function scaled input Real x; input Real factor = 1; output Real y; output Real z; algorithm \
+                  y := factor*x^2; z := -x; end scaled;";
+    assert_eq!(value(square, "r = {1, 10, 100}*scaled({1, 2, 3}*time);"), 941.0);
+    // A scalar is the same for all; arrays are taken in step.
+    assert_eq!(value(square, "r = {1, 10}*scaled({1, 2}, 2);"), 82.0);
+    assert_eq!(value(square, "r = {1, 10}*scaled({1, 2}, factor = {3, 4});"), 163.0);
+    assert_eq!(
+        value(square, "r = sum({{1, 10}, {100, 1000}}.*scaled({{1, 2}, {3, 4}}));"),
+        16_941.0
+    );
+    let rows = "function norm2 input Real x[:]; output Real y; algorithm y := x*x; end norm2;";
+    assert_eq!(value(rows, "r = {1, 100}*norm2({{1, 2}, {3, 4}});"), 2505.0);
+    let several = format!("{square} model M Real y[2]; Real z[2]; equation (y, z) = scaled({{1, 2}}*time); end M;");
+    let values = final_values(&several, 1.0);
+    assert_eq!((values["y[2]"], values["z[2]"]), (4.0, -2.0));
+    let text = message(&format!(
+        "{square} model M Real y[2] = scaled({{1, 2}}, {{1, 2, 3}}); end M;"
+    ));
+    assert!(text.contains("bad-size"), "{text}");
+}
+
+#[test]
 fn recursion_ends_when_compiling() {
     let power = "function power input Real x; input Integer n; output Real y; algorithm \
                  if n == 0 then y := 1; else y := x*power(x, n - 1); end if; end power;";
@@ -192,7 +215,7 @@ fn what_functions_may_not_do_is_named() {
         ("f(1, 2)", "takes 1 arguments and 2 are given"),
         ("f(1, x = 2)", "given twice"),
         ("f(z = 2)", "no input `z`"),
-        ("f({1, 2})", "call it for each element"),
+        ("f({1, 2})", "size [2] where one value is needed"),
         ("f(true)", "this is a Boolean and `x` is a Real"),
         ("g(1)", "no function `g`"),
     ] {

@@ -204,3 +204,57 @@ fn a_tape_too_small_says_what_it_needs() {
     };
     machine.good(&plan);
 }
+
+#[test]
+fn gradients_follow_the_instants_of_samples_and_of_rounding() {
+    // The area under a staircase with steps at k·p for k = 1, 2, 3: Σ (1 − k·p), so its derivative is −6.
+    for steps in [
+        "der(a) = floor(time/p);",
+        "der(a) = div(time, p);",
+        "der(a) = n; when sample(p, p) then n = pre(n) + 1; end when;",
+        "der(a) = (time - mod(time, p))/p;",
+    ] {
+        let source = format!(
+            "model S parameter Real p = 0.3; Integer n(start = 0, fixed = true); Real a(start = 0, fixed = true); \
+             equation {steps} {} end S;",
+            if steps.contains("sample") {
+                ""
+            } else {
+                "when time > 5 then n = 1; end when;"
+            }
+        );
+        let mut machine = Machine::new(&source);
+        let plan = Plan {
+            rtol: 1e-10,
+            atol: 1e-12,
+            ..until(1.0, 1)
+        };
+        let (value, gradient) = gradient(&mut machine, &plan, "a");
+        close(value, 3.0 - 6.0 * 0.3, 1e-9, steps);
+        close(gradient.parameters[0], -6.0, 1e-9, steps);
+    }
+}
+
+#[test]
+fn gradients_pass_through_tables_and_parameters_that_are_found() {
+    // a = (t₁ + t₂ + t₃)/3 over thirds of the time.
+    let source = "model T parameter Real t[3] = {10, 20, 30}; Integer k = 1 + integer(2.999999999*time); \
+                  Real a(start = 0, fixed = true); equation der(a) = t[k]; end T;";
+    let mut machine = Machine::new(source);
+    let (_, found) = gradient(&mut machine, &until(1.0, 1), "a");
+    for derivative in &found.parameters {
+        close(*derivative, 1.0 / 3.0, 1e-8, "a table");
+    }
+    // k = −s/2 where the slope s at the start is given: x(1) = 2·exp(s/2), and dx/ds is half of it.
+    let source = "model K parameter Real s = -3; parameter Real k(fixed = false, start = 1); Real x(start = 2, fixed = true); \
+                  initial equation der(x) = s; equation der(x) = -k*x; end K;";
+    let mut machine = Machine::new(source);
+    let plan = Plan {
+        rtol: 1e-10,
+        atol: 1e-12,
+        ..until(1.0, 1)
+    };
+    let (value, found) = gradient(&mut machine, &plan, "x");
+    close(value, 2.0 * (-1.5_f64).exp(), 1e-8, "x");
+    close(found.parameters[0], value / 2.0, 1e-8, "dx/ds");
+}

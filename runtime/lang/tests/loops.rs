@@ -346,3 +346,88 @@ fn the_transistor_amplifier_meets_its_reference() {
         }
     }
 }
+
+#[test]
+fn an_equation_that_jumps_in_its_unknown_is_not_linear() {
+    // The slope of the residual is 1 on both sides; x = 1 would be the solution of the wrong one.
+    let values = final_values(
+        "model J Real x(start = 1); equation x = noEvent(if x > 0 then 2 else 1); end J;",
+        1.0,
+    );
+    assert_eq!(values["x"], 2.0);
+    let values = final_values(
+        "model J Real x(start = 5); equation x = 0.1*time + noEvent(floor(x/2)); end J;",
+        1.0,
+    );
+    let x = values["x"];
+    assert!((x - (0.1 + (x / 2.0).floor())).abs() < 1e-9, "{x}");
+    for (declaration, equation) in [
+        ("Boolean b;", "b = not b;"),
+        ("Boolean b;", "b = b or time > 0.5;"),
+        ("Integer b;", "b = if b > 2 then 1 else 4;"),
+    ] {
+        let text = render(&errors(&format!("model J {declaration} equation {equation} end J;")));
+        assert!(text.contains("cannot be solved for `b`"), "{equation}: {text}");
+    }
+}
+
+#[test]
+fn fixed_starts_of_variables_that_are_no_states_determine_states() {
+    for declaration in ["Real x", "Real x(start = 1)"] {
+        let source =
+            format!("model F {declaration}; Real y(start = 4, fixed = true); equation der(x) = -x; y = 2*x; end F;");
+        let values = final_values(&source, 1.0);
+        assert!((values["x"] - 2.0 * (-1.0_f64).exp()).abs() < 1e-8, "{values:?}");
+    }
+    let text = render(&errors(
+        "model F Real x(start = 1, fixed = true); Real y(start = 4, fixed = true); equation der(x) = -x; y = 2*x; end F;",
+    ));
+    assert!(
+        text.contains("one too many") && text.contains("where x starts is given already"),
+        "{text}"
+    );
+}
+
+#[test]
+fn branches_that_meet_at_their_event_do_not_chatter() {
+    // A diode with a threshold behind a resistor: at the event both branches give i = 0, up to rounding.
+    let source = "model D Real i; Real v = sin(6.283185307179586*time); Real q(start = 0, fixed = true); \
+                  equation i = if v - i > 0.5 then v - i - 0.5 else 0; der(q) = i; end D;";
+    let charge = (3.0_f64.sqrt() / std::f64::consts::TAU - 1.0 / 6.0) / 2.0;
+    let found = final_values(source, 1.0)["q"];
+    assert!((found - charge).abs() < 1e-8, "{found} and not {charge}");
+    // What is no rounding is still said.
+    let source = "model C Integer s(start = 1, fixed = true); Real x(start = 0, fixed = true); equation der(x) = 1; \
+                  when pre(s) == 1 and x > 0.2 then s = 2; elsewhen pre(s) == 2 and x > 0.2 then s = 1; end when; end C;";
+    let mut machine = Machine::new(source);
+    let (status, _) = machine.run(&until(1.0, 1));
+    assert_eq!(status.code, Code::Chattering);
+}
+
+#[test]
+fn initial_equations_round_what_holds_at_the_start() {
+    for (equations, value) in [
+        ("initial equation x = floor(z); equation der(x) = 0;", 2.0),
+        (
+            "initial equation der(x) = 0; equation der(x) = floor(z) + mod(z, 0.5) - x;",
+            2.2,
+        ),
+        (
+            "initial equation der(x) = 0; equation der(x) = floor(2.5 + 0.1*x) - x;",
+            2.0,
+        ),
+        (
+            "initial equation der(x) = 0; equation der(x) = floor(floor(z)/2 + 0.6) - x;",
+            1.0,
+        ),
+    ] {
+        let source = format!("model R Real x; Real z(start = 2.7, fixed = true); {equations} der(z) = 0; end R;");
+        let x = final_values(&source, 1.0)["x"];
+        assert!((x - value).abs() < 1e-9, "{equations}: {x}");
+    }
+    let text = render(&errors(
+        "model R Real y; Real x(start = 0); discrete Real a; initial equation y = a; \
+         equation der(y) = 0; der(x) = 1; when initial() then a = 4; end when; end R;",
+    ));
+    assert!(text.contains("gives its value at the start"), "{text}");
+}

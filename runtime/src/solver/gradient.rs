@@ -70,6 +70,13 @@ impl Problem {
                 Wrt::Start(state) => format!("start({})", self.meta().states[state].name),
                 _ => name.to_owned(),
             };
+            if all.iter().any(|(before, _)| *before == name) {
+                return Err(SolveError::Value {
+                    what: "wrt".to_owned(),
+                    value: format!("`{list}`"),
+                    remedy: format!("name `{name}` once"),
+                });
+            }
             all.push((name, wrt));
         }
         if all.is_empty() {

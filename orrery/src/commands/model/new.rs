@@ -44,6 +44,12 @@ pub fn new(name: &str) -> Result<(), Failure> {
         let message = format!("`{name}` is not a name in Modelica: a letter, then letters, digits and _");
         return Err(Failure::new(Exit::Usage, message));
     }
+    let text = TEMPLATE.replace("NAME", name);
+    // Keywords and the names of built-in types are no names of models.
+    orrery_runtime::solver::format(&text, name).map_err(|refused| {
+        let message = format!("`{name}` cannot name a model: {}", refused.message);
+        Failure::new(Exit::Usage, message)
+    })?;
     let path = PathBuf::from(format!("{name}.mo"));
     let mut file = std::fs::File::create_new(&path).map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => {
@@ -52,7 +58,7 @@ pub fn new(name: &str) -> Result<(), Failure> {
         }
         _ => Failure::from_error(format!("{}: {error}", path.display())),
     })?;
-    let written = file.write_all(TEMPLATE.replace("NAME", name).as_bytes());
+    let written = file.write_all(text.as_bytes());
     written.map_err(|error| Failure::from_error(format!("{}: {error}", path.display())))?;
     let shown = path.display();
     println!("{shown} written. Try: orrery model run {shown} --until 3600 --every 600");

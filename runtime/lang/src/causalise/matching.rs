@@ -150,6 +150,19 @@ pub fn check_balance(
         return Ok(());
     }
     let count = format!("{} equations for {} unknowns", equations.len(), unknowns.leaves.len());
+    let constrains = |equation: &&usize| {
+        matching.incidence[**equation].is_empty() && constrains_state(graph, unknowns, &equations[**equation])
+    };
+    if let Some(constraint) = idle.iter().find(constrains) {
+        return Err(vec![higher_index(
+            *constraint,
+            &free,
+            unknowns,
+            variables,
+            equations,
+            text,
+        )]);
+    }
     let mut errors = Vec::new();
     for unknown in free.iter().take(10) {
         let name = unknowns.name(*unknown, variables);
@@ -173,13 +186,7 @@ pub fn check_balance(
             ),
         };
         let mut error = text.error(equations[*equation].span, "unbalanced", message);
-        error = if names.is_empty() && constrains_state(graph, unknowns, &equations[*equation]) {
-            error.remedy(
-                "it constrains states: the system has a higher index; differentiate it by hand and drop a state",
-            )
-        } else {
-            error.remedy("remove it, or declare another variable that it shall determine")
-        };
+        error = error.remedy("remove it, or declare another variable that it shall determine");
         for unknown in matching.incidence[*equation].iter().take(3) {
             if let Some(other) = matching.equation_of[*unknown] {
                 let name = unknowns.name(*unknown, variables);
@@ -193,6 +200,25 @@ pub fn check_balance(
         errors.push(error);
     }
     Err(errors)
+}
+
+/// What lacks an equation and what has one too many are two sides of one thing here: one message for both.
+fn higher_index(
+    constraint: usize,
+    free: &[usize],
+    unknowns: &Unknowns,
+    variables: &[Variable],
+    equations: &[FlatEquation],
+    text: &Text<'_>,
+) -> Diagnostic {
+    let message = "this equation constrains states and contains no unknown: the system has a higher index";
+    let mut error = text.error(equations[constraint].span, "unbalanced", message.to_string());
+    for unknown in free.iter().take(3) {
+        let name = unknowns.name(*unknown, variables);
+        let place = variables[unknowns.variable(*unknown) as usize].span.start;
+        error = error.note(text.source, place, format!("`{name}` is left without an equation"));
+    }
+    error.remedy("differentiate the constraint by hand until it contains an unknown, or choose other states")
 }
 
 fn constrains_state(graph: &Graph, unknowns: &Unknowns, equation: &FlatEquation) -> bool {

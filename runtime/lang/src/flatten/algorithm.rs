@@ -111,7 +111,14 @@ impl<'a> Flattener<'a> {
     }
 
     pub fn local_value(&mut self, local: &Local, subscripts: &'a [Expr], span: Span, id: InstanceId) -> Lowered<Value> {
-        let (shape, chosen) = self.select_indices(&local.shape, subscripts, id, span)?;
+        let chosen = self.select_indices(&local.shape, subscripts, id, span);
+        if chosen.as_ref().is_err_and(|error| error.code == "not-structural")
+            && let Ok(whole) = self.local_value(local, &[], span, id)
+            && let Some(chosen) = self.chosen_while_running(&whole, subscripts, id)
+        {
+            return chosen;
+        }
+        let (shape, chosen) = chosen?;
         let stopped = self.stopped();
         let runs = self.graph.not(stopped);
         let mut items = Vec::new();

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 
 use super::instance::{BaseType, Declared, InstanceId, Member, subscripts_of};
-use super::{Flattener, Kind, Lowered, Variable, is_interface};
+use super::modification::Binding;
+use super::structural::Fixed;
+use super::{FlatEquation, Flattener, Kind, Lowered, Variable, is_interface};
 use crate::graph::{Id, Leaf};
-use crate::syntax::{Causality, ClassKind, Expr, ExprKind, Variability};
+use crate::syntax::{Causality, ClassKind, Dimension, ExprKind, Span, Variability};
 use crate::units::{self, Unit};
 
 impl<'a> Flattener<'a> {
@@ -34,7 +36,12 @@ impl<'a> Flattener<'a> {
 
     fn create(&mut self, id: InstanceId, name: &str, mut declared: Declared<'a>) -> Lowered<()> {
         let component = declared.component;
-        declared.shape = self.shape_of(id, &component.dimensions, declared.binding)?;
+        if declared.binding.is_none() && component.dimensions.iter().any(|size| matches!(size, Dimension::Any)) {
+            let message = format!("`{name}` has the size `:` and no value to take it from");
+            let error = self.error(component.name.span, "bad-size", message);
+            return Err(Box::new(error.remedy("give it a value written as an array, or a size")));
+        }
+        declared.shape = self.shape_of(id, &component.dimensions, declared.binding.as_ref())?;
         let interface = self.instances[id.0].interface;
         let in_function = self.instances[id.0].class.kind == ClassKind::Function;
         let constant = component.variability == Variability::Constant;
@@ -44,6 +51,7 @@ impl<'a> Flattener<'a> {
                 // Structural: read with structural evaluation where it is used.
                 let full = format!("{}{name}", self.instances[id.0].prefix);
                 self.set_value(&declared, &full)?;
+                self.check_structural(&declared, id)?;
                 self.store(id, name, declared);
                 return Ok(());
             }
@@ -53,7 +61,10 @@ impl<'a> Flattener<'a> {
             }
         }
         let changes = declared.base != BaseType::Real && !in_function;
-        let kind = if constant || parameter {
+        let free = parameter && self.is_free(&declared)?;
+        let kind = if free {
+            Kind::Unknown
+        } else if constant || parameter {
             Kind::Parameter
         } else if declared.causality == Causality::Input && is_interface(declared.causality, interface) {
             Kind::Input
@@ -64,7 +75,7 @@ impl<'a> Flattener<'a> {
         let unit = match units::parse(&unit_text) {
             Ok(unit) => unit,
             Err(message) => {
-                let span = attribute(&declared, "unit").map_or(component.span, |(expr, _)| expr.span);
+                let span = attribute(&declared, "unit").map_or(component.span, |value| value.expr.span);
                 let error = self.error(span, "bad-unit", message);
                 return Err(Box::new(error.remedy(
                     "write units like \"W/(m2.K)\", \"degC\", \"%\", \"1/s\"; \"1\" means none",
@@ -95,8 +106,54 @@ impl<'a> Flattener<'a> {
             self.check_size(component.span)?;
         }
         declared.first = Some(first);
+        if free {
+            self.keep(first, &declared)?;
+        }
         self.store(id, name, declared);
         Ok(())
+    }
+
+    /// Whether initial equations determine a parameter: `fixed = false` (8.6).
+    fn is_free(&mut self, declared: &Declared<'a>) -> Lowered<bool> {
+        let Some(fixed) = attribute(declared, "fixed").map(Binding::narrowed) else {
+            return Ok(false);
+        };
+        let value = self.structural(fixed.expr, fixed.written_in)?;
+        let mut all = Vec::new();
+        self.truths(
+            &self.fixed_for(value, &fixed, &declared.shape)?,
+            fixed.expr.span,
+            &mut all,
+        )?;
+        if all.iter().all(|fixed| *fixed) {
+            return Ok(false);
+        }
+        if all.contains(&true) {
+            let message = "some elements of this parameter are `fixed` and some are not";
+            return Err(self.unsupported(fixed.expr.span, message));
+        }
+        match &declared.binding {
+            None => Ok(true),
+            Some(binding) => {
+                let name = &declared.component.name.text;
+                let message =
+                    format!("`{name}` has a value, and with `fixed = false` an initial equation gives it one");
+                let error = self.error(binding.expr.span, "type", message);
+                Err(Box::new(error.remedy("write it as the first guess: `start = …`")))
+            }
+        }
+    }
+
+    /// What an initial equation determines and nothing changes afterwards: a state that stands still.
+    fn keep(&mut self, first: u32, declared: &Declared<'a>) -> Lowered<()> {
+        for offset in 0..declared.shape.iter().product::<usize>() as u32 {
+            self.equations.push(FlatEquation {
+                left: self.graph.leaf(Leaf::Derivative(first + offset)),
+                right: self.graph.constant(0.0),
+                span: declared.component.name.span,
+            });
+        }
+        self.check_size(declared.component.span)
     }
 
     fn store(&mut self, id: InstanceId, name: &str, declared: Declared<'a>) {
@@ -106,17 +163,14 @@ impl<'a> Flattener<'a> {
     }
 
     fn text_attribute(&self, declared: &Declared<'a>, name: &str) -> Lowered<Option<String>> {
-        match attribute(declared, name) {
-            None => Ok(None),
-            Some((
-                Expr {
-                    kind: ExprKind::Text(text),
-                    ..
-                },
-                _,
-            )) => Ok(Some(text.clone())),
-            Some((expr, _)) => Err(self.error(expr.span, "bad-attribute", format!("`{name}` must be a string"))),
-        }
+        let Some(value) = attribute(declared, name) else {
+            return Ok(None);
+        };
+        let ExprKind::Text(text) = &value.expr.kind else {
+            return Err(self.error(value.expr.span, "bad-attribute", format!("`{name}` must be a string")));
+        };
+        self.fixed_for(Fixed::Text(text.clone()), &value, &declared.shape)?;
+        Ok(Some(text.clone()))
     }
 
     /// Attributes and parameter values, once every variable exists.
@@ -179,28 +233,33 @@ impl<'a> Flattener<'a> {
             .variables
             .get(range.start)
             .map_or(Unit::Any, |variable| variable.unit.clone());
-        if let Some((expr, written_in)) = attribute(declared, "start") {
-            let start = self.attribute_values(expr, written_in, declared, &unit)?;
+        if let Some(value) = attribute(declared, "start") {
+            let start = self.attribute_values(&value, declared, &unit)?;
             for (variable, start) in self.variables[range.clone()].iter_mut().zip(start) {
                 variable.start = Some(start);
             }
         }
-        if let Some((expr, written_in)) = attribute(declared, "fixed") {
-            let fixed = self.structural_truth(expr, written_in)?;
-            self.variables[range.clone()]
-                .iter_mut()
-                .for_each(|variable| variable.fixed = fixed);
+        if let Some(value) = attribute(declared, "fixed") {
+            let value = value.narrowed();
+            let fixed = self.structural(value.expr, value.written_in)?;
+            let fixed = self.fixed_for(fixed, &value, &declared.shape)?;
+            let mut all = Vec::new();
+            self.truths(&fixed, value.expr.span, &mut all)?;
+            for (variable, fixed) in self.variables[range.clone()].iter_mut().zip(all) {
+                variable.fixed = fixed;
+            }
         }
         for (name, is_nominal) in [("min", false), ("max", false), ("nominal", true)] {
-            let Some((expr, written_in)) = attribute(declared, name) else {
+            let Some(given) = attribute(declared, name) else {
                 continue;
             };
-            let values = self.attribute_values(expr, written_in, declared, &unit)?;
+            let values = self.attribute_values(&given, declared, &unit)?;
             for (offset, value) in values.into_iter().enumerate() {
                 // Bounds that depend on parameters are taken at the parameters' defaults.
                 let number = self.default_value(value);
                 if is_nominal && !number.is_none_or(|number| number.is_finite() && number != 0.0) {
-                    return Err(self.error(expr.span, "bad-attribute", "`nominal` must be a number other than zero"));
+                    let place = given.expr.span;
+                    return Err(self.error(place, "bad-attribute", "`nominal` must be a number other than zero"));
                 }
                 let variable = &mut self.variables[range.start + offset];
                 match name {
@@ -216,15 +275,19 @@ impl<'a> Flattener<'a> {
     fn parameter_values(&mut self, declared: &Declared<'a>, range: std::ops::Range<usize>) -> Lowered<()> {
         let component = declared.component;
         let is_value = matches!(component.variability, Variability::Parameter | Variability::Constant);
-        if !is_value {
+        let free = self
+            .variables
+            .get(range.start)
+            .is_some_and(|one| one.kind == Kind::Unknown);
+        if !is_value || free {
             return Ok(());
         }
         let unit = self
             .variables
             .get(range.start)
             .map_or(Unit::Any, |variable| variable.unit.clone());
-        let values: Vec<Id> = match declared.binding {
-            Some((expr, written_in)) => self.attribute_values(expr, written_in, declared, &unit)?,
+        let values: Vec<Id> = match &declared.binding {
+            Some(binding) => self.attribute_values(binding, declared, &unit)?,
             None => range
                 .clone()
                 .map(|index| self.variables[index].start)
@@ -269,7 +332,7 @@ impl<'a> Flattener<'a> {
         let Some((bound, limit)) = below.or(above) else {
             return Ok(());
         };
-        let span = declared.binding.map_or(variable.span, |(expr, _)| expr.span);
+        let span = declared.binding.as_ref().map_or(variable.span, |one| one.expr.span);
         let message = format!("{number} is outside the bounds of `{}`", variable.name);
         let error = self.error(span, "bad-value", message);
         Err(Box::new(error.remedy(format!("its `{bound}` is {limit}"))))
@@ -315,10 +378,7 @@ impl<'a> Flattener<'a> {
             return refused(message, remedy.to_string());
         }
         for (bound, sign) in [("min", 1.0), ("max", -1.0)] {
-            let Some((expr, written_in)) = attribute(declared, bound) else {
-                continue;
-            };
-            let limit = self.try_structural(expr, written_in).and_then(|fixed| fixed.number());
+            let limit = self.structural_bound(declared, bound);
             if let Some(limit) = limit.filter(|limit| sign * (value - limit) < 0.0) {
                 let message = format!("{value} is outside the bounds of `{name}`");
                 let error = self.error(component.name.span, "bad-value", message);
@@ -329,30 +389,59 @@ impl<'a> Flattener<'a> {
     }
 
     /// Values of an attribute or binding as nodes, one a scalar; a scalar stands for all elements (`each`).
-    fn attribute_values(
-        &mut self,
-        expr: &'a Expr,
-        written_in: InstanceId,
-        declared: &Declared<'a>,
-        unit: &Unit,
-    ) -> Lowered<Vec<Id>> {
-        let shape = declared.shape.as_slice();
-        let value = self.parameter_expression(expr, written_in)?;
-        self.check_type(value.base, declared.base, expr.span, &declared.component.name.text)?;
-        let value = self.as_numbers(value);
-        self.check_fits(&value.unit, unit, expr.span, "the declared unit")?;
-        let count: usize = shape.iter().product();
-        if value.shape == shape {
-            return Ok(value.items);
+    fn attribute_values(&mut self, binding: &Binding<'a>, declared: &Declared<'a>, unit: &Unit) -> Lowered<Vec<Id>> {
+        let binding = binding.clone().narrowed();
+        let place = binding.expr.span;
+        let whole = self.whole_value(&binding, false)?;
+        self.check_type(whole.base, declared.base, place, &declared.component.name.text)?;
+        self.check_fits(&whole.unit, unit, place, "the declared unit")?;
+        let value = self.value_for(&whole, &binding, &declared.shape)?;
+        Ok(self.as_numbers(value).items)
+    }
+
+    /// The truths of an attribute, one a scalar.
+    fn truths(&self, value: &Fixed, span: Span, all: &mut Vec<bool>) -> Lowered<()> {
+        match value {
+            Fixed::Truth(truth) => all.push(*truth),
+            Fixed::Array(items) => {
+                for item in items {
+                    self.truths(item, span, all)?;
+                }
+            }
+            other => {
+                let message = format!("a Boolean is needed here, not {}", super::structural::describe(other));
+                return Err(self.error(span, "not-a-boolean", message));
+            }
         }
-        if value.shape.is_empty() {
-            return Ok(vec![value.items[0]; count]);
+        Ok(())
+    }
+
+    /// A bound that is known when compiling and the same for all elements.
+    fn structural_bound(&mut self, declared: &Declared<'a>, bound: &str) -> Option<f64> {
+        let value = attribute(declared, bound)?.narrowed();
+        self.try_structural(value.expr, value.written_in)?.number()
+    }
+
+    /// The own value of an Integer or Boolean parameter fits its sizes and bounds, whether anything reads it or not.
+    fn check_structural(&mut self, declared: &Declared<'a>, id: InstanceId) -> Lowered<()> {
+        let Some(binding) = &declared.binding else {
+            return Ok(());
+        };
+        let span = binding.expr.span;
+        let value = self.structural_declared(declared, id, binding.expr)?;
+        let mut numbers = Vec::new();
+        value.numbers(&mut numbers);
+        for (bound, sign) in [("min", 1.0), ("max", -1.0)] {
+            let Some(limit) = self.structural_bound(declared, bound) else {
+                continue;
+            };
+            if let Some(number) = numbers.iter().find(|number| sign * (**number - limit) < 0.0) {
+                let message = format!("{number} is outside the bounds of `{}`", declared.component.name.text);
+                let error = self.error(span, "bad-value", message);
+                return Err(Box::new(error.remedy(format!("its `{bound}` is {limit}"))));
+            }
         }
-        let message = format!(
-            "a value of size {:?} cannot fill an array of size {shape:?}",
-            value.shape
-        );
-        Err(self.error(expr.span, "bad-size", message))
+        Ok(())
     }
 
     /// The number a parameter expression has with the default parameters.
@@ -388,13 +477,11 @@ fn evaluate_default(
 }
 
 /// The last modification of an attribute that has a value.
-fn attribute<'a>(declared: &Declared<'a>, name: &str) -> Option<(&'a Expr, InstanceId)> {
-    declared.modifications.iter().rev().find_map(|modification| {
-        let value = modification
-            .modifier
-            .value
-            .as_ref()
-            .filter(|_| modification.modifier.name.text == name);
-        value.map(|value| (value, modification.written_in))
+fn attribute<'a>(declared: &Declared<'a>, name: &str) -> Option<Binding<'a>> {
+    let mut named = declared.modifications.iter().rev();
+    named.find_map(|modification| {
+        modification
+            .binding()
+            .filter(|_| modification.modifier.name.text == name)
     })
 }

@@ -9,7 +9,7 @@ use crate::syntax::{Expr, Ident};
 use crate::units::{Measure, Unit};
 
 /// Known Modelica that is not read, with what to do instead.
-pub const REFUSED: [(&str, &str); 16] = [
+pub const REFUSED: [(&str, &str); 10] = [
     (
         "terminal",
         "`terminal()` is outside the subset: a run can go on where it ended",
@@ -31,12 +31,6 @@ pub const REFUSED: [(&str, &str); 16] = [
     ("cardinality", "`cardinality` is outside the subset"),
     ("inStream", "stream connectors are outside the subset"),
     ("actualStream", "stream connectors are outside the subset"),
-    ("ceil", "`ceil` of what changes with time makes events"),
-    ("integer", "`integer` of what changes with time makes events"),
-    ("floor", "`floor` of what changes with time makes events"),
-    ("div", "`div` of what changes with time makes events"),
-    ("mod", "`mod` of what changes with time makes events"),
-    ("rem", "`rem` of what changes with time makes events"),
     (
         "print",
         "`print` is outside the subset: a model has no output but its variables",
@@ -87,6 +81,7 @@ impl<'a> Flattener<'a> {
             }
             ("fill" | "zeros" | "ones", _) => return self.filled(name, arguments, expr, id),
             ("linspace", 3) => return self.linspace(arguments, expr, id),
+            ("cat", 2..) => return self.cat(arguments, expr, id),
             _ => {}
         }
         let mut values = Vec::new();
@@ -113,10 +108,11 @@ impl<'a> Flattener<'a> {
             ("diagonal", [value]) if value.shape.len() == 1 => Ok(self.diagonal(value.clone())),
             ("ndims", [value]) => self.fixed_value(&Fixed::Integer(value.shape.len() as f64), expr.span),
             ("transpose", [value]) => self.transpose(value.clone(), expr),
-            ("cross", [x, y]) => self.cross(x.clone(), y.clone(), expr),
-            ("floor" | "ceil" | "integer" | "div" | "mod" | "rem", _) if self.all_parametric(&values) => {
-                self.rounding(name, &values, expr)
+            ("scalar" | "vector" | "matrix" | "symmetric" | "skew", [_]) | ("outerProduct", [_, _]) => {
+                self.reshaped(name, &values, expr)
             }
+            ("cross", [x, y]) => self.cross(x.clone(), y.clone(), expr),
+            ("floor" | "ceil" | "integer", [_]) | ("div" | "mod" | "rem", [_, _]) => self.rounding(name, &values, expr),
             ("Real", [value]) => Ok(value.clone()),
             _ => Err(self.unknown_call(name, values.len(), function, expr)),
         }
@@ -152,6 +148,19 @@ impl<'a> Flattener<'a> {
             "zeros",
             "ones",
             "linspace",
+            "cat",
+            "scalar",
+            "vector",
+            "matrix",
+            "symmetric",
+            "skew",
+            "outerProduct",
+            "floor",
+            "ceil",
+            "integer",
+            "div",
+            "mod",
+            "rem",
         ]);
         if known.clone().any(|known| known == name) {
             return self.error(expr.span, "type", format!("`{name}` does not take {count} arguments"));
@@ -165,10 +174,6 @@ impl<'a> Flattener<'a> {
             Some(near) => error.remedy(format!("did you mean `{near}`?")),
             None => error.remedy("docs/guides/modelica-subset.md lists the functions"),
         })
-    }
-
-    fn all_parametric(&self, values: &[Value]) -> bool {
-        values.iter().all(|value| self.is_discrete(&value.items))
     }
 
     fn without_event(&mut self, argument: &'a Expr, id: InstanceId) -> Lowered<Value> {
@@ -372,51 +377,6 @@ impl<'a> Flattener<'a> {
             unit: Unit::Any,
             base: x.base.joined(y.base).unwrap_or(BaseType::Real),
             number: None,
-        })
-    }
-
-    fn rounding(&mut self, name: &str, values: &[Value], expr: &Expr) -> Lowered<Value> {
-        if values.iter().any(|value| !value.shape.is_empty()) {
-            return Err(self.error(expr.span, "bad-size", format!("`{name}` takes scalars")));
-        }
-        let items: Vec<Id> = values.iter().map(|value| value.items[0]).collect();
-        let graph = &mut self.graph;
-        let item = match (name, items.as_slice()) {
-            ("floor" | "integer", [x]) => graph.unary(Unary::Floor, *x),
-            ("ceil", [x]) => graph.unary(Unary::Ceil, *x),
-            ("div" | "rem" | "mod", [x, y]) => {
-                let quotient = graph.div(*x, *y);
-                let whole = graph.unary(if name == "mod" { Unary::Floor } else { Unary::Trunc }, quotient);
-                if name == "div" {
-                    whole
-                } else {
-                    let part = graph.mul(whole, *y);
-                    graph.sub(*x, part)
-                }
-            }
-            _ => {
-                return Err(self.error(
-                    expr.span,
-                    "type",
-                    format!("`{name}` does not take {} arguments", items.len()),
-                ));
-            }
-        };
-        let unit = if name == "div" {
-            Unit::Known(Measure::one())
-        } else {
-            values[0].unit.clone()
-        };
-        // (3.7.2) `integer` gives an Integer, `floor` and `ceil` a Real, the others what their arguments have in common.
-        let base = match name {
-            "integer" => Some(BaseType::Integer),
-            "floor" | "ceil" => None,
-            _ => values[0].base.joined(values[1].base),
-        };
-        let scalar = Value::scalar(item, unit);
-        Ok(Value {
-            base: base.unwrap_or(BaseType::Real),
-            ..scalar
         })
     }
 

@@ -89,6 +89,9 @@ enum End<'a> {
     },
 }
 
+/// Shape, elements, and whether they belong to the class that connects them.
+type Side<'a> = (Vec<usize>, Vec<End<'a>>, bool);
+
 /// A scalar variable of a connector.
 #[derive(Debug, Clone)]
 struct Primitive {
@@ -101,8 +104,12 @@ struct Primitive {
 
 impl<'a> Flattener<'a> {
     pub fn connect(&mut self, left: &'a Expr, right: &'a Expr, span: Span, id: InstanceId) -> Lowered<()> {
-        let (left_shape, left_ends, left_outside) = self.ends_of(left, id)?;
-        let (right_shape, right_ends, right_outside) = self.ends_of(right, id)?;
+        // What names a component that its condition leaves out is left out too (4.4.5).
+        let (Some(left_side), Some(right_side)) = (self.ends_of(left, id)?, self.ends_of(right, id)?) else {
+            return Ok(());
+        };
+        let (left_shape, left_ends, left_outside) = left_side;
+        let (right_shape, right_ends, right_outside) = right_side;
         if left_shape != right_shape {
             let message = format!("connectors of sizes {left_shape:?} and {right_shape:?} cannot be connected");
             return Err(self.error(span, "bad-size", message));
@@ -160,8 +167,8 @@ impl<'a> Flattener<'a> {
         Ok(())
     }
 
-    /// The connectors that one side of a `connect` names: shape, elements, and whether they belong to the class itself.
-    fn ends_of(&mut self, expr: &'a Expr, id: InstanceId) -> Lowered<(Vec<usize>, Vec<End<'a>>, bool)> {
+    /// The connectors that one side of a `connect` names; none below a component that is not there.
+    fn ends_of(&mut self, expr: &'a Expr, id: InstanceId) -> Lowered<Option<Side<'a>>> {
         let ExprKind::Reference(parts) = &expr.kind else {
             let error = self.error(expr.span, "type", "`connect` takes two connectors");
             return Err(error.into_remedy("name them: `connect(a.p, b.n)`"));
@@ -176,6 +183,7 @@ impl<'a> Flattener<'a> {
             let mut dimensions = Vec::new();
             for owner in &here {
                 match self.instances[owner.0].members.get(&part.name.text).cloned() {
+                    None if self.instances[owner.0].absent.contains(&part.name.text) => return Ok(None),
                     None => return Err(self.undefined(&part.name.text, part.name.span, *owner, expr)),
                     Some(Member::Instances { protected: true, .. }) if position > 0 => {
                         return Err(self.hidden_member(part, self.instances[owner.0].class));
@@ -225,7 +233,7 @@ impl<'a> Flattener<'a> {
             }
             here = next;
         }
-        Ok((shape, ends, outside))
+        Ok(Some((shape, ends, outside)))
     }
 
     fn no_connector(&self, part: &Part, declared: Option<&Declared<'a>>) -> Box<Diagnostic> {

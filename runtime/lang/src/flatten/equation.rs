@@ -3,6 +3,7 @@
 use super::builtin::REFUSED;
 use super::expression::Remedied as _;
 use super::instance::{BaseType, InstanceId, Member};
+use super::modification::Binding;
 use super::{FlatEquation, Flattener, Kind, Lowered};
 use crate::graph::Leaf;
 use crate::syntax::{Class, Equation, Expr, ExprKind, Span, Variability};
@@ -44,7 +45,7 @@ impl<'a> Flattener<'a> {
             let Some(Member::Variable(declared)) = self.instances[id.0].members.get(&name).cloned() else {
                 continue;
             };
-            let (Some((expr, written_in)), Some(first)) = (declared.binding, declared.first) else {
+            let (Some(binding), Some(first)) = (&declared.binding, declared.first) else {
                 continue;
             };
             if matches!(
@@ -53,21 +54,16 @@ impl<'a> Flattener<'a> {
             ) {
                 continue;
             }
-            if let Err(error) = self.binding(expr, written_in, first, &declared.shape, declared.component.name.span) {
+            if let Err(error) = self.binding(binding, first, &declared.shape, declared.component.name.span) {
                 self.errors.push(*error);
             }
         }
         Ok(())
     }
 
-    fn binding(
-        &mut self,
-        expr: &'a Expr,
-        written_in: InstanceId,
-        first: u32,
-        shape: &[usize],
-        name: Span,
-    ) -> Lowered<()> {
+    fn binding(&mut self, binding: &Binding<'a>, first: u32, shape: &[usize], name: Span) -> Lowered<()> {
+        let binding = binding.clone().narrowed();
+        let expr = binding.expr;
         let variable = &self.variables[first as usize];
         if variable.kind == Kind::Input {
             let error = self.error(
@@ -78,26 +74,14 @@ impl<'a> Flattener<'a> {
             return Err(error.into_remedy("give a `start` value instead; it holds where no values are supplied"));
         }
         let unit = variable.unit.clone();
-        let value = self.expression(expr, written_in)?;
+        let whole = self.whole_value(&binding, true)?;
         let variable = &self.variables[first as usize];
-        self.check_type(value.base, variable.base(), expr.span, &variable.name)?;
+        self.check_type(whole.base, variable.base(), expr.span, &variable.name)?;
+        self.check_fits(&whole.unit, &unit, expr.span, "the declared unit")?;
+        let value = self.value_for(&whole, &binding, shape)?;
         let value = self.as_numbers(value);
-        self.check_fits(&value.unit, &unit, expr.span, "the declared unit")?;
-        if value.shape != shape && !value.shape.is_empty() {
-            return Err(self.error(
-                expr.span,
-                "bad-size",
-                format!("a value of size {:?} for an array of size {shape:?}", value.shape),
-            ));
-        }
-        let count: usize = shape.iter().product();
-        for offset in 0..count {
+        for (offset, right) in value.items.into_iter().enumerate() {
             let left = self.graph.leaf(Leaf::Variable(first + offset as u32));
-            let right = if value.shape.is_empty() {
-                value.items[0]
-            } else {
-                value.items[offset]
-            };
             self.equations.push(FlatEquation {
                 left,
                 right,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::expression::{Remedied as _, Value};
 use super::instance::{BaseType, InstanceId};
 use super::{Action, FlatEquation, Flattener, Guard, Kind, Lowered, Variable};
-use crate::graph::{Id, Leaf, Node, Relation};
+use crate::graph::{Binary, Id, Leaf, Node, Relation, Unary};
 use crate::syntax::{Class, Equation, Expr, ExprKind, Span};
 use crate::units::{Measure, Unit};
 
@@ -71,7 +71,7 @@ impl<'a> Flattener<'a> {
     }
 
     /// A variable of the compiler's own.
-    fn hidden(&mut self, name: &str, kind: Kind, boolean: bool, start: Option<Id>, span: Span) -> u32 {
+    pub fn hidden(&mut self, name: &str, kind: Kind, boolean: bool, start: Option<Id>, span: Span) -> u32 {
         let index = self.variables.len() as u32;
         self.variables.push(Variable {
             name: format!("${name}{index}"),
@@ -168,27 +168,53 @@ impl<'a> Flattener<'a> {
                 "the interval of `sample` must be positive",
             ));
         }
-        let next = self.hidden("next", Kind::Discrete, false, Some(numbers[0]), expr.span);
-        let time = self.graph.leaf(Leaf::Time);
-        let due = self.graph.leaf(Leaf::Variable(next));
-        let relation = self.graph.relation(Relation::LessEqual, due, time);
-        let reached = self.guarded(time, due, relation, expr.span);
-        let initial = self.initial();
-        let running = self.graph.not(initial);
-        let fires = self.graph.and(reached, running);
-        let before = self.graph.leaf(Leaf::Pre(next));
-        let value = self.graph.add(before, numbers[1]);
-        self.hybrid.actions.push(Action {
-            fires,
-            variable: next,
-            value,
-            reinit: false,
-            span: expr.span,
-        });
+        let fires = self.ticks(numbers[0], numbers[1], expr.span);
         Ok(Value::boolean(fires))
     }
 
-    fn initial(&mut self) -> Id {
+    /// True at start + i·interval. What is kept is i: a sum of intervals would drift away from these instants, and two
+    /// samples from each other.
+    fn ticks(&mut self, start: Id, interval: Id, span: Span) -> Id {
+        let zero = self.graph.constant(0.0);
+        let one = self.graph.constant(1.0);
+        let number = self.hidden("tick", Kind::Discrete, false, Some(zero), span);
+        let time = self.graph.leaf(Leaf::Time);
+        let next = self.graph.leaf(Leaf::Variable(number));
+        let due = self.tick(start, interval, next);
+        let relation = self.graph.relation(Relation::LessEqual, due, time);
+        let reached = self.guarded(time, due, relation, span);
+        let initial = self.initial();
+        let running = self.graph.not(initial);
+        let fires = self.graph.and(reached, running);
+        let before = self.graph.leaf(Leaf::Pre(number));
+        // A run that starts later begins with the first instant that is not over, whichever way the quotient is rounded.
+        let passed = self.graph.sub(time, start);
+        let passed = self.graph.div(passed, interval);
+        let first = self.graph.unary(Unary::Ceil, passed);
+        let one_less = self.graph.sub(first, one);
+        let earlier = self.tick(start, interval, one_less);
+        let still = self.graph.relation(Relation::LessEqual, time, earlier);
+        let first = self.graph.select(still, one_less, first);
+        let first = self.graph.binary(Binary::Max, first, zero);
+        let following = self.graph.add(before, one);
+        for (fires, value) in [(fires, following), (initial, first)] {
+            self.hybrid.actions.push(Action {
+                fires,
+                variable: number,
+                value,
+                reinit: false,
+                span,
+            });
+        }
+        fires
+    }
+
+    fn tick(&mut self, start: Id, interval: Id, number: Id) -> Id {
+        let offset = self.graph.mul(number, interval);
+        self.graph.add(start, offset)
+    }
+
+    pub fn initial(&mut self) -> Id {
         let leaf = self.graph.leaf(Leaf::Initial);
         self.truth_of(leaf)
     }
@@ -265,6 +291,8 @@ impl<'a> Flattener<'a> {
         let mut fires = self.graph.truth(false);
         for item in value.items {
             let one = if item == initial {
+                // The start is an event only where something is remembered (a state alone can be reinitialised).
+                self.hidden("start", Kind::Discrete, true, None, condition.span);
                 initial
             } else {
                 let number = self.number_of(item);
@@ -350,11 +378,39 @@ impl<'a> Flattener<'a> {
                 self.determined_here.extend(after);
                 Ok(())
             }
+            Equation::Call { call } if matches!(&call.kind, ExprKind::Call { function, .. } if function.text == "assert") => {
+                self.assertion_at_event(call, fires, id)
+            }
             Equation::Call { call } => self.reinit(call, fires, id),
             Equation::When { span, .. } | Equation::Connect { span, .. } => {
                 Err(self.error(*span, "syntax", "this cannot stand in a when-clause"))
             }
         }
+    }
+
+    /// An assertion in a when-clause is about the instants at which that fires; what it finds is remembered, as assertions
+    /// are looked at in rows and after steps.
+    fn assertion_at_event(&mut self, call: &'a Expr, fires: Id, id: InstanceId) -> Lowered<()> {
+        let (condition, message) = self.assertion_parts(call)?;
+        let holds = self.truth_expression(condition, id)?;
+        let fails = self.graph.not(holds);
+        let (one, zero) = (self.graph.constant(1.0), self.graph.constant(0.0));
+        let good = self.hidden("assert", Kind::Discrete, true, Some(one), call.span);
+        self.hybrid.actions.push(Action {
+            fires: self.graph.and(fires, fails),
+            variable: good,
+            value: zero,
+            reinit: false,
+            span: call.span,
+        });
+        let leaf = self.graph.leaf(Leaf::Variable(good));
+        let condition = self.truth_of(leaf);
+        self.assertions.push(super::Assertion {
+            condition,
+            message,
+            span: call.span,
+        });
+        Ok(())
     }
 
     fn reinit(&mut self, call: &'a Expr, fires: Id, id: InstanceId) -> Lowered<()> {

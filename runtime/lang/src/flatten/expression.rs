@@ -153,6 +153,9 @@ impl<'a> Flattener<'a> {
         let instance = &self.instances[id.0];
         let message = format!("`{name}` is not declared in {}", instance.class.name.text);
         let error = self.error(span, "undefined-variable", message);
+        if name == "Modelica" {
+            return error.into_remedy("the Modelica Standard Library is not read: declare what is needed in this file");
+        }
         let known = instance.order.iter().map(String::as_str).chain(["time"]);
         match crate::nearest(name, known) {
             Some(near) => Box::new(error.remedy(format!("did you mean `{near}`?"))),
@@ -169,6 +172,16 @@ impl<'a> Flattener<'a> {
         );
         self.error(part.name.span, "protected", message)
             .into_remedy("declare it under `public`, or an output that equals it")
+    }
+
+    /// The message for a conditional component that an expression names (4.4.5).
+    fn conditional_member(&self, part: &Part) -> Box<Diagnostic> {
+        let message = format!(
+            "`{}` is declared with a condition: only `connect` can name it",
+            part.name.text
+        );
+        self.error(part.name.span, "type", message)
+            .into_remedy("connect it to a connector that is always there, or declare it without `if`")
     }
 
     fn reference(&mut self, parts: &'a [Part], expr: &'a Expr, id: InstanceId) -> Lowered<Value> {
@@ -202,10 +215,14 @@ impl<'a> Flattener<'a> {
             return Err(self.error(expr.span, "syntax", "a name is missing"));
         };
         match self.instances[here.0].members.get(&part.name.text).cloned() {
+            None if self.instances[here.0].absent.contains(&part.name.text) => Err(self.conditional_member(part)),
             None => Err(self.undefined(&part.name.text, part.name.span, here, expr)),
             Some(Member::Variable(declared)) => {
                 if declared.component.protected && here != id {
                     return Err(self.hidden_member(part, self.instances[here.0].class));
+                }
+                if declared.component.condition.is_some() {
+                    return Err(self.conditional_member(part));
                 }
                 if let Some(next) = rest.first() {
                     let message = format!("`{}` has no component `{}`", part.name.text, next.name.text);
@@ -213,9 +230,17 @@ impl<'a> Flattener<'a> {
                 }
                 self.declared_value(&declared, here, expr, &part.subscripts, id)
             }
-            Some(Member::Instances { shape, ids, protected }) => {
+            Some(Member::Instances {
+                shape,
+                ids,
+                protected,
+                conditional,
+            }) => {
                 if protected && here != id {
                     return Err(self.hidden_member(part, self.instances[here.0].class));
+                }
+                if conditional {
+                    return Err(self.conditional_member(part));
                 }
                 if rest.is_empty() {
                     let message = format!("`{}` is a component; name one of its variables", part.name.text);
@@ -263,7 +288,14 @@ impl<'a> Flattener<'a> {
             .variables
             .get(first as usize)
             .map_or(Unit::Any, |variable| variable.unit.clone());
-        let (shape, chosen) = self.select_indices(&declared.shape, subscripts, id, expr.span)?;
+        let chosen = self.select_indices(&declared.shape, subscripts, id, expr.span);
+        if chosen.as_ref().is_err_and(|error| error.code == "not-structural") {
+            let whole = self.declared_value(declared, owner, expr, &[], id)?;
+            if let Some(chosen) = self.chosen_while_running(&whole, subscripts, id) {
+                return chosen;
+            }
+        }
+        let (shape, chosen) = chosen?;
         let items: Vec<Id> = chosen
             .into_iter()
             .map(|offset| self.graph.leaf(Leaf::Variable(first + offset as u32)))
@@ -278,19 +310,12 @@ impl<'a> Flattener<'a> {
                 number: None,
             });
         }
-        let number = match (declared.component.variability, &unit, declared.binding) {
+        let binding = declared.binding.as_ref().map(|binding| &binding.expr.kind);
+        let number = match (declared.component.variability, &unit, binding) {
             // A constant without a unit is as good as the number it names.
-            (
-                Variability::Constant,
-                Unit::Any,
-                Some((
-                    Expr {
-                        kind: ExprKind::Number(number) | ExprKind::Integer(number),
-                        ..
-                    },
-                    _,
-                )),
-            ) => Some(*number),
+            (Variability::Constant, Unit::Any, Some(ExprKind::Number(number) | ExprKind::Integer(number))) => {
+                Some(*number)
+            }
             _ => None,
         };
         Ok(Value {
@@ -343,11 +368,8 @@ impl<'a> Flattener<'a> {
         let mut flat = vec![0_usize];
         for (dimension, size) in shape.iter().enumerate() {
             let (chosen, keeps) = match subscripts.get(dimension) {
-                None
-                | Some(Expr {
-                    kind: ExprKind::All, ..
-                }) => ((0..*size).collect::<Vec<_>>(), true),
-                Some(subscript) => self.subscript(subscript, *size, id)?,
+                None => ((0..*size).collect::<Vec<_>>(), true),
+                Some(subscript) => self.known_subscript(subscript, *size, id)?,
             };
             flat = flat
                 .iter()
@@ -360,7 +382,10 @@ impl<'a> Flattener<'a> {
         Ok((left, flat))
     }
 
-    fn subscript(&mut self, subscript: &'a Expr, size: usize, id: InstanceId) -> Lowered<(Vec<usize>, bool)> {
+    pub fn known_subscript(&mut self, subscript: &'a Expr, size: usize, id: InstanceId) -> Lowered<(Vec<usize>, bool)> {
+        if matches!(subscript.kind, ExprKind::All) {
+            return Ok(((0..size).collect(), true));
+        }
         self.ends.push(size as f64);
         let fixed = self.structural(subscript, id);
         self.ends.pop();
@@ -389,7 +414,13 @@ impl<'a> Flattener<'a> {
         let Some(first) = subscripts.first() else {
             return Ok(value);
         };
-        let (shape, chosen) = self.select_indices(&value.shape, subscripts, id, first.span)?;
+        let chosen = self.select_indices(&value.shape, subscripts, id, first.span);
+        if chosen.as_ref().is_err_and(|error| error.code == "not-structural")
+            && let Some(chosen) = self.chosen_while_running(&value, subscripts, id)
+        {
+            return chosen;
+        }
+        let (shape, chosen) = chosen?;
         let items = chosen.iter().map(|index| value.items[*index]).collect();
         Ok(Value { shape, items, ..value })
     }
@@ -402,23 +433,8 @@ impl<'a> Flattener<'a> {
         self.stack(values, expr.span)
     }
 
-    fn matrix(&mut self, rows: &'a [Vec<Expr>], expr: &'a Expr, id: InstanceId) -> Lowered<Value> {
-        let mut lowered = Vec::new();
-        for row in rows {
-            let values = row
-                .iter()
-                .map(|item| self.expression(item, id))
-                .collect::<Lowered<Vec<Value>>>()?;
-            if values.iter().any(|value| !value.shape.is_empty()) {
-                return Err(self.unsupported(expr.span, "concatenation of arrays in `[ ]` is outside the subset"));
-            }
-            lowered.push(self.stack(values, expr.span)?);
-        }
-        self.stack(lowered, expr.span)
-    }
-
     /// Values of one shape as one array with a dimension more.
-    fn stack(&mut self, values: Vec<Value>, span: Span) -> Lowered<Value> {
+    pub fn stack(&mut self, values: Vec<Value>, span: Span) -> Lowered<Value> {
         let Some(first) = values.first().cloned() else {
             return Ok(Value {
                 shape: vec![0],

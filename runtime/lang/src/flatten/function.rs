@@ -2,13 +2,18 @@
 
 use super::algorithm::{Frame, Local};
 use super::expression::{Remedied as _, Value};
-use super::instance::{BaseType, InstanceId, Modification};
+use super::instance::{BaseType, InstanceId};
+use super::modification::Modification;
+use super::vectorise::elements_of;
 use super::{Flattener, Lowered};
-use crate::graph::Node;
+use crate::graph::{Id, Node};
 use crate::syntax::{
     Causality, Class, ClassKind, Component, Dimension, Element, Expr, ExprKind, Ident, Span, Variability,
 };
 use crate::units::{self, Unit};
+
+/// The value that a call gives an input, and where it stands.
+pub type Given = Option<(Value, Span)>;
 
 /// How deep calls may nest.
 const MAX_CALLS: u32 = 40;
@@ -129,6 +134,21 @@ impl<'a> Flattener<'a> {
         let given = self.arguments(class, arguments, named, call, id)?;
         let scope = self.scope_of(&found);
         let scope = self.pseudo_instance(class, scope);
+        match elements_of(class, &given) {
+            None => self.execute_call(function, class, given, scope, call),
+            Some(shape) => self.call_for_elements(&shape, function, class, &given, scope, call),
+        }
+    }
+
+    /// Executes one call.
+    pub fn execute_call(
+        &mut self,
+        function: &Ident,
+        class: &'a Class,
+        given: Vec<Given>,
+        scope: InstanceId,
+        call: &'a Expr,
+    ) -> Lowered<Vec<Value>> {
         let no = self.graph.truth(false);
         let frame = Frame {
             function: Some(function.text.clone()),
@@ -208,7 +228,7 @@ impl<'a> Flattener<'a> {
         named: &'a [(Ident, Expr)],
         call: &'a Expr,
         id: InstanceId,
-    ) -> Lowered<Vec<Option<(Value, Span)>>> {
+    ) -> Lowered<Vec<Given>> {
         let inputs: Vec<&'a Component> = components(class).filter(|c| c.causality == Causality::Input).collect();
         if arguments.len() > inputs.len() {
             let message = format!(
@@ -253,7 +273,7 @@ impl<'a> Flattener<'a> {
     fn run_function(
         &mut self,
         class: &'a Class,
-        given: Vec<Option<(Value, Span)>>,
+        given: Vec<Given>,
         scope: InstanceId,
         call: Span,
     ) -> Lowered<Vec<Value>> {
@@ -473,6 +493,44 @@ impl<'a> Flattener<'a> {
 
     /// `assert(condition, message)`: kept as a condition that must hold (8.3.7).
     pub fn assertion(&mut self, call: &'a Expr, id: InstanceId) -> Lowered<()> {
+        let (condition, message) = self.assertion_parts(call)?;
+        let outer = std::mem::replace(&mut self.without_events, true);
+        let holds = self.truth_expression(condition, id);
+        self.without_events = outer;
+        self.assert_here(holds?, message, call.span)
+    }
+
+    /// What must hold where the conditions around what is being lowered do.
+    pub fn assert_here(&mut self, holds: Id, message: String, span: Span) -> Lowered<()> {
+        let mut holds = holds;
+        for given in self.conditions.clone() {
+            let elsewhere = self.graph.not(given);
+            holds = self.graph.or(holds, elsewhere);
+        }
+        match self.graph.node(holds) {
+            Node::Truth(true) => {}
+            Node::Truth(false) => {
+                return Err(self.error(span, "assertion", format!("this assertion fails: {message}")));
+            }
+            _ => {
+                let known = self
+                    .assertions
+                    .iter()
+                    .any(|one| one.condition == holds && one.message == message);
+                if !known {
+                    self.assertions.push(super::Assertion {
+                        condition: holds,
+                        message,
+                        span,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The condition of an `assert(…)` and what it says.
+    pub fn assertion_parts(&self, call: &'a Expr) -> Lowered<(&'a Expr, String)> {
         let ExprKind::Call { arguments, named, .. } = &call.kind else {
             return Err(self.error(call.span, "syntax", "an assertion is needed here"));
         };
@@ -494,38 +552,11 @@ impl<'a> Flattener<'a> {
             let error = self.error(message.span, "unsupported", "the message of an assertion is a string");
             return Err(error.into_remedy("write it out: values in messages are outside the subset"));
         };
-        let outer = std::mem::replace(&mut self.without_events, true);
-        let holds = self.truth_expression(condition, id);
-        self.without_events = outer;
-        let mut holds = holds?;
-        for given in self.conditions.clone() {
-            let elsewhere = self.graph.not(given);
-            holds = self.graph.or(holds, elsewhere);
-        }
-        match self.graph.node(holds) {
-            Node::Truth(true) => {}
-            Node::Truth(false) => {
-                return Err(self.error(call.span, "assertion", format!("this assertion fails: {message}")));
-            }
-            _ => {
-                let known = self
-                    .assertions
-                    .iter()
-                    .any(|one| one.condition == holds && one.message == message);
-                if !known {
-                    self.assertions.push(super::Assertion {
-                        condition: holds,
-                        message,
-                        span: call.span,
-                    });
-                }
-            }
-        }
-        Ok(())
+        Ok((condition, message))
     }
 }
 
-fn components(class: &Class) -> impl Iterator<Item = &Component> {
+pub fn components(class: &Class) -> impl Iterator<Item = &Component> {
     class.elements.iter().filter_map(|element| match element {
         Element::Component(component) => Some(&**component),
         _ => None,

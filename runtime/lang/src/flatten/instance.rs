@@ -1,9 +1,10 @@
 //! The tree of instances: components, inheritance, modifications; then one flat variable for every scalar.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::modification::{Binding, Modification, places_of};
 use super::{Flattener, Lowered};
-use crate::syntax::{Causality, Class, ClassKind, Component, Dimension, Element, Expr, ExprKind, Modifier, Span};
+use crate::syntax::{Causality, Class, ClassKind, Component, Dimension, Element, Expr, ExprKind, Span};
 
 /// A place in the arena of instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -31,35 +32,8 @@ pub struct Instance<'a> {
     pub interface: bool,
     /// Declared final, or part of what is.
     pub is_final: bool,
-}
-
-/// A modification with the instance in whose names its value is written.
-#[derive(Debug, Clone)]
-pub struct Modification<'a> {
-    pub modifier: &'a Modifier,
-    pub written_in: InstanceId,
-    /// It, or a modification around it, is final.
-    pub is_final: bool,
-}
-
-impl<'a> Modification<'a> {
-    pub fn new(modifier: &'a Modifier, written_in: InstanceId) -> Modification<'a> {
-        Modification {
-            modifier,
-            written_in,
-            is_final: modifier.is_final,
-        }
-    }
-
-    /// The modifications in its parentheses.
-    pub fn nested(&self) -> impl Iterator<Item = Modification<'a>> + use<'a> {
-        let (modifier, written_in, outer) = (self.modifier, self.written_in, self.is_final);
-        modifier.nested.iter().map(move |modifier| Modification {
-            modifier,
-            written_in,
-            is_final: outer || modifier.is_final,
-        })
-    }
+    /// Conditional components whose condition does not hold.
+    pub absent: BTreeSet<String>,
 }
 
 /// A declared component.
@@ -72,6 +46,8 @@ pub enum Member<'a> {
         shape: Vec<usize>,
         ids: Vec<InstanceId>,
         protected: bool,
+        /// Declared with `if`: only named in modifications and `connect` (4.4.5).
+        conditional: bool,
     },
 }
 
@@ -80,7 +56,7 @@ pub struct Declared<'a> {
     pub component: &'a Component,
     pub base: BaseType,
     pub modifications: Vec<Modification<'a>>,
-    pub binding: Option<(&'a Expr, InstanceId)>,
+    pub binding: Option<Binding<'a>>,
     /// No value from outside is taken.
     pub is_final: bool,
     /// Its own, or that of its type.
@@ -159,6 +135,7 @@ impl<'a> Flattener<'a> {
             scopes: Vec::new(),
             interface,
             is_final: false,
+            absent: BTreeSet::new(),
         });
         id
     }
@@ -213,13 +190,23 @@ impl<'a> Flattener<'a> {
             }
         }
         // Built-in variables first: sizes of the rest may depend on them.
-        for element in &class.elements {
-            if let Element::Component(component) = element {
+        let components = || {
+            class.elements.iter().filter_map(|element| match element {
+                Element::Component(component) => Some(&**component),
+                _ => None,
+            })
+        };
+        // What conditions depend on before what they decide.
+        for component in components().filter(|component| component.condition.is_none()) {
+            self.declare(id, component, &modifications)?;
+        }
+        for component in components().filter(|component| component.condition.is_some()) {
+            if self.is_present(id, component)? {
                 self.declare(id, component, &modifications)?;
             }
         }
-        for element in &class.elements {
-            if let Element::Component(component) = element {
+        for component in components() {
+            if !self.instances[id.0].absent.contains(&component.name.text) {
                 self.declare_instances(id, component, &modifications)?;
             }
         }
@@ -227,7 +214,8 @@ impl<'a> Flattener<'a> {
         let own: Vec<&Modification<'a>> = modifications.iter().collect();
         for modification in own {
             let name = &modification.modifier.name;
-            if !self.instances[id.0].members.contains_key(&name.text) && level == 0 {
+            let instance = &self.instances[id.0];
+            if !instance.members.contains_key(&name.text) && !instance.absent.contains(&name.text) && level == 0 {
                 let class_name = self.instances[id.0].class.name.text.clone();
                 let error = self.error(
                     name.span,
@@ -244,60 +232,17 @@ impl<'a> Flattener<'a> {
         Ok(())
     }
 
-    /// The modifications of `component` from around instance `id`, the innermost first; refused where they may not be:
-    /// from outside to what is protected (4.1), and to what is final (7.2.6).
-    fn modifications_of(
-        &self,
-        id: InstanceId,
-        component: &'a Component,
-        outer: &[Modification<'a>],
-    ) -> Lowered<Vec<Modification<'a>>> {
-        let name = &component.name.text;
-        let class = &self.instances[id.0].class.name.text;
-        let mut found: Vec<Modification<'a>> = Vec::new();
-        for modification in outer.iter().filter(|one| one.modifier.name.text == *name) {
-            let place = modification.modifier.name.span;
-            // A class that extends another one, also by a short definition, is no outside.
-            let within =
-                modification.written_in == id || self.instances[modification.written_in.0].class.alias.is_some();
-            if component.protected && !within {
-                let message = format!("`{name}` is protected in `{class}`: it cannot be modified from outside");
-                let error = self.error(place, "protected", message);
-                let error = error.note(self.source, component.name.span.start, "it is declared here");
-                return Err(Box::new(error.remedy(
-                    "declare it under `public`, or modify it in a class that extends this one",
-                )));
-            }
-            let before = found.last().filter(|before| before.is_final);
-            if component.is_final || before.is_some() {
-                let message = format!("`{name}` is final in `{class}`: it cannot be modified");
-                let first = before.map_or(component.name.span, |before| before.modifier.name.span);
-                let error = self
-                    .error(place, "final", message)
-                    .note(self.source, first.start, "it is made final here");
-                return Err(Box::new(error.remedy("leave the modification out, or remove `final`")));
-            }
-            found.push(modification.clone());
+    /// Whether the condition of a component holds; where it does not, nothing is declared (4.4.5).
+    fn is_present(&mut self, id: InstanceId, component: &'a Component) -> Lowered<bool> {
+        let Some(condition) = &component.condition else {
+            return Ok(true);
+        };
+        let present = self.structural_truth(condition, id)?;
+        if !present {
+            self.check_new(id, component)?;
+            self.instances[id.0].absent.insert(component.name.text.clone());
         }
-        Ok(found)
-    }
-
-    /// No attribute is given a value after it was final.
-    fn check_final(&self, modifications: &[Modification<'a>]) -> Lowered<()> {
-        for (position, one) in modifications.iter().enumerate() {
-            let name = &one.modifier.name;
-            let mut before = modifications[..position].iter();
-            if let Some(before) = before.find(|before| before.is_final && before.modifier.name.text == name.text) {
-                let error = self.error(
-                    name.span,
-                    "final",
-                    format!("`{}` is final: it cannot be modified", name.text),
-                );
-                let error = error.note(self.source, before.modifier.name.span.start, "it is made final here");
-                return Err(Box::new(error.remedy("leave the modification out, or remove `final`")));
-            }
-        }
-        Ok(())
+        Ok(present)
     }
 
     fn check_new(&self, id: InstanceId, component: &Component) -> Lowered<()> {
@@ -328,14 +273,16 @@ impl<'a> Flattener<'a> {
             own => own,
         };
         let mut modifications = resolved.modifications;
+        // Those of a type are about each variable of the type.
+        modifications
+            .iter_mut()
+            .for_each(|modification| modification.each = true);
         let own = component.modifiers.iter();
         modifications.extend(own.map(|modifier| Modification::new(modifier, id)));
-        let mut binding = component.binding.as_ref().map(|expr| (expr, id));
+        let mut binding = component.binding.as_ref().map(|expr| Binding::new(expr, id));
         let outer = self.modifications_of(id, component, outer)?;
         for modification in &outer {
-            if let Some(value) = &modification.modifier.value {
-                binding = Some((value, modification.written_in));
-            }
+            binding = modification.binding().or(binding);
             modifications.extend(modification.nested());
         }
         self.check_final(&modifications)?;
@@ -389,7 +336,7 @@ impl<'a> Flattener<'a> {
             .modifiers
             .iter()
             .map(|modifier| Modification::new(modifier, id));
-        let mut modifications: Vec<Modification<'a>> = resolved.modifications.into_iter().chain(own).collect();
+        let mut modifications: Vec<Modification<'a>> = own.collect();
         let outer = self.modifications_of(id, component, outer)?;
         for modification in &outer {
             if let Some(value) = &modification.modifier.value {
@@ -403,12 +350,14 @@ impl<'a> Flattener<'a> {
         let interface = self.instances[id.0].interface && class.kind == ClassKind::Connector;
         let prefix = self.instances[id.0].prefix.clone();
         let mut ids = Vec::new();
-        for subscripts in subscripts_of(&shape) {
+        for (number, subscripts) in subscripts_of(&shape).into_iter().enumerate() {
             let full = format!("{prefix}{}{subscripts}.", component.name.text);
+            let places = places_of(&shape, number);
+            let split = modifications.iter().map(|one| one.for_element(&places));
             ids.push(self.instantiate(Plan {
                 class,
                 prefix: full,
-                modifications: modifications.clone(),
+                modifications: resolved.modifications.iter().cloned().chain(split).collect(),
                 scope: resolved.scope,
                 depth,
                 interface,
@@ -424,6 +373,7 @@ impl<'a> Flattener<'a> {
                 shape,
                 ids,
                 protected: component.protected,
+                conditional: component.condition.is_some(),
             },
         );
         Ok(())
@@ -434,8 +384,10 @@ impl<'a> Flattener<'a> {
         &mut self,
         id: InstanceId,
         dimensions: &'a [Dimension],
-        binding: Option<(&'a Expr, InstanceId)>,
+        binding: Option<&Binding<'a>>,
     ) -> Lowered<Vec<usize>> {
+        let binding = binding.cloned().map(Binding::narrowed);
+        let span_of = |binding: &Option<Binding<'a>>| binding.as_ref().map_or(Span::default(), |one| one.expr.span);
         let mut shape = Vec::new();
         for (position, dimension) in dimensions.iter().enumerate() {
             let size = match dimension {
@@ -449,10 +401,13 @@ impl<'a> Flattener<'a> {
                         })?
                 }
                 Dimension::Any => {
-                    let sized = binding.and_then(|(expr, _)| literal_shape(expr).get(position).copied());
-                    let span = binding.map_or(Span::default(), |(expr, _)| expr.span);
+                    let sized = binding.as_ref().and_then(|one| {
+                        let shape = literal_shape(one.expr);
+                        shape.get(one.places.len() + position).copied()
+                    });
                     sized.ok_or_else(|| {
-                        self.error(span, "bad-size", "the size `:` needs a binding written as an array")
+                        let message = "the size `:` needs a binding written as an array";
+                        self.error(span_of(&binding), "bad-size", message)
                     })?
                 }
             };
@@ -463,7 +418,7 @@ impl<'a> Flattener<'a> {
             if scalars.is_none_or(|scalars| scalars > super::MAX_SCALARS) {
                 let span = match dimension {
                     Dimension::Size(expr) => expr.span,
-                    Dimension::Any => binding.map_or(Span::default(), |(expr, _)| expr.span),
+                    Dimension::Any => span_of(&binding),
                 };
                 let message = format!("an array has at most {} elements", super::MAX_SCALARS);
                 return Err(self.error(span, "too-large", message));

@@ -5,6 +5,7 @@
 //! [`equation`] lowers equations.
 
 mod algorithm;
+mod arrays;
 mod attribute;
 mod builtin;
 mod conditional;
@@ -14,16 +15,19 @@ mod event;
 mod expression;
 mod function;
 mod instance;
+mod modification;
 mod operator;
+mod rounding;
 mod scope;
 mod structural;
 mod types;
+mod vectorise;
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::diagnostic::{Diagnostic, line_column};
 use crate::graph::{Graph, Id};
-use crate::syntax::{Causality, Class, ClassKind, Element, Span};
+use crate::syntax::{Causality, Class, ClassKind, Element, Expr, Span};
 use crate::units::Unit;
 
 /// At most this many scalar variables and equations: a limit on what a small text can unfold into.
@@ -157,6 +161,8 @@ pub struct Flattener<'a> {
     pub conditions: Vec<Id>,
     pub assertions: Vec<Assertion>,
     pub connections: connect::Connections,
+    /// Values of modifications that are split over arrays of components, by where they are written.
+    pub split_values: HashMap<(*const Expr, instance::InstanceId), std::rc::Rc<expression::Value>>,
     pub pseudo_instances: HashMap<(*const Class, Option<instance::InstanceId>), instance::InstanceId>,
     pub work: std::cell::Cell<u64>,
     /// What `end` means in the subscripts being read.
@@ -207,6 +213,7 @@ pub fn flatten(
         conditions: Vec::new(),
         assertions: Vec::new(),
         connections: connect::Connections::default(),
+        split_values: HashMap::new(),
         pseudo_instances: HashMap::new(),
         work: std::cell::Cell::new(0),
         ends: Vec::new(),
@@ -306,18 +313,31 @@ impl<'a> Flattener<'a> {
             .cloned()
             .collect();
         if let Some(name) = unknown.iter().min() {
-            let message = format!("`{name}` is set from outside and the model has no such parameter");
-            let error = self.error(class.name.span, "no-such-parameter", message);
-            let near = crate::nearest(name, self.variables.iter().map(|variable| variable.name.as_str()));
-            return Err(match near {
-                Some(near) => Box::new(error.remedy(format!("did you mean `{near}`?"))),
-                None => error,
-            });
+            return Err(self.no_parameter(name, class));
         }
         if !self.errors.is_empty() {
             return Ok(());
         }
         self.lower_all(root)
+    }
+
+    /// The message for a name set from outside that is no parameter.
+    fn no_parameter(&self, name: &str, class: &Class) -> Box<Diagnostic> {
+        let message = format!("`{name}` is set from outside and the model has no such parameter");
+        let error = self.error(class.name.span, "no-such-parameter", message);
+        let is_parameter = |variable: &&Variable| matches!(variable.kind, Kind::Parameter | Kind::Dependent);
+        let element = format!("{name}[");
+        let parameters = || self.variables.iter().filter(is_parameter);
+        let remedy = if self.variables.iter().any(|variable| variable.name == name) {
+            format!("it is a variable that equations determine; `start({name})` is where it starts if it is a state")
+        } else if let Some(first) = parameters().find(|variable| variable.name.starts_with(&element)) {
+            format!("it is an array: set its elements, such as `{}`", first.name)
+        } else if let Some(near) = crate::nearest(name, parameters().map(|variable| variable.name.as_str())) {
+            format!("did you mean `{near}`?")
+        } else {
+            return error;
+        };
+        Box::new(error.remedy(remedy))
     }
 
     pub fn error(&self, span: Span, code: &str, message: impl Into<String>) -> Box<Diagnostic> {

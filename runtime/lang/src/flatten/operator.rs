@@ -243,7 +243,7 @@ impl Flattener<'_> {
         })
     }
 
-    fn matrix_product(&mut self, left: Value, right: Value, place: Span) -> Lowered<Value> {
+    pub fn matrix_product(&mut self, left: Value, right: Value, place: Span) -> Lowered<Value> {
         let unit = product_unit(&left, &right, true);
         let (rows, inner) = match left.shape.as_slice() {
             [inner] => (None, *inner),
@@ -262,6 +262,8 @@ impl Flattener<'_> {
                 format!("sizes {:?} and {:?} cannot be multiplied", left.shape, right.shape),
             ));
         }
+        self.spend((rows.unwrap_or(1) * inner * columns.unwrap_or(1)) as u64);
+        self.check_size(place)?;
         let mut items = Vec::new();
         for row in 0..rows.unwrap_or(1) {
             for column in 0..columns.unwrap_or(1) {
@@ -286,13 +288,10 @@ impl Flattener<'_> {
 
     fn power(&mut self, op: BinaryOp, left: Value, right: Value, span: Span, place: Span) -> Lowered<Value> {
         if op == BinaryOp::Pow && !(left.shape.is_empty() && right.shape.is_empty()) {
-            return Err(self.unsupported(
-                span,
-                "powers of matrices are outside the subset; `.^` works element by element",
-            ));
+            return self.matrix_power(left, &right, span);
         }
         if let Unit::Known(exponent) = &right.unit
-            && !exponent.fits(&Measure::one())
+            && !exponent.is_plain()
         {
             let message = format!(
                 "an exponent must be a plain number and has the unit {}",

@@ -1,7 +1,8 @@
 //! What names mean where they are written: classes, and constants of packages and of enclosing classes (5.3).
 
 use super::expression::Value;
-use super::instance::{BaseType, InstanceId, Member, Modification, Resolved, builtin};
+use super::instance::{BaseType, InstanceId, Member, Resolved, builtin};
+use super::modification::{Binding, Modification};
 use super::{Flattener, Lowered};
 use crate::syntax::{Causality, Class, ClassKind, Component, Element, Expr, Ident, Part, Variability};
 use crate::units::Unit;
@@ -231,7 +232,7 @@ impl<'a> Flattener<'a> {
         let outer = (self.frame.take(), std::mem::take(&mut self.loops));
         self.constants += 1;
         let value = self.parameter_expression(binding, scope);
-        let shape = self.shape_of(scope, &component.dimensions, Some((binding, scope)));
+        let shape = self.shape_of(scope, &component.dimensions, Some(&Binding::new(binding, scope)));
         self.constants -= 1;
         (self.frame, self.loops) = outer;
         let (mut value, shape) = (value?, shape?);

@@ -1,6 +1,7 @@
 //! What must be known when compiling: sizes, ranges, subscripts, conditions of structure.
 
 use super::instance::{BaseType, Declared, InstanceId, Member};
+use super::modification::Binding;
 use super::{Flattener, Lowered};
 use crate::graph::{Binary, Unary};
 use crate::syntax::{BinaryOp, Expr, ExprKind, Part, UnaryOp, Variability};
@@ -148,7 +149,11 @@ impl<'a> Flattener<'a> {
     }
 
     fn not_structural(&self, expr: &Expr) -> Box<crate::Diagnostic> {
-        let error = self.error(expr.span, "not-structural", "this must be known when compiling");
+        let error = self.error(
+            expr.span,
+            "not-structural",
+            "this must be known when compiling, and changes while the model runs",
+        );
         Box::new(error.remedy("use numbers, constants and Integer or Boolean parameters"))
     }
 
@@ -175,13 +180,16 @@ impl<'a> Flattener<'a> {
         {
             return value;
         }
+        if matches!(parts, [part] if part.name.text == "time") {
+            return Err(self.not_structural(expr));
+        }
         if let Some(value) = self.constant(parts, expr, id) {
             let value = value?;
             return self.fixed_of(&value).ok_or_else(|| self.not_structural(expr));
         }
         let (declared, owner) = self.find_declared(parts, id, expr)?;
         let mut value = self.structural_declared(&declared, owner, expr)?;
-        for subscript in parts.iter().flat_map(|part| &part.subscripts) {
+        for subscript in parts.iter().rev().take(1).flat_map(|part| &part.subscripts) {
             if let Fixed::Array(items) = &value {
                 self.ends.push(items.len() as f64);
             }
@@ -217,7 +225,20 @@ impl<'a> Flattener<'a> {
                 Some(Member::Instances { protected: true, .. }) if position > 0 => {
                     return Err(self.hidden_member(part, self.instances[here.0].class));
                 }
-                Some(Member::Instances { ids, .. }) if !last && ids.len() == 1 => here = ids[0],
+                Some(Member::Instances { shape, ids, .. }) if !last && shape.len() == part.subscripts.len() => {
+                    let (shape, ids) = (shape.clone(), ids.clone());
+                    let mut place = 0;
+                    for (size, subscript) in shape.iter().zip(&part.subscripts) {
+                        self.ends.push(*size as f64);
+                        let index = self.structural_integer(subscript, id);
+                        self.ends.pop();
+                        let index = usize::try_from(index? - 1).ok().filter(|index| index < size);
+                        let index = index
+                            .ok_or_else(|| self.error(subscript.span, "bad-subscript", "there is no such element"))?;
+                        place = place * size + index;
+                    }
+                    here = ids[place];
+                }
                 _ => return Err(self.undefined(&part.name.text, part.name.span, here, expr)),
             }
         }
@@ -244,20 +265,21 @@ impl<'a> Flattener<'a> {
                 Fixed::of(value, declared.base)
             });
         }
-        let Some((binding, written_in)) = declared.binding else {
+        let Some(binding) = declared.binding.clone().map(Binding::narrowed) else {
             let error = self.error(component.name.span, "no-value", format!("`{name}` has no value"));
             return Err(Box::new(
                 error.remedy(format!("give it one: `{} = …`", component.name.text)),
             ));
         };
         let loops = std::mem::take(&mut self.loops);
-        let value = self.structural(binding, written_in);
+        let value = self.structural(binding.expr, binding.written_in);
         self.loops = loops;
         let value = value?;
         if let Some(given) = value.base() {
-            self.check_type(given, declared.base, binding.span, &name)?;
+            self.check_type(given, declared.base, binding.expr.span, &name)?;
         }
-        Ok(value)
+        let shape = self.shape_of(owner, &component.dimensions, Some(&binding))?;
+        self.fixed_for(value, &binding, &shape)
     }
 
     fn structural_call(&mut self, name: &str, arguments: &'a [Expr], expr: &'a Expr, id: InstanceId) -> Lowered<Fixed> {
@@ -316,7 +338,7 @@ impl<'a> Flattener<'a> {
             return Ok(Fixed::Integer(size as f64));
         }
         let (declared, owner) = self.find_declared(parts, id, expr)?;
-        let shape = self.shape_of(owner, &declared.component.dimensions, declared.binding)?;
+        let shape = self.shape_of(owner, &declared.component.dimensions, declared.binding.as_ref())?;
         let size = usize::try_from(dimension - 1)
             .ok()
             .and_then(|dimension| shape.get(dimension).copied());

@@ -58,6 +58,25 @@ impl Fixed {
         }
     }
 
+    /// The sizes of an array, after its first elements; none for a scalar.
+    pub fn shape(&self) -> Vec<usize> {
+        match self {
+            Fixed::Array(items) => {
+                let inner = items.first().map_or_else(Vec::new, Fixed::shape);
+                std::iter::once(items.len()).chain(inner).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Adds every number, row by row.
+    pub fn numbers(&self, all: &mut Vec<f64>) {
+        match self {
+            Fixed::Array(items) => items.iter().for_each(|item| item.numbers(all)),
+            other => all.extend(other.number()),
+        }
+    }
+
     /// A number of the given type.
     pub fn of(value: f64, base: BaseType) -> Fixed {
         if base == BaseType::Integer {

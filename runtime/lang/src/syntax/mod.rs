@@ -113,6 +113,8 @@ pub struct Component {
     pub dimensions: Vec<Dimension>,
     pub modifiers: Vec<Modifier>,
     pub binding: Option<Expr>,
+    /// `A a if condition`
+    pub condition: Option<Expr>,
     pub description: String,
     pub span: Span,
 }
@@ -132,6 +134,8 @@ pub struct Modifier {
     pub nested: Vec<Modifier>,
     /// Not to be modified again (7.2.6).
     pub is_final: bool,
+    /// Applied to every element of an array instead of being split over them (7.2.5).
+    pub each: bool,
 }
 
 #[derive(Debug, Clone)]

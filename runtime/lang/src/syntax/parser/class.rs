@@ -1,9 +1,11 @@
 //! Classes, declarations and modifications.
 
+use std::collections::BTreeMap;
+
 use super::{Parsed, Parser};
 use crate::diagnostic::Diagnostic;
 use crate::syntax::lexer::Token;
-use crate::syntax::{Causality, Class, ClassKind, Component, Dimension, Element, Modifier, Variability};
+use crate::syntax::{Causality, Class, ClassKind, Component, Dimension, Element, Ident, Modifier, Variability};
 
 impl Parser<'_> {
     pub(super) fn class(&mut self) -> Parsed<Class> {
@@ -53,7 +55,7 @@ impl Parser<'_> {
             }
         };
         self.at += 1;
-        let name = self.ident("the name of the class")?;
+        let name = self.new_name("the name of the class")?;
         let mut class = Class {
             kind,
             name,
@@ -89,6 +91,10 @@ impl Parser<'_> {
         }
         class.description = self.strings()?;
         self.sections(&mut class)?;
+        self.check_declared_once(class.elements.iter().filter_map(|element| match element {
+            Element::Class(inner) => Some(&**inner),
+            _ => None,
+        }))?;
         self.expect("end", "at the end of the class")?;
         let end = self.ident("the name of the class after `end`")?;
         if end.text != class.name.text {
@@ -215,7 +221,7 @@ impl Parser<'_> {
         let type_name = self.type_name()?;
         let shared = self.dimensions()?;
         loop {
-            let name = self.ident("the name of a variable")?;
+            let name = self.new_name("the name of a variable")?;
             let mut dimensions = self.dimensions()?;
             dimensions.extend(shared.iter().cloned());
             let modifiers = self.modification()?;
@@ -224,9 +230,7 @@ impl Parser<'_> {
             } else {
                 None
             };
-            if self.is("if") {
-                return Err(self.error_here("unsupported", "conditional components are outside the subset"));
-            }
+            let condition = if self.eat("if") { Some(self.expr()?) } else { None };
             let description = self.description()?;
             let span = start.to(self.last_span());
             class.elements.push(Element::Component(Box::new(Component {
@@ -240,6 +244,7 @@ impl Parser<'_> {
                 dimensions,
                 modifiers,
                 binding,
+                condition,
                 description,
                 span,
             })));
@@ -248,6 +253,16 @@ impl Parser<'_> {
             }
         }
         self.expect(";", "after a declaration")
+    }
+
+    /// A name that is declared here: those of the built-in types are taken (4.9).
+    fn new_name(&mut self, what: &str) -> Parsed<Ident> {
+        let name = self.ident(what)?;
+        if !["Real", "Integer", "Boolean", "String"].contains(&name.text.as_str()) {
+            return Ok(name);
+        }
+        let error = self.error(name.span, "duplicate", format!("`{}` is a built-in type", name.text));
+        Err(error.remedy("choose another name"))
     }
 
     pub(super) fn dimensions(&mut self) -> Parsed<Vec<Dimension>> {
@@ -269,11 +284,16 @@ impl Parser<'_> {
     }
 
     pub(super) fn modification(&mut self) -> Parsed<Vec<Modifier>> {
-        if self.is("(") {
-            self.deeper(Self::modification_inner)
-        } else {
-            Ok(Vec::new())
+        if !self.is("(") {
+            return Ok(Vec::new());
         }
+        let inside = std::mem::replace(&mut self.modifying, true);
+        let modifiers = self.deeper(Self::modification_inner)?;
+        self.modifying = inside;
+        if !inside {
+            self.check_modified_once(&modifiers)?;
+        }
+        Ok(modifiers)
     }
 
     pub(super) fn modification_inner(&mut self) -> Parsed<Vec<Modifier>> {
@@ -285,7 +305,7 @@ impl Parser<'_> {
                     return Err(self.refuse(word));
                 }
             }
-            self.eat("each");
+            let each = self.eat("each");
             let is_final = self.eat("final");
             let mut names = vec![self.ident("the name of an attribute")?];
             while self.eat(".") {
@@ -303,12 +323,14 @@ impl Parser<'_> {
                     value,
                     nested,
                     is_final,
+                    each,
                 };
                 let whole = names.fold(innermost, |inner, name| Modifier {
                     name,
                     value: None,
                     nested: vec![inner],
                     is_final: false,
+                    each,
                 });
                 modifiers.push(whole);
             }
@@ -321,5 +343,39 @@ impl Parser<'_> {
             }
         }
         Ok(modifiers)
+    }
+
+    /// Two arguments of a modification shall not give the same thing a value (7.2.4).
+    fn check_modified_once(&self, modifiers: &[Modifier]) -> Parsed<()> {
+        let mut paths = BTreeMap::new();
+        let mut open: Vec<(String, &Modifier)> = modifiers.iter().rev().map(|one| (String::new(), one)).collect();
+        while let Some((around, modifier)) = open.pop() {
+            let path = format!("{around}{}", modifier.name.text);
+            let inner = modifier.nested.iter().rev();
+            open.extend(inner.map(|one| (format!("{path}."), one)));
+            if modifier.value.is_none() {
+                continue;
+            }
+            if let Some(first) = paths.insert(path.clone(), modifier.name.span) {
+                let error = self.error(modifier.name.span, "duplicate", format!("`{path}` is modified twice"));
+                let error = error.note(self.source, first.start, "here it is modified first");
+                return Err(error.remedy("remove one of the two"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a second class of one name.
+    pub(super) fn check_declared_once<'c>(&self, classes: impl Iterator<Item = &'c Class>) -> Parsed<()> {
+        let mut places = BTreeMap::new();
+        for Class { name, .. } in classes {
+            if let Some(first) = places.insert(name.text.as_str(), name.span) {
+                let message = format!("the class `{}` is declared twice", name.text);
+                let error = self.error(name.span, "duplicate", message);
+                let error = error.note(self.source, first.start, "it is declared first here");
+                return Err(error.remedy("rename one of them"));
+            }
+        }
+        Ok(())
     }
 }

@@ -187,6 +187,10 @@ impl Parser<'_> {
                 });
             }
             Token::Name(_) | Token::Symbol(".") => return self.reference(),
+            Token::Symbol("-" | "+") => {
+                let error = self.error_here("syntax", "expected an expression, found a second operator");
+                return Err(error.remedy("a sign after an operator needs parentheses: `2*(-3)`"));
+            }
             other => {
                 let message = format!("expected an expression, found {}", other.describe());
                 return Err(self.error_here("syntax", message));
@@ -218,17 +222,10 @@ impl Parser<'_> {
         while !self.eat("}") {
             items.push(self.expr()?);
             if items.len() == 1 && self.eat("for") {
-                let mut indices = self.for_indices()?;
+                let body = items.swap_remove(0);
+                let whole = self.comprehension(body, "an array constructor")?;
                 self.expect("}", "after the range")?;
-                let (Some((index, Some(range))), true) = (indices.pop(), indices.is_empty()) else {
-                    return Err(self.error_here("unsupported", "an array constructor takes one index with its range"));
-                };
-                let body = Box::new(items.swap_remove(0));
-                return Ok(ExprKind::Comprehension {
-                    body,
-                    index,
-                    range: Box::new(range),
-                });
+                return Ok(whole.kind);
             }
             if !self.eat(",") && !self.is("}") {
                 return Err(self.error_here(
@@ -238,6 +235,30 @@ impl Parser<'_> {
             }
         }
         Ok(ExprKind::Array(items))
+    }
+
+    /// The indices after `body for`. Several nest, the last one outermost (10.4.1.2): `{e for i in a, j in b}` stands for
+    /// `{{e for i in a} for j in b}`.
+    fn comprehension(&mut self, body: Expr, what: &str) -> Parsed<Expr> {
+        let mut whole = body;
+        for (index, range) in self.for_indices()? {
+            let Some(range) = range else {
+                let error = self.error(
+                    index.span,
+                    "unsupported",
+                    format!("{what} needs the range of `{}`", index.text),
+                );
+                return Err(error.remedy(format!("write `{} in 1:n`", index.text)));
+            };
+            let span = whole.span.to(range.span);
+            let kind = ExprKind::Comprehension {
+                body: Box::new(whole),
+                index,
+                range: Box::new(range),
+            };
+            whole = Expr { kind, span };
+        }
+        Ok(whole)
     }
 
     pub(super) fn matrix(&mut self) -> Parsed<ExprKind> {
@@ -333,18 +354,8 @@ impl Parser<'_> {
             } else {
                 arguments.push(self.expr()?);
                 if arguments.len() == 1 && self.eat("for") {
-                    let mut indices = self.for_indices()?;
-                    let (Some((index, Some(range))), true) = (indices.pop(), indices.is_empty()) else {
-                        return Err(self.error_here("unsupported", "a reduction takes one index with its range"));
-                    };
                     let body = arguments.swap_remove(0);
-                    let span = body.span.to(range.span);
-                    let kind = ExprKind::Comprehension {
-                        body: Box::new(body),
-                        index,
-                        range: Box::new(range),
-                    };
-                    arguments.push(Expr { kind, span });
+                    arguments.push(self.comprehension(body, "a reduction")?);
                 }
             }
             if !self.eat(",") && !self.is(")") {

@@ -91,6 +91,7 @@ pub fn parse(source: &str, file: &str) -> Result<Vec<Class>, Diagnostic> {
         tokens,
         at: 0,
         nesting: 0,
+        modifying: false,
     };
     let mut classes = Vec::new();
     if parser.eat("within") {
@@ -107,6 +108,7 @@ pub fn parse(source: &str, file: &str) -> Result<Vec<Class>, Diagnostic> {
             .error_here("empty", "the file holds no model")
             .remedy("write `model Name … end Name;`"));
     }
+    parser.check_declared_once(classes.iter())?;
     Ok(classes)
 }
 
@@ -118,6 +120,8 @@ struct Parser<'a> {
     tokens: Vec<(Token, Span)>,
     at: usize,
     nesting: u32,
+    /// Inside the parentheses of a modification.
+    modifying: bool,
 }
 
 impl Parser<'_> {
