@@ -7,7 +7,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Agent, Bench, SECOND, START, everything, sql_rows};
-use orrery_aligner::{Error, ReplayRequest, Store};
+use orrery_aligner::{ReplayRequest, Store};
 use orrery_bus::From;
 use orrery_protocol::{
     AckPayload, AckStatus, AlignedBlock, Chain, Channel, ClockId, Digest, LossPayload, MonoNanos, PayloadType, SealKey,
