@@ -141,7 +141,7 @@ pub enum Error {
 
 fn suggestion(name: &Option<String>) -> String {
     name.as_ref().map_or_else(
-        || ": nothing of that kind is stored yet".to_owned(),
+        || ": `orrery stream list` shows those that are stored".to_owned(),
         |name| format!(": did you mean `{name}`? `orrery stream list` shows all"),
     )
 }

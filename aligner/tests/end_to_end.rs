@@ -126,6 +126,11 @@ async fn routes_answer_in_every_format_and_refuse_with_problems() {
     let (code, problem) = request(&handle, "GET", "/replay?streams=tclab-01/bord", None).await;
     assert_eq!(code, 404);
     assert!(problem.contains("did you mean `tclab-01/board`"), "{problem}");
+    let (_, problem) = request(&handle, "GET", "/replay?streams=nosuch/x", None).await;
+    assert!(
+        problem.contains("stream list") && !problem.contains("did you mean"),
+        "{problem}"
+    );
     for (sql, expected) in [
         (
             "SELECT * FROM aligned.\"tclab-01/bord\"",
