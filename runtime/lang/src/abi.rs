@@ -107,7 +107,7 @@ pub(crate) mod persistent {
     pub const INITIALISED: u32 = 512;
     /// f64: the step the controller would like to take next, 0 before the first.
     pub const STEP: u32 = 520;
-    /// f64: the error of the last accepted step, for the PI controller.
+    /// f64: log2 of the error of the last accepted step, for the PI controller.
     pub const ERROR: u32 = 528;
     /// u32: 2 once an automatic choice has found the model stiff.
     pub const METHOD: u32 = 516;

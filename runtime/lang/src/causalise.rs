@@ -77,17 +77,6 @@ pub struct Initial {
     pub equation: u32,
 }
 
-impl System {
-    /// An equation that is solved by iteration, if there is one.
-    pub fn iterated(&self) -> Option<Span> {
-        let loops = self.loops.iter().map(|unknown| unknown.equation);
-        let number = loops
-            .chain(self.initial.iter().map(|initial| initial.equation))
-            .next()?;
-        self.equations.get(number as usize - 1).map(|(_, span)| *span)
-    }
-}
-
 /// At most this many unknowns are found by iteration: their matrix is dense.
 const MAX_LOOPS: usize = 400;
 

@@ -17,6 +17,7 @@ use places::place;
 use crate::abi::persistent;
 use crate::causalise::System;
 use crate::graph::{Graph, Id, Leaf, Node};
+use crate::kernel::inline::inline;
 use crate::kernel::{Binary, Expr, Function, Program, Stmt, Ty, lanes, parse, wasm};
 
 /// No emitted function has more operations: compile time grows faster than linearly with size.
@@ -31,7 +32,7 @@ pub struct Emitted {
 }
 
 /// Builds all functions of the module; those for second derivatives only where they are wanted, for a module with them takes
-/// about a fifth longer to compile.
+/// a fifth longer to compile, and up to twice as long where the equations are long.
 pub fn emit(system: &System, mut program: Program, second_derivatives: bool) -> Result<Emitted, String> {
     let mut graph = system.graph.clone();
     let hoisted = hoist(&mut graph, system);
@@ -39,10 +40,9 @@ pub fn emit(system: &System, mut program: Program, second_derivatives: bool) -> 
     let along = implicit::along(&mut graph, system, &hoisted.derivatives, places.direction);
     let products = reverse::products(&mut graph, system, &hoisted, &along, places.bars);
     let tangents = reverse::tangents(&mut graph, system, &hoisted, &along, places.dots);
-    let second = if second_derivatives {
-        second::second_tangents(&mut graph, system, &hoisted, places.dots, places.dots2)
-    } else {
-        Vec::new()
+    let second = match places.dots2 {
+        Some(dots2) => second::second_tangents(&mut graph, system, &tangents, places.dots, dots2),
+        None => Vec::new(),
     };
     let jacobian = implicit::jacobian(&mut graph, system, &hoisted);
     let by_time = implicit::by_time(&mut graph, system, &hoisted.derivatives);
@@ -63,11 +63,11 @@ pub fn emit(system: &System, mut program: Program, second_derivatives: bool) -> 
     emitter.products(&products);
     emitter.vectors(&tangents);
     emitter.vectors(&[(loops::inner(system, "guard_rates"), rates)]);
-    emitter.around(&around);
     if second_derivatives {
         emitter.declare_second();
         emitter.vectors(&second);
     }
+    emitter.around(&around);
     emitter.nominals();
     emitter.column_equation();
     let spill_bytes = 8 * emitter.spilled;
@@ -75,6 +75,7 @@ pub fn emit(system: &System, mut program: Program, second_derivatives: bool) -> 
     for text in kernels(system, second_derivatives) {
         parse::parse(&mut program, &text, &places.constants)?;
     }
+    inline(&mut program);
     Ok(Emitted { program, places })
 }
 
@@ -96,13 +97,19 @@ fn kernels(system: &System, second_derivatives: bool) -> Vec<String> {
         include_str!("kernel/newton.kernel"),
     );
     let second = if second_derivatives {
-        include_str!("kernel/second.kernel")
+        concat!(
+            include_str!("kernel/second.kernel"),
+            include_str!("kernel/second_implicit.kernel"),
+        )
     } else {
         second::ABSENT
     };
     let mut texts = vec![[always, &explicit::text(), second].concat()];
     if !system.loops.is_empty() {
         texts.push(include_str!("kernel/loops.kernel").to_string());
+        if second_derivatives {
+            texts.push(include_str!("kernel/second_loops.kernel").to_string());
+        }
     }
     texts
 }

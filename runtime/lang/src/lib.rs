@@ -72,15 +72,6 @@ pub fn compile(source: &str, file: &str, options: &Options) -> Result<Compiled, 
     let (model, description) = (flat.name.clone(), flat.description.clone());
     let mut system = causalise::causalise(flat, &causalise::Text { source, file })?;
     variability::check(&system, source, file)?;
-    if options.second_derivatives
-        && let Some(span) = system.iterated()
-    {
-        let message = "second derivatives do not pass through algebraic loops and initial equations".to_string();
-        let error = Diagnostic::at(source, file, span.range(), "unsupported", message);
-        return Err(vec![
-            error.remedy("solve this equation by hand, or ask for first derivatives"),
-        ]);
-    }
     let emitted = emit::emit(&system, program, options.second_derivatives).map_err(internal)?;
     let mut meta = describe::describe(
         &mut system,

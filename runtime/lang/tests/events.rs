@@ -115,7 +115,7 @@ fn samples_fire_at_their_instants_and_nowhere_else() {
 #[test]
 fn one_event_triggers_another_at_the_same_instant() {
     let source = "model C Real x(start=0, fixed=true); Boolean a(start=false); Boolean b(start=false); output Integer k(start=0);\
-        equation der(x) = 1; a = x > 0.5; b = pre(a); when b then k = pre(k) + 10; end when; end C;";
+        equation der(x) = 1; a = x > 0.6; b = pre(a); when b then k = pre(k) + 10; end when; end C;";
     let mut machine = Machine::new(source);
     let rows = machine.good(&until(1.0, 4));
     let k = machine.compiled.meta.column("k").expect("k");

@@ -18,9 +18,13 @@ struct Pair {
 
 impl Pair {
     fn new(engine: &Engine, source: &str) -> Pair {
+        Pair::with(engine, source, Options::default())
+    }
+
+    fn with(engine: &Engine, source: &str, options: Options) -> Pair {
         let options = Options {
             two_lanes: true,
-            ..Options::default()
+            ..options
         };
         let compiled =
             compile(source, "test.mo", &options).unwrap_or_else(|errors| panic!("{}", common::render(&errors)));
@@ -237,5 +241,51 @@ fn gradients_in_both_lanes() {
         let found = abi::read_gradient(&pair.image(lane, bytes), CTX, &meta, plan, &layout);
         assert_eq!(found, expected, "lane {lane}");
         assert!(expected.parameters.iter().any(|share| *share != 0.0));
+    }
+}
+
+#[test]
+fn second_derivatives_in_both_lanes() {
+    let source = "model P parameter Real p = 1; Real x(start=p, fixed=true); Real z(start=1); discrete Integer n(start=0);\
+        equation z^3 + z = x; der(x) = -z; when z < 0.5 then reinit(x, 2*p); n = pre(n) + 1; end when; end P;";
+    let options = Options {
+        second_derivatives: true,
+        ..Options::default()
+    };
+    for method in [Method::Tsit5, Method::Rodas5p, Method::Esdirk] {
+        let plan = Plan {
+            method,
+            tape_bytes: 1 << 18,
+            ..until(2.0, 5)
+        };
+        let plans = members(source, &plan);
+        let mut pair = Pair::with(&cranelift(), source, options.clone());
+        pair.run(&plans);
+        let meta = pair.meta.clone();
+        let layout = Layout::for_plan(&meta, &plan);
+        let bytes = ((CTX + layout.bytes) as usize).next_multiple_of(8);
+        let line = abi::Gradient {
+            parameters: vec![1.0],
+            states: vec![0.5; meta.carried() as usize],
+            inputs: Vec::new(),
+        };
+        for lane in 0..2 {
+            let mut image = pair.image(lane, bytes);
+            abi::write_direction(&mut image, CTX, &meta, &layout, &line).unwrap();
+            abi::write_sweep(&mut image, CTX, abi::Sweep::Second, abi::Segment::default());
+            pair.put(lane, &image);
+        }
+        pair.call();
+        let mut alone = Machine::on(&cranelift(), common::build_with(source, &options));
+        for (lane, plan) in plans.iter().enumerate() {
+            let expected = common::along(&mut alone, plan, &line);
+            let [first, second] = abi::read_second_tangents(&pair.image(lane, bytes), CTX, &meta, &layout);
+            assert_eq!(
+                (first, second),
+                (expected.first, expected.second),
+                "{method:?}, lane {lane}"
+            );
+            assert!(expected.status.events > 0);
+        }
     }
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::error::SolveError;
 use super::gradient::Wrt;
 use super::loss::Loss;
-use super::options::{Method, SolveOptions, Values};
+use super::options::{SolveOptions, Values};
 use super::problem::Problem;
 use super::recording::Recording;
 use super::run::Session;
@@ -108,7 +108,7 @@ impl Session<'_> {
         options: &SolveOptions,
         values: &Values,
     ) -> Result<Along, SolveError> {
-        let options = &self.explicit(options)?;
+        self.require_second()?;
         let values = self.with_knots(direction.iter().map(|(wrt, _)| *wrt), options, values);
         let (mut recording, evaluated) = self.taped(loss, options, &values)?;
         let [first, second] = self.sweep_along(&mut recording, direction)?;
@@ -130,7 +130,7 @@ impl Session<'_> {
         options: &SolveOptions,
         values: &Values,
     ) -> Result<RowsAlong, SolveError> {
-        let options = &self.explicit(options)?;
+        self.require_second()?;
         let values = self.with_knots(direction.iter().map(|(wrt, _)| *wrt), options, values);
         let (mut recording, rows, schedule) = self.recorded(options.output.clone(), options, &values)?;
         let [first, second] = self.sweep_along(&mut recording, direction)?;
@@ -164,7 +164,7 @@ impl Session<'_> {
         options: &SolveOptions,
         values: &Values,
     ) -> Result<Vec<Vec<f64>>, SolveError> {
-        let options = &self.explicit(options)?;
+        self.require_second()?;
         let values = self.with_knots(wrt.iter().copied(), options, values);
         let (mut recording, evaluated) = self.taped(loss, options, &values)?;
         let mut curvature = |direction: &[(Wrt, f64)]| -> Result<f64, SolveError> {
@@ -218,29 +218,14 @@ impl Session<'_> {
         )))
     }
 
-    /// The options with a method whose steps have second derivatives.
-    fn explicit(&self, options: &SolveOptions) -> Result<SolveOptions, SolveError> {
-        if !self.problem().meta().second_derivatives {
-            let remedy = "compile the problem with `second_derivatives`";
-            return Err(SolveError::Module(format!(
-                "the module has no second derivatives: {remedy}"
-            )));
+    fn require_second(&self) -> Result<(), SolveError> {
+        if self.problem().meta().second_derivatives {
+            return Ok(());
         }
-        let method = match options.method {
-            Method::Auto => Method::Tsit5,
-            Method::Rodas5p | Method::Esdirk => {
-                return Err(SolveError::Value {
-                    what: "method".to_owned(),
-                    value: format!("{:?}", options.method),
-                    remedy: "second derivatives are those of the steps of rk4 and tsit5: choose one of them".to_owned(),
-                });
-            }
-            explicit => explicit,
-        };
-        Ok(SolveOptions {
-            method,
-            ..options.clone()
-        })
+        let remedy = "compile the problem with `second_derivatives`";
+        Err(SolveError::Module(format!(
+            "the module has no second derivatives: {remedy}"
+        )))
     }
 }
 

@@ -4,7 +4,7 @@
 //! A model with loops has its functions under the names `*_explicit`, over unknowns given at LOOPS; kernel/loops.kernel
 //! puts functions with the plain names around them.
 
-use super::{Emitter, Hoisted, Places, implicit, reverse};
+use super::{Emitter, Hoisted, Places, implicit, reverse, second};
 use crate::causalise::System;
 use crate::derive;
 use crate::graph::{Graph, Id, Leaf};
@@ -32,10 +32,11 @@ pub const WRAPPED: [&str; 16] = [
 
 /// The name of a function over given unknowns.
 pub fn inner(system: &System, name: &str) -> String {
-    if system.loops.is_empty() || !WRAPPED.contains(&name) {
-        name.to_string()
-    } else {
+    let wrapped = WRAPPED.contains(&name) || second::WRAPPED.iter().any(|(_, both)| *both == name);
+    if wrapped && !system.loops.is_empty() {
         format!("{name}_explicit")
+    } else {
+        name.to_string()
     }
 }
 
@@ -107,7 +108,7 @@ pub fn place(system: &System, next: &mut dyn FnMut(&str, u32) -> u32) -> (u32, u
 }
 
 /// Unknowns of the initial equations: the states they determine, and all loops.
-fn initial_size(system: &System) -> u32 {
+pub fn initial_size(system: &System) -> u32 {
     match system.initial.len() {
         0 => 0,
         states => (states + system.loops.len()) as u32,
@@ -188,8 +189,12 @@ impl Around {
                 .collect();
             let product = reverse::product(graph, system, &format!("{name}_vjp"), roots, &seeds, places.bars);
             around.products.push(product);
-            let tangent = reverse::tangent(graph, system, roots, places.dots);
-            around.vectors.push((format!("{name}_jvp"), tangent));
+            let first = reverse::tangent(graph, system, roots, places.dots);
+            if let Some(dots2) = places.dots2 {
+                let both = second::both(graph, system, &first, places.dots, dots2);
+                around.vectors.push((format!("{name}_jvp2"), both));
+            }
+            around.vectors.push((format!("{name}_jvp"), first));
         }
         around
     }

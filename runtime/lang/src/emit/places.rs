@@ -28,7 +28,8 @@ pub struct Places {
     pub(super) loop_rates: u32,
     pub(super) loop_seeds: u32,
     pub(super) direction: u32,
-    pub(super) dots2: reverse::Bars,
+    /// Of the second tangents, where the module has them.
+    pub(super) dots2: Option<reverse::Bars>,
     pub(super) constants: HashMap<String, Expr>,
 }
 
@@ -136,14 +137,10 @@ pub(super) fn place(system: &System, slots: u32, second_derivatives: bool) -> Pl
         loop_rates: next("Z_RATE_DOT", 8 * nz),
         input_slopes: next("U_RATE_DOT", 8 * inputs),
     };
-    let dots2 = if second_derivatives {
-        reverse::Bars {
-            states: dots.states + 8 * (n + words),
-            ..second::place(system, hoisted, &mut next)
-        }
-    } else {
-        reverse::Bars::default()
-    };
+    let dots2 = second_derivatives.then(|| reverse::Bars {
+        states: dots.states + 8 * (n + words),
+        ..second::place(system, hoisted, &mut next)
+    });
     next("U_SAVED", 8 * inputs);
     next("P_SAVED", 8 * (np + hoisted));
     let slots = next("SLOTS", 8 * hoisted);
@@ -201,7 +198,7 @@ pub(super) fn place(system: &System, slots: u32, second_derivatives: bool) -> Pl
         ("P_TAPE_BYTES", plan::TAPE_BYTES),
         ("P_FIRST_STEP", plan::FIRST_STEP),
         ("P_PAUSE_BYTES", plan::PAUSE_BYTES),
-        ("X_DOT2", dots2.states),
+        ("X_DOT2", dots2.map_or(0, |dots2| dots2.states)),
         ("S_CODE", status::CODE),
         ("S_ROWS", status::ROWS),
         ("S_EQUATION", status::EQUATION),
@@ -221,7 +218,7 @@ pub(super) fn place(system: &System, slots: u32, second_derivatives: bool) -> Pl
     ] {
         constants.insert(name.to_string(), Expr::I32(value as i32));
     }
-    constants.insert("WIDTH".to_string(), Expr::F64(f64::from(n.max(1))));
+    constants.insert("SHARE".to_string(), Expr::F64(1.0 / f64::from(n.max(1))));
     Places {
         parameters,
         persistent_end,

@@ -5,10 +5,12 @@
 //! [`interpret`] evaluates its pure functions on the host, with the same bits. The form has structured control flow
 //! and no undefined behaviour, so that another printer (CUDA C) is a walk over it.
 
+pub mod inline;
 pub mod interpret;
 pub mod lanes;
 pub mod parse;
 mod tokens;
+mod walk;
 pub mod wasm;
 
 use std::collections::HashMap;

@@ -11,6 +11,7 @@ use wasm_encoder::{
     InstructionSink, MemArg, MemorySection, MemoryType, Module, NameMap, NameSection, TypeSection, ValType,
 };
 
+use super::walk::each_call;
 use super::{Binary, Expr, Function, Program, Stmt, Ty, Unary};
 
 /// The module with the functions `exports` and all they call; `section` becomes the custom section `name`.
@@ -82,49 +83,10 @@ fn reachable(program: &Program, roots: impl Iterator<Item = usize>) -> Result<Ve
             let function = program
                 .function(index)
                 .ok_or_else(|| program.signature(index).name.clone())?;
-            calls_of(&function.body, &mut open);
+            each_call(&function.body, &mut |callee| open.push(callee));
         }
     }
     Ok(found.into_iter().collect())
-}
-
-fn calls_of(body: &[Stmt], out: &mut Vec<usize>) {
-    for statement in body {
-        match statement {
-            Stmt::Set(_, value) | Stmt::Do(value) | Stmt::Return(Some(value)) => calls_in(value, out),
-            Stmt::Store(_, address, _, value) => {
-                calls_in(address, out);
-                calls_in(value, out);
-            }
-            Stmt::If(condition, first, second) => {
-                calls_in(condition, out);
-                calls_of(first, out);
-                calls_of(second, out);
-            }
-            Stmt::While { condition, body, step } => {
-                calls_in(condition, out);
-                calls_of(body, out);
-                calls_of(step, out);
-            }
-            Stmt::Break | Stmt::Continue | Stmt::Return(None) => {}
-        }
-    }
-}
-
-fn calls_in(expr: &Expr, out: &mut Vec<usize>) {
-    match expr {
-        Expr::Unary(_, operand) | Expr::Load(_, operand, _) => calls_in(operand, out),
-        Expr::Binary(_, _, left, right) => {
-            calls_in(left, out);
-            calls_in(right, out);
-        }
-        Expr::Select(_, parts) => parts.iter().for_each(|part| calls_in(part, out)),
-        Expr::Call(index, _, arguments) => {
-            out.push(*index);
-            arguments.iter().for_each(|argument| calls_in(argument, out));
-        }
-        Expr::F64(_) | Expr::I64(_) | Expr::I32(_) | Expr::Local(..) => {}
-    }
 }
 
 fn val_type(ty: Ty) -> ValType {

@@ -1,6 +1,8 @@
 //! Runs compiled modules under wasmtime.
 #![allow(dead_code)]
 
+pub mod jet;
+
 use orrery_lang::abi::{self, Gradient, Initialise, Layout, Plan, Rows, Seeds, Status};
 use orrery_lang::{Compiled, Diagnostic, Options, compile};
 use wasmtime::{Config, Engine, Instance, Memory, Module, Store, TypedFunc};
@@ -8,7 +10,11 @@ use wasmtime::{Config, Engine, Instance, Memory, Module, Store, TypedFunc};
 pub const CTX: u32 = abi::CONTEXT_BASE;
 
 pub fn build(source: &str) -> Compiled {
-    match compile(source, "test.mo", &Options::default()) {
+    build_with(source, &Options::default())
+}
+
+pub fn build_with(source: &str, options: &Options) -> Compiled {
+    match compile(source, "test.mo", options) {
         Ok(compiled) => compiled,
         Err(errors) => panic!("{}", render(&errors)),
     }
@@ -218,6 +224,40 @@ pub fn gradient(machine: &mut Machine, plan: &Plan, column: &str) -> (f64, Gradi
         close(*found, *expected, 1e-9, &format!("direction {chosen}"));
     }
     (sweeps.value, sweeps.gradient)
+}
+
+/// Values along a line with their first and second derivatives by its length.
+pub struct Along {
+    pub rows: Rows,
+    pub first: Vec<f64>,
+    pub second: Vec<f64>,
+    pub status: Status,
+}
+
+/// All rows of a plan along a line; the module has second derivatives.
+pub fn along(machine: &mut Machine, plan: &Plan, line: &Gradient) -> Along {
+    let plan = Plan {
+        tape_bytes: 1 << 25,
+        ..plan.clone()
+    };
+    let (status, rows) = machine.run(&plan);
+    let meta = machine.compiled.meta.clone();
+    assert_eq!(status.code, abi::Code::Ok, "{:?}", status.describe(&meta));
+    let layout = abi::Layout::for_plan(&meta, &plan);
+    let data = machine.memory.data_mut(&mut machine.store);
+    abi::write_direction(data, CTX, &meta, &layout, line).expect("a line");
+    abi::write_sweep(data, CTX, abi::Sweep::Second, abi::Segment::default());
+    machine.call();
+    let data = machine.memory.data(&machine.store);
+    let swept = abi::read_status(data, CTX, &meta);
+    assert_eq!(swept.code, abi::Code::Ok, "{:?}", swept.describe(&meta));
+    let [first, second] = abi::read_second_tangents(data, CTX, &meta, &layout);
+    Along {
+        rows,
+        first,
+        second,
+        status,
+    }
 }
 
 /// Within a relative tolerance, absolute below 1.

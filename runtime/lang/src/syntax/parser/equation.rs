@@ -2,7 +2,10 @@
 
 use super::{Parsed, Parser};
 use crate::syntax::lexer::Token;
-use crate::syntax::{Equation, Expr, ExprKind, Ident, Statement};
+use crate::syntax::{Equation, Expr, ExprKind, Ident, Span, Statement};
+
+/// Reads what one section or branch holds.
+type List<P, T> = fn(&mut P, &mut Vec<T>) -> Parsed<()>;
 
 impl Parser<'_> {
     pub(super) fn section_ends(&self) -> bool {
@@ -35,19 +38,8 @@ impl Parser<'_> {
     pub(super) fn equation(&mut self) -> Parsed<Equation> {
         let start = self.span();
         if self.eat("if") {
-            let mut branches = Vec::new();
+            let branches = self.branches("elseif", Self::equations)?;
             let mut otherwise = Vec::new();
-            loop {
-                let condition = self.expr()?;
-                self.expect("then", "after the condition")?;
-                let mut body = Vec::new();
-                self.equations(&mut body)?;
-                branches.push((condition, body));
-                self.check_branches(branches.len())?;
-                if !self.eat("elseif") {
-                    break;
-                }
-            }
             if self.eat("else") {
                 self.equations(&mut otherwise)?;
             }
@@ -59,18 +51,7 @@ impl Parser<'_> {
             });
         }
         if self.eat("when") {
-            let mut branches = Vec::new();
-            loop {
-                let condition = self.expr()?;
-                self.expect("then", "after the condition")?;
-                let mut body = Vec::new();
-                self.equations(&mut body)?;
-                branches.push((condition, body));
-                self.check_branches(branches.len())?;
-                if !self.eat("elsewhen") {
-                    break;
-                }
-            }
+            let branches = self.branches("elsewhen", Self::equations)?;
             self.close("when")?;
             return Ok(Equation::When {
                 branches,
@@ -78,24 +59,12 @@ impl Parser<'_> {
             });
         }
         if self.eat("for") {
-            let indices = self.for_indices()?;
-            self.expect("loop", "after the range")?;
-            let mut body = Vec::new();
-            self.equations(&mut body)?;
-            self.close("for")?;
-            let span = start.to(self.last_span());
-            let nested = indices.into_iter().rev().fold(body, |body, (index, range)| {
-                vec![Equation::For {
-                    index,
-                    range,
-                    body,
-                    span,
-                }]
+            return self.nested(start, Self::equations, |index, range, body, span| Equation::For {
+                index,
+                range,
+                body,
+                span,
             });
-            return nested
-                .into_iter()
-                .next()
-                .ok_or_else(|| self.error(span, "syntax", "a `for` needs an index"));
         }
         if self.eat("connect") {
             self.expect("(", "after `connect`")?;
@@ -134,6 +103,43 @@ impl Parser<'_> {
         Err(error)
     }
 
+    /// `condition then …` and what follows each `again`.
+    fn branches<T>(&mut self, again: &str, list: List<Self, T>) -> Parsed<Vec<(Expr, Vec<T>)>> {
+        let mut branches = Vec::new();
+        loop {
+            let condition = self.expr()?;
+            self.expect("then", "after the condition")?;
+            let mut body = Vec::new();
+            list(self, &mut body)?;
+            branches.push((condition, body));
+            self.check_branches(branches.len())?;
+            if !self.eat(again) {
+                return Ok(branches);
+            }
+        }
+    }
+
+    /// The rest of a `for`, one loop for each of its indices.
+    fn nested<T>(
+        &mut self,
+        start: Span,
+        list: List<Self, T>,
+        make: impl Fn(Ident, Option<Expr>, Vec<T>, Span) -> T,
+    ) -> Parsed<T> {
+        let indices = self.for_indices()?;
+        self.expect("loop", "after the range")?;
+        let mut body = Vec::new();
+        list(self, &mut body)?;
+        self.close("for")?;
+        let span = start.to(self.last_span());
+        let all = indices.into_iter().rev();
+        let nested = all.fold(body, |body, (index, range)| vec![make(index, range, body, span)]);
+        nested
+            .into_iter()
+            .next()
+            .ok_or_else(|| self.error(span, "syntax", "a `for` needs an index"))
+    }
+
     pub(super) fn close(&mut self, word: &str) -> Parsed<()> {
         self.expect("end", &format!("at the end of `{word}`"))?;
         self.expect(word, "after `end`")
@@ -164,19 +170,8 @@ impl Parser<'_> {
     pub(super) fn statement(&mut self) -> Parsed<Statement> {
         let start = self.span();
         if self.eat("if") {
-            let mut branches = Vec::new();
+            let branches = self.branches("elseif", Self::statements)?;
             let mut otherwise = Vec::new();
-            loop {
-                let condition = self.expr()?;
-                self.expect("then", "after the condition")?;
-                let mut body = Vec::new();
-                self.statements(&mut body)?;
-                branches.push((condition, body));
-                self.check_branches(branches.len())?;
-                if !self.eat("elseif") {
-                    break;
-                }
-            }
             if self.eat("else") {
                 self.statements(&mut otherwise)?;
             }
@@ -188,24 +183,12 @@ impl Parser<'_> {
             });
         }
         if self.eat("for") {
-            let indices = self.for_indices()?;
-            self.expect("loop", "after the range")?;
-            let mut body = Vec::new();
-            self.statements(&mut body)?;
-            self.close("for")?;
-            let span = start.to(self.last_span());
-            let nested = indices.into_iter().rev().fold(body, |body, (index, range)| {
-                vec![Statement::For {
-                    index,
-                    range,
-                    body,
-                    span,
-                }]
+            return self.nested(start, Self::statements, |index, range, body, span| Statement::For {
+                index,
+                range,
+                body,
+                span,
             });
-            return nested
-                .into_iter()
-                .next()
-                .ok_or_else(|| self.error(span, "syntax", "a `for` needs an index"));
         }
         if self.eat("while") {
             let condition = self.expr()?;
