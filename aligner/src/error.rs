@@ -18,6 +18,17 @@ pub enum Error {
         /// What SQLite says.
         source: sqlx::Error,
     },
+    /// The catalog's bytes are damaged.
+    #[error(
+        "the catalog {path} is damaged: {reason}; restore the data folder from a backup, or keep what it can still read \
+         with `sqlite3 {path} .recover`; segments and the archive of envelopes are files beside it and are untouched"
+    )]
+    CatalogDamaged {
+        /// The catalog file.
+        path: PathBuf,
+        /// What SQLite says.
+        reason: String,
+    },
     /// The catalog has another format.
     #[error("the catalog {path} has format {found}, this program reads {expected}: use the version that wrote it")]
     CatalogFormat {
@@ -35,7 +46,10 @@ pub enum Error {
         path: PathBuf,
     },
     /// Another owner took over.
-    #[error("another process took over the data folder (epoch {ours} is no longer current): this one must stop")]
+    #[error(
+        "the catalog was opened again since this opening of it (epoch {ours} is no longer current), so this one must not \
+         write: give every process a data folder of its own"
+    )]
     EpochLost {
         /// Our epoch.
         ours: i64,
@@ -127,7 +141,7 @@ pub enum Error {
 
 fn suggestion(name: &Option<String>) -> String {
     name.as_ref().map_or_else(
-        || ": nothing of that kind is stored yet".to_owned(),
+        || ": `orrery stream list` shows those that are stored".to_owned(),
         |name| format!(": did you mean `{name}`? `orrery stream list` shows all"),
     )
 }

@@ -348,7 +348,10 @@ async fn piece(
 /// The OpenAPI fragment of these routes, with paths as mounted under `/api/v1`.
 pub fn openapi() -> utoipa::openapi::OpenApi {
     use utoipa::openapi::path::{HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn, PathItemBuilder};
-    use utoipa::openapi::{InfoBuilder, OpenApiBuilder, PathsBuilder, Required, ResponseBuilder, ResponsesBuilder};
+    use utoipa::openapi::request_body::RequestBodyBuilder;
+    use utoipa::openapi::{
+        ContentBuilder, InfoBuilder, OpenApiBuilder, PathsBuilder, Required, ResponseBuilder, ResponsesBuilder,
+    };
     type Row<'a> = (HttpMethod, &'a str, &'a str, &'a [(&'a str, bool)]);
     let table: [Row<'_>; 9] = [
         (
@@ -420,6 +423,13 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
             .summary(Some(summary))
             .tag("aligner")
             .responses(responses.build());
+        if matches!(method, HttpMethod::Post) {
+            let json = ContentBuilder::new().build();
+            let body = RequestBodyBuilder::new()
+                .content("application/json", json)
+                .required(Some(Required::True));
+            operation = operation.request_body(Some(body.build()));
+        }
         for (name, required) in parameters {
             let place = if path.contains(&format!("{{{name}}}")) {
                 ParameterIn::Path

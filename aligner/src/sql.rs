@@ -211,7 +211,7 @@ fn unknown_table(view: &View, name: &str) -> String {
         Some(near) => {
             format!("did you mean aligned.\"{near}\"? A stream's name needs double quotes")
         }
-        None => "no stream has been stored yet".to_owned(),
+        None => "`SHOW TABLES` lists those that are stored".to_owned(),
     };
     format!("there is no table `{name}`: {hint}")
 }

@@ -106,7 +106,8 @@ pub enum From {
     /// Records published after `subscribe` returned.
     Latest,
     /// These next offsets; a partition that is not named starts at its oldest record. An offset that
-    /// retention has removed means the oldest record still kept.
+    /// retention has removed means the oldest record still kept, and so does one beyond the end, which a
+    /// topic has that lost records: waiting there would pass over whatever is published next.
     Offsets(Vec<Position>),
     /// What this group committed; a partition without a commit starts at its oldest record.
     ///
@@ -165,6 +166,22 @@ pub trait Subscription: Send {
 
 /// A bus that services share.
 pub type SharedBus = Arc<dyn Bus>;
+
+/// Where a reader that wants this offset begins in a partition that keeps `oldest..end`.
+pub(crate) fn start_at(topic: &str, wanted: Position, oldest: u64, end: u64) -> u64 {
+    if wanted.offset <= end {
+        return wanted.offset.max(oldest);
+    }
+    tracing::warn!(
+        topic,
+        partition = wanted.partition,
+        wanted = wanted.offset,
+        end,
+        "the topic ends before the place where its reader stopped, so it lost records: files were removed or damaged, or \
+         it was made anew; it is read again from its oldest record, and copies are dropped"
+    );
+    oldest
+}
 
 /// Topic and group names become folder names and Kafka topic names: one alphabet for both.
 pub(crate) fn check_name(kind: &'static str, name: &str) -> Result<(), BusError> {

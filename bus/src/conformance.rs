@@ -29,6 +29,7 @@ where
     let bus = open().await;
     keys_keep_their_order_among_concurrent_publishers(&bus).await;
     a_reader_resumes_at_its_offsets(&bus).await;
+    a_reader_beyond_the_end_starts_over(&bus).await;
     latest_sees_only_what_comes_after(&bus).await;
     big_records_pass_and_too_big_ones_are_refused(&bus).await;
     a_dropped_wait_loses_nothing(&bus).await;
@@ -179,6 +180,19 @@ async fn a_reader_resumes_at_its_offsets(bus: &SharedBus) {
         refused.err(),
         Some(BusError::NoPartition { partition: 9_999, .. })
     ));
+}
+
+/// A topic that lost records takes offsets again that its readers have passed: they must not wait there.
+async fn a_reader_beyond_the_end_starts_over(bus: &SharedBus) {
+    let topic = "conformance.beyond";
+    let published = publish(bus, topic, numbered("k", 0..3)).await;
+    let partition = published.last().expect("three were published").partition;
+    let beyond = Position { partition, offset: 900 };
+    bus.commit("beyond", topic, beyond).await.expect("a commit is stored");
+    for from in [From::Offsets(vec![beyond]), From::Group("beyond".to_owned())] {
+        let mut reader = subscribe(bus, topic, from).await;
+        assert_eq!(texts(&read(&mut reader, 3).await), ["0", "1", "2"]);
+    }
 }
 
 async fn latest_sees_only_what_comes_after(bus: &SharedBus) {

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use orrery_protocol::Clock;
 use tokio::sync::Mutex;
 
-use crate::bus::{blocking, check_name, check_sizes};
+use crate::bus::{blocking, check_name, check_sizes, start_at};
 use crate::fs::{FileSystem, RealFs, read_all, write_atomically};
 use crate::journal::{Journal, JournalError, JournalOptions, Stats};
 use crate::{Bus, BusError, From, Message, Position, Record, Subscription};
@@ -116,9 +116,11 @@ impl Bus for JournalBus {
 
     async fn subscribe(&self, topic: &str, from: From) -> Result<Box<dyn Subscription>, BusError> {
         let journal = self.journal(topic).await?;
+        let end = journal.next_offset();
+        let within = |position: &Position| start_at(topic, *position, 0, end);
         let next = match from {
             From::Earliest => 0,
-            From::Latest => journal.next_offset(),
+            From::Latest => end,
             From::Offsets(positions) => {
                 if let Some(stray) = positions.iter().find(|position| position.partition != 0) {
                     return Err(BusError::NoPartition {
@@ -126,13 +128,9 @@ impl Bus for JournalBus {
                         partition: stray.partition,
                     });
                 }
-                positions.first().map_or(0, |position| position.offset)
+                positions.first().map_or(0, within)
             }
-            From::Group(group) => self
-                .committed(&group, topic)
-                .await?
-                .first()
-                .map_or(0, |position| position.offset),
+            From::Group(group) => self.committed(&group, topic).await?.first().map_or(0, within),
         };
         Ok(Box::new(JournalSubscription {
             journal,

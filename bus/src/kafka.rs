@@ -21,7 +21,7 @@ use rdkafka::producer::future_producer::DeliveryFuture;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::bus::{blocking, check_name, check_sizes};
+use crate::bus::{blocking, check_name, check_sizes, start_at};
 use crate::{Bus, BusError, From, KafkaConfig, MAX_RECORD_BYTES, Position, Record, Subscription};
 use client::{Failures, Settings, WatchedContext};
 
@@ -303,7 +303,7 @@ impl Bus for KafkaBus {
             let offset = if latest {
                 high
             } else {
-                asked.map_or(low, |position| position.offset.max(low))
+                asked.map_or(low, |position| start_at(topic, *position, low, high))
             };
             Position { partition, offset }
         };

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, DeviceConfig};
 use crate::connector::{Emitted, InFlight, Reading, Stamp};
 use crate::error::Error;
+use crate::garbage::Garbage;
 use crate::spool::{Head, Spool};
 use crate::status::DeviceStatus;
 
@@ -268,8 +269,7 @@ pub async fn run(
         pending: Vec::new(),
         stamps: Vec::new(),
         linger_until: None,
-        bad_untold: 0,
-        last_bad: None,
+        garbage: Garbage::default(),
         deps,
     };
     task.announce(Duration::from_millis(agent.clock.first_wave_wait_ms))
@@ -343,8 +343,7 @@ struct Task {
     /// Stamps of the rows in the batch: dropped when they are sealed and durable.
     stamps: Vec<Stamp>,
     linger_until: Option<tokio::time::Instant>,
-    bad_untold: u64,
-    last_bad: Option<String>,
+    garbage: Garbage,
     deps: DeviceDeps,
 }
 
@@ -432,8 +431,7 @@ impl Task {
             Emitted::Bad(what) => {
                 self.deps.status.bad.increment();
                 tracing::debug!(device = %self.id, "{what}");
-                self.bad_untold += 1;
-                self.last_bad = Some(what);
+                self.garbage.hear(what);
                 Ok(())
             }
             Emitted::Log { level, message } => self.seal_log(level, message).await,
@@ -484,9 +482,7 @@ impl Task {
     }
 
     async fn beat(&mut self) -> Result<(), Error> {
-        if let Some(last) = self.last_bad.take() {
-            // At most one log envelope per beat, however much garbage comes.
-            let count = std::mem::take(&mut self.bad_untold);
+        if let Some((count, last)) = self.garbage.tell(self.deps.clock.monotonic()) {
             tracing::warn!(device = %self.id, count, "not understood: {last}");
             self.seal_log("warn", format!("{count} not understood, the last: {last}"))
                 .await?;

@@ -24,6 +24,7 @@ pub mod device;
 pub mod discover;
 pub mod error;
 mod files;
+mod garbage;
 pub mod gateway;
 pub mod keys;
 pub mod probe;

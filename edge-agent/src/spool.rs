@@ -7,6 +7,7 @@
 //! - `acknowledged`: per device, the boot and sequence up to which it was sent. What lies between there and the head and is not in
 //!   the journal, damage took: it becomes a loss (`spool/survey.rs`).
 //! - `losses`: ranges given up and not yet declared by a sealed `loss` record. Written before the ranges go.
+//! - `declared`: those that were declared since, until what is sent has passed them: the same damage is not declared again.
 //! - `descriptors`: the version counter of each stream's descriptor.
 
 mod survey;
@@ -50,6 +51,8 @@ struct State {
     acknowledged: BTreeMap<DeviceId, (BootId, u64)>,
     heads: BTreeMap<DeviceId, Head>,
     losses: BTreeMap<DeviceId, Vec<LossPayload>>,
+    /// Those that sealed records declare, until what was sent has passed them: damage that is found again is not news.
+    declared: BTreeMap<DeviceId, Vec<LossPayload>>,
     descriptors: BTreeMap<StreamId, (u32, Digest)>,
 }
 
@@ -255,7 +258,7 @@ impl Spool {
         self.state().losses.get(device).cloned().unwrap_or_default()
     }
 
-    /// Forgets losses that are declared by sealed, durable records.
+    /// Takes note of losses that are declared by sealed, durable records.
     ///
     /// # Errors
     /// When the state file cannot be written: they will be declared again, which is harmless.
@@ -268,6 +271,10 @@ impl Spool {
                     state.losses.remove(device);
                 }
             }
+            let sent = state.acknowledged.get(device).copied();
+            let declared = state.declared.entry(device.clone()).or_default();
+            declared.retain(|loss| sent.is_none_or(|sent| (loss.boot_id, loss.last) > sent));
+            declared.extend_from_slice(losses);
         }
         self.save()
     }

@@ -185,6 +185,12 @@ async fn what_damage_took_from_the_spool_is_declared() {
         spool.append(&[seal(&mut next, PayloadType::Loss, 10)], false).await;
     }
     spool.declared(&device(), &losses).unwrap();
+    drop(spool);
+    let spool = open(folder.path(), 1 << 20);
+    assert!(
+        spool.undeclared_losses(&device()).is_empty(),
+        "their records wait to be sent"
+    );
     everything(&spool).await;
     spool.checkpoint().await.unwrap();
     drop(spool);

@@ -4,8 +4,10 @@
 
 mod common;
 
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -269,21 +271,54 @@ async fn an_unplugged_port_is_named_and_taken_up_again() {
     agent.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn garbage_on_a_line_is_counted_and_the_lines_around_it_are_kept() {
+/// The instrument's end of a pseudo-terminal and the path of ours: raw, and open all the time, so that nothing echoes and
+/// nothing hangs up.
+fn raw_terminal() -> (std::fs::File, String, impl Sized) {
     use rustix::fs::OFlags;
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    use std::io::Write;
-    let folder = tempfile::tempdir().unwrap();
     let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&controller).unwrap();
     unlockpt(&controller).unwrap();
     let port = ptsname(&controller, Vec::new()).unwrap().into_string().unwrap();
-    // Raw, and open all the time, so that nothing echoes and nothing hangs up.
     let keep = rustix::fs::open(port.as_str(), OFlags::RDWR | OFlags::NOCTTY, rustix::fs::Mode::empty()).unwrap();
     let mut modes = rustix::termios::tcgetattr(&keep).unwrap();
     modes.make_raw();
     rustix::termios::tcsetattr(&keep, rustix::termios::OptionalActions::Now, &modes).unwrap();
+    (std::fs::File::from(controller), port, keep)
+}
+
+/// Another instrument on the port, which never stops talking: it is named, not listened to for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_only_talks_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut instrument, port, _keep) = raw_terminal();
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let talking = std::thread::spawn(move || {
+        while !stopped.load(Ordering::Relaxed) {
+            instrument.write_all(b"noise\xff\n").unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+    let config = board(folder.path(), Path::new(&port));
+    let bus = bus(&folder.path().join("bus")).await;
+    let agent = Agent::start(&config, &bus, Vec::new());
+    let status = agent.status.device(&DeviceId::new("tclab").unwrap());
+    until("the talker is named", || status.problem().is_some()).await;
+    let problem = status.problem().unwrap();
+    assert!(
+        problem.contains("does not answer like a TCLab") && problem.contains("noise"),
+        "{problem}"
+    );
+    agent.stop().await;
+    stop.store(true, Ordering::Relaxed);
+    talking.join().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_on_a_line_is_counted_and_the_lines_around_it_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut instrument, port, _keep) = raw_terminal();
     let lines: LinesConfig = toml::from_str(&format!("port = {port:?}\ndelimiter = \";\"")).unwrap();
     let scale = device("scale", ConnectorConfig::Lines(lines), &[("mass", "1")]);
     let config = Config {
@@ -294,7 +329,6 @@ async fn garbage_on_a_line_is_counted_and_the_lines_around_it_are_kept() {
     let mut reader = Reader::new(&bus, &config).await;
     let agent = Agent::start(&config, &bus, Vec::new());
     let status = agent.status.device(&DeviceId::new("scale").unwrap());
-    let mut instrument = std::fs::File::from(controller);
     tokio::time::sleep(Duration::from_millis(1_000)).await;
     instrument.write_all(b"half a line\nn;1\nn;2\n").unwrap();
     instrument.write_all(b"\xff\xfe\x00;\x01\nn;\nn;x\n").unwrap();

@@ -88,8 +88,11 @@ pub fn router(app: Shared, services: Router) -> Router {
         .route("/openapi.json", get(openapi))
         .with_state(Arc::clone(&app));
     // Only what services answer is worth compressing: streams, probes and acknowledgements must leave at once.
+    let services = services
+        .layer(middleware::map_response(problems::in_our_form))
+        .layer(CompressionLayer::new());
     let api = own
-        .merge(services.layer(CompressionLayer::new()))
+        .merge(services)
         .fallback(problems::unknown_route)
         .method_not_allowed_fallback(problems::wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), auth::gate));

@@ -43,6 +43,7 @@ pub fn document<'a>(build: &str, fragments: impl IntoIterator<Item = (&'a str, &
     for (service, fragment) in fragments {
         merge(&mut document, service, fragment.clone());
     }
+    declare_places(&mut document["paths"]);
     document["paths"]["/openapi.json"] = json!({ "get": {
         "tags": ["gateway"], "summary": "This document.", "security": [{}],
         "responses": { "200": { "description": "OpenAPI 3.1", "content": { "application/json": {} } } },
@@ -91,6 +92,34 @@ fn merge(document: &mut Value, service: &str, mut fragment: Value) {
     for (name, schema) in entries(&mut fragment, "/components/schemas") {
         let name = renamed.get(&name).and_then(Value::as_str).unwrap_or(&name);
         document["components"]["schemas"][name] = schema;
+    }
+}
+
+/// A `{name}` in a path is a parameter of its operations, whether or not the service says so: without it the document
+/// would not be valid.
+fn declare_places(paths: &mut Value) {
+    const METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
+    for (path, item) in paths.as_object_mut().into_iter().flatten() {
+        let places = path
+            .split('/')
+            .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+        let operations = item.as_object_mut().into_iter().flatten();
+        let operations = operations.filter(|(method, _)| METHODS.contains(&method.as_str()));
+        let mut operations: Vec<_> = operations.map(|(_, operation)| operation).collect();
+        for place in places {
+            let is_it = |known: &Value| known["name"] == place && known["in"] == "path";
+            let parameter = json!({ "name": place, "in": "path", "required": true, "schema": { "type": "string" } });
+            for operation in &mut operations {
+                let known = operation["parameters"].as_array();
+                if known.is_some_and(|known| known.iter().any(is_it)) {
+                    continue;
+                }
+                match operation["parameters"].as_array_mut() {
+                    Some(known) => known.push(parameter.clone()),
+                    None => operation["parameters"] = json!([parameter]),
+                }
+            }
+        }
     }
 }
 
@@ -156,5 +185,19 @@ mod tests {
         assert_eq!(document["components"]["schemas"]["runtime.Gap"]["type"], "post");
         assert!(document["components"]["schemas"].get("runtime.Same").is_none());
         assert_eq!(document["paths"]["/healthz"]["servers"][0]["url"], "/");
+    }
+
+    #[test]
+    fn places_in_paths_are_declared_once() {
+        let known = json!({ "name": "a", "in": "path", "required": true });
+        let fragment = json!({ "paths": { "/x/{a}/{b}": { "get": { "parameters": [known] }, "post": {} } } });
+        let document = document("1", [("aligner", &fragment)]);
+        for method in ["get", "post"] {
+            let parameters = document["paths"]["/x/{a}/{b}"][method]["parameters"]
+                .as_array()
+                .unwrap();
+            let names: Vec<_> = parameters.iter().map(|parameter| &parameter["name"]).collect();
+            assert_eq!(names, ["a", "b"], "{method}");
+        }
     }
 }

@@ -100,6 +100,23 @@ impl IntoResponse for Refusal {
     }
 }
 
+/// Puts what a service's framework refuses in plain words (a body of the wrong type, a query that does not parse)
+/// into the one form that errors have.
+pub async fn in_our_form(response: Response) -> Response {
+    const LONGEST: usize = 64 * 1024;
+    let status = response.status();
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    let is_plain = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"));
+    if !(status.is_client_error() || status.is_server_error()) || !is_plain {
+        return response;
+    }
+    let body = axum::body::to_bytes(response.into_body(), LONGEST).await;
+    let detail = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
+    let title = status.canonical_reason().unwrap_or("Refused");
+    let name = title.to_lowercase().replace(' ', "-");
+    Refusal::new(status, &name, title, detail).into_response()
+}
+
 /// Answers for a path under `/api/v1` that no service has.
 pub async fn unknown_route(uri: axum::extract::OriginalUri) -> Refusal {
     Refusal::new(

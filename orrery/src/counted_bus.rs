@@ -9,6 +9,7 @@ use orrery_bus::{Bus, BusError, BusUrl, Config, From, JournalBus, Message, Posit
 use orrery_gateway::Metric;
 use orrery_gateway::MetricKind::{Counter, Gauge};
 use orrery_protocol::Clock;
+use tokio::time::{Duration, Instant};
 
 /// A bus that counts what passes through it.
 pub struct CountedBus {
@@ -18,7 +19,14 @@ pub struct CountedBus {
     topics: Mutex<BTreeMap<String, Arc<Traffic>>>,
     /// Why the last publication failed, until one succeeds.
     failure: Mutex<Option<String>>,
+    /// When the publications began that are not durable yet.
+    waiting: Mutex<BTreeMap<u64, Instant>>,
+    next: AtomicU64,
 }
+
+/// How long a publication may wait to become durable before the bus counts as out of order. A broker that is gone fails
+/// publications much later than that.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 struct Traffic {
@@ -51,17 +59,28 @@ impl CountedBus {
             journal,
             topics: Mutex::default(),
             failure: Mutex::default(),
+            waiting: Mutex::default(),
+            next: AtomicU64::default(),
         }))
     }
 
-    /// Why the last publication failed, until one succeeds.
+    /// Why the last publication failed, until one succeeds; or that one is overdue.
     pub fn failure(&self) -> Option<String> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let failure = lock(&self.failure).clone();
+        failure.or_else(|| {
+            let oldest = lock(&self.waiting).values().next().map(Instant::elapsed);
+            oldest.filter(|waited| *waited > PATIENCE).map(|waited| {
+                format!(
+                    "the bus has not made durable what was published {:.0} s ago; it is waited for",
+                    waited.as_secs_f64()
+                )
+            })
+        })
     }
 
     /// The counters by topic. Topics are a small fixed set.
     pub async fn metrics(&self) -> Vec<Metric> {
-        let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let topics = lock(&self.topics).clone();
         let mut metrics = Vec::new();
         for (topic, traffic) in &topics {
             let counter = |name: &str, help: &str, count: &AtomicU64| {
@@ -120,7 +139,7 @@ impl CountedBus {
     }
 
     fn traffic(&self, topic: &str) -> Arc<Traffic> {
-        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut topics = lock(&self.topics);
         match topics.get(topic) {
             Some(traffic) => Arc::clone(traffic),
             None => Arc::clone(topics.entry(topic.to_owned()).or_default()),
@@ -128,8 +147,30 @@ impl CountedBus {
     }
 
     fn set_failure(&self, failure: Option<String>) {
-        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+        *lock(&self.failure) = failure;
     }
+
+    /// Notes a publication for as long as it is waited for, also when its future is dropped.
+    fn wait(&self) -> Waiting<'_> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        lock(&self.waiting).insert(id, Instant::now());
+        Waiting { bus: self, id }
+    }
+}
+
+struct Waiting<'a> {
+    bus: &'a CountedBus,
+    id: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        lock(&self.bus.waiting).remove(&self.id);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[async_trait]
@@ -137,7 +178,9 @@ impl Bus for CountedBus {
     async fn publish(&self, topic: &str, records: Vec<Record>) -> Result<Vec<Position>, BusError> {
         let traffic = self.traffic(topic);
         let bytes: usize = records.iter().map(Record::size).sum();
+        let waiting = self.wait();
         let published = self.inner.publish(topic, records).await;
+        drop(waiting);
         match &published {
             Ok(positions) => {
                 traffic.published.fetch_add(positions.len() as u64, Ordering::Relaxed);
@@ -182,5 +225,59 @@ impl Subscription for CountedSubscription {
         let messages = self.inner.next().await?;
         self.traffic.read.fetch_add(messages.len() as u64, Ordering::Relaxed);
         Ok(messages)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A broker that is gone: publications neither fail nor succeed.
+    struct Gone;
+
+    #[async_trait]
+    impl Bus for Gone {
+        async fn publish(&self, _: &str, _: Vec<Record>) -> Result<Vec<Position>, BusError> {
+            std::future::pending().await
+        }
+
+        async fn subscribe(&self, _: &str, _: From) -> Result<Box<dyn Subscription>, BusError> {
+            std::future::pending().await
+        }
+
+        async fn commit(&self, _: &str, _: &str, _: Position) -> Result<(), BusError> {
+            Ok(())
+        }
+
+        async fn committed(&self, _: &str, _: &str) -> Result<Vec<Position>, BusError> {
+            Ok(Vec::new())
+        }
+
+        async fn end(&self, _: &str) -> Result<Vec<Position>, BusError> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_publication_that_hangs_is_seen_before_it_fails() {
+        let bus = CountedBus {
+            inner: Arc::new(Gone),
+            journal: None,
+            topics: Mutex::default(),
+            failure: Mutex::default(),
+            waiting: Mutex::default(),
+            next: AtomicU64::default(),
+        };
+        let mut publishing = bus.publish("orrery.raw", Vec::new());
+        assert!(tokio::time::timeout(PATIENCE / 4, &mut publishing).await.is_err());
+        assert_eq!(bus.failure(), None);
+        assert!(tokio::time::timeout(PATIENCE, &mut publishing).await.is_err());
+        assert!(
+            bus.failure().is_some_and(|failure| failure.contains("1 s ago")),
+            "{:?}",
+            bus.failure()
+        );
+        drop(publishing);
+        assert_eq!(bus.failure(), None, "a publication that was given up is not waited for");
     }
 }

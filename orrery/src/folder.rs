@@ -175,7 +175,11 @@ fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
 }
 
 fn cannot(verb: &str, path: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(Exit::Failure, format!("cannot {verb} {}: {error}", path.display()))
+    let advice = "check its owner and permissions, or give another folder with --data";
+    Failure::new(
+        Exit::Failure,
+        format!("cannot {verb} {}: {error}; {advice}", path.display()),
+    )
 }
 
 #[cfg(test)]

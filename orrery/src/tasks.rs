@@ -62,6 +62,16 @@ pub struct Tasks {
 }
 
 impl Tasks {
+    /// Waits for a task to end before its time: why the start cannot go on.
+    pub async fn failed(&mut self) -> Failure {
+        let ended = tokio::select! {
+            Some(ended) = self.intake.set.join_next() => ended,
+            Some(ended) = self.rest.set.join_next() => ended,
+            else => std::future::pending().await,
+        };
+        Failure::from_error(why(ended))
+    }
+
     /// Waits until the stop is asked for or a task ends, then stops everything.
     ///
     /// # Errors
@@ -78,7 +88,7 @@ impl Tasks {
                 Ok(())
             }
             Some(ended) => {
-                let why = outcome(ended).map_or_else(|error| error, |name| format!("the {name} ended by itself"));
+                let why = why(ended);
                 tracing::error!(why, "stopping");
                 Err(Failure::from_error(why))
             }
@@ -87,6 +97,10 @@ impl Tasks {
         self.rest.end(REST_DEADLINE).await;
         result
     }
+}
+
+fn why(ended: Result<(&'static str, Result<(), String>), JoinError>) -> String {
+    outcome(ended).map_or_else(|error| error, |name| format!("the {name} ended by itself"))
 }
 
 fn outcome(ended: Result<(&'static str, Result<(), String>), JoinError>) -> Result<&'static str, String> {

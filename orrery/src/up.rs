@@ -320,10 +320,13 @@ async fn start_agent(agent: AgentConfig, shared: &Shared, tasks: &mut Tasks) -> 
     if agent.devices.is_empty() {
         return Ok(());
     }
-    let ready = tokio::time::timeout(READY, shared.aligner.ready());
-    ready
-        .await
-        .map_err(|_| Failure::from_error("the aligner did not start in time; its message is above"))?;
+    tokio::select! {
+        () = shared.aligner.ready() => {}
+        failure = tasks.failed() => return Err(failure),
+        () = tokio::time::sleep(READY) => {
+            return Err(Failure::from_error(format!("the aligner did not open its store within {READY:?}")));
+        }
+    }
     for device in &agent.devices {
         let key = orrery_edge_agent::keys::load_or_create(&agent.keys_folder(), &device.id);
         let key = key.map_err(Failure::from_error)?.public();

@@ -10,7 +10,7 @@ use crate::note::NoteError;
 #[non_exhaustive]
 pub enum LogError {
     /// The filesystem failed.
-    #[error("could not {what} {path}: {source}")]
+    #[error("could not {what} {path}: {source}; check the free space, the owner and the permissions there")]
     Io {
         /// The operation.
         what: &'static str,

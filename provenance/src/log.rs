@@ -436,12 +436,15 @@ fn read_committed(dir: &Path) -> Result<(Committed, Option<String>), LogError> {
     if bytes.is_empty() {
         // Without its commit point a log that has a checkpoint is not a new log.
         let orphaned = !files::read_if_there(&dir.join("checkpoint"))?.is_empty();
-        let why = "it has a checkpoint but no state.json".to_owned();
+        let why = "it has a checkpoint but no state.json: restore it from a backup and start again".to_owned();
         return Ok((Committed::default(), orphaned.then_some(why)));
     }
     match serde_json::from_slice(&bytes) {
         Ok(committed) => Ok((committed, None)),
-        Err(error) => Ok((Committed::default(), Some(format!("state.json: {error}")))),
+        Err(error) => {
+            let why = format!("state.json is damaged ({error}): restore it from a backup and start again");
+            Ok((Committed::default(), Some(why)))
+        }
     }
 }
 

@@ -172,7 +172,7 @@ impl FromStr for VerifierKey {
     type Err = NoteError;
 
     fn from_str(text: &str) -> Result<Self, NoteError> {
-        let bad = || NoteError::BadKey(text.to_owned());
+        let bad = || NoteError::BadKey(text.trim_end().to_owned());
         let mut parts = text.trim().splitn(3, '+');
         let (name, hash, key) = match (parts.next(), parts.next(), parts.next()) {
             (Some(name), Some(hash), Some(key)) if is_key_name(name) => (name, hash, key),

@@ -41,6 +41,7 @@ pub fn openapi() -> serde_json::Value {
         "/provenance/proof": get("An inclusion proof of one record (RFC 6962)", &["index"]),
         "/provenance/consistency": get("A consistency proof between two sizes (RFC 6962)", &["from", "to"]),
         "/provenance/entries": get("Records as they were hashed", &["from", "limit"]),
+        "/provenance/tile/{path}": get("A tile of the tree or of the entries (C2SP tlog-tiles); the path has slashes", &[]),
         "/provenance/status": get("Size, root, and until when the log knows everything", &[]),
     } });
     paths["paths"]["/provenance"] = serde_json::json!({ "get": {

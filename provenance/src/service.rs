@@ -221,7 +221,7 @@ async fn check(handle: &Handle, clock: &dyn Clock) -> Result<bool, Error> {
     };
     tracing::error!(
         why,
-        "the provenance log does not verify; nothing is added: run `orrery provenance verify`"
+        "the provenance log does not verify; nothing is added to it, the rest runs on; `orrery provenance verify` names every record that differs"
     );
     handle.update(|status| (status.state, status.why) = (State::Mismatch, Some(why)));
     Ok(false)

@@ -244,15 +244,15 @@ impl Control {
         self.check_and_issue(stored.changes, who, Some(review_id)).await
     }
 
-    /// Reviews and sends in one: for the command line. Takes no lease, but respects another's.
+    /// Reviews and sends in one, all of the changes or none: for the command line. Takes no lease, but respects another's.
     ///
     /// # Errors
     /// [`Refusal`] as for review and send.
-    pub async fn set(&self, change: Change, who: &str) -> Result<Vec<CommandStatus>, Refusal> {
+    pub async fn set(&self, changes: Vec<Change>, who: &str) -> Result<Vec<CommandStatus>, Refusal> {
         if let Some(lease) = self.lease().filter(|lease| lease.holder != who) {
             return Err(Refusal::LeaseHeld { holder: lease.holder });
         }
-        self.check_and_issue(vec![change], who, None).await
+        self.check_and_issue(changes, who, None).await
     }
 
     /// Sends every channel its off value: no review, no lease, no interlock stands in the way.

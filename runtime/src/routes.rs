@@ -52,18 +52,23 @@ pub fn openapi() -> serde_json::Value {
         "200": { "description": "done", "content": { "application/json": {} } },
         "4XX": { "description": "refused, with the reason", "content": { "application/problem+json": {} } } } } })
     };
+    let post = |summary: &str| {
+        let mut item = path("post", summary);
+        item["post"]["requestBody"] = json!({ "required": true, "content": { "application/json": {} } });
+        item
+    };
     let mut paths = json!({
         "/graphs": path("get", "Graphs with their model, bindings, state and counters"),
         "/graphs/{id}/forecast": path("get", "The model run ahead with its inputs held"),
-        "/graphs/{id}/what-if": path("post", "The model run ahead with some inputs changed"),
+        "/graphs/{id}/what-if": post("The model run ahead with some inputs changed"),
         "/graphs/{id}/reset": path("post", "Start a new run from the measured values at the next tick; revives a graph that failed"),
-        "/graphs/{id}/parameters": path("post", "Change tunable parameters at the next tick"),
+        "/graphs/{id}/parameters": post("Change tunable parameters at the next tick"),
         "/control": path("get", "What can be set, the interlocks and the lease"),
         "/control/keys": path("get", "Public keys (Ed25519, hexadecimal) whose commands agents may carry out"),
         "/control/lease": { "post": path("post", "Take or renew control for 30 minutes")["post"], "delete": path("delete", "Release control")["delete"] },
-        "/control/review": path("post", "What a change would do, and whether the interlocks allow it; valid for 30 s"),
-        "/control/send": path("post", "Send a reviewed change after checking it again"),
-        "/control/set": path("post", "Check and send one change"),
+        "/control/review": post("What a change would do, and whether the interlocks allow it; valid for 30 s"),
+        "/control/send": post("Send a reviewed change after checking it again"),
+        "/control/set": post("Check and send one change, or several as `changes`: all of them or none"),
         "/control/off": path("post", "Send every channel its off value; nothing stands in the way"),
         "/control/commands/{id}": path("get", "What became of a command"),
     });
@@ -343,7 +348,13 @@ async fn set(
     body: Bytes,
 ) -> Result<Json<Sent>, Refusal> {
     operator(&who)?;
-    let commands = runtime.control().set(parse(&body)?, &who.name).await?;
+    // One change may come without its list.
+    let value: serde_json::Value = parse(&body)?;
+    let changes = match value.get("changes") {
+        Some(_) => parse::<Changes>(&body)?.changes,
+        None => vec![parse(&body)?],
+    };
+    let commands = runtime.control().set(changes, &who.name).await?;
     Ok(Json(Sent { commands }))
 }
 

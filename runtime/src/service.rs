@@ -241,10 +241,11 @@ fn next_epoch(path: &PathBuf) -> Result<u64, Error> {
         source,
     };
     let last = match fs::read_to_string(path) {
-        Ok(text) => text
-            .trim()
-            .parse::<u64>()
-            .map_err(|_| failed(std::io::Error::other("it does not hold a number")))?,
+        Ok(text) => text.trim().parse::<u64>().map_err(|_| {
+            failed(std::io::Error::other(
+                "it does not hold a number: write one above every `issuer_epoch` that the devices' acks name",
+            ))
+        })?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
         Err(error) => return Err(failed(error)),
     };

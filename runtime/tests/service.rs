@@ -430,6 +430,22 @@ async fn a_heater_is_changed_behind_its_interlocks() {
         refused["detail"].as_str().unwrap().contains("choose 0 to 80 %"),
         "{refused}"
     );
+    // A good change beside a bad one is not sent either.
+    for bad in [
+        r#"{"device":"rig","channel":"p","value":1}"#,
+        r#"{"device":"rig","channel":"q","value":20}"#,
+        r#"{"device":"rig","channel":"q","value":81}"#,
+    ] {
+        let published = bench.bus.end(topics::CONTROL).await.unwrap();
+        let body = format!(r#"{{"changes":[{{"device":"rig","channel":"q","value":10}},{bad}]}}"#);
+        let (status, refused) = call(&runtime, "POST", "/control/set", &body).await;
+        assert!(status.is_client_error(), "{refused}");
+        assert_eq!(
+            bench.bus.end(topics::CONTROL).await.unwrap(),
+            published,
+            "{bad}: {refused}"
+        );
+    }
     let (status, refused) = call(
         &runtime,
         "POST",

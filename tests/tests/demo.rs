@@ -199,6 +199,24 @@ async fn a_heater_obeys_and_interlocks_refuse() {
         String::from_utf8_lossy(&refused.stderr).contains("80"),
         "the limit is named: {refused:?}"
     );
+    // All of a command or nothing of it.
+    let refused = demo.command(&["control", "tclab-01", "q1=30", "q2=95"]);
+    assert!(!refused.status.success() && refused.stdout.is_empty(), "{refused:?}");
+    let acks = count(&demo, r#"aligned."tclab-01/acks" WHERE value = 30"#).await;
+    assert_eq!(acks, 0);
+
+    // `orrery stream list | head`: a reader that has seen enough is no failure.
+    let mut listing = std::process::Command::new(orrery_tests::instance::binary("orrery"))
+        .args(["stream", "list", "--data"])
+        .arg(data.path())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(listing.stdout.take());
+    let listed = listing.wait_with_output().unwrap();
+    assert!(listed.status.success() && listed.stderr.is_empty(), "{listed:?}");
+
     let said = demo.stdout(&["control", "tclab-01", "off"]);
     assert!(said.contains("applied"), "{said}");
 

@@ -122,10 +122,16 @@ impl Catalog {
 
     /// Raises the epoch: from here on only this opening can commit.
     pub(crate) async fn take_over(&mut self) -> Result<i64, Error> {
+        let failed = |source| catalog_error(&self.path, source);
+        // The row comes before the write is durable: only a commit that was answered says that the epoch is raised,
+        // and on a full disk it is not.
+        let mut transaction = Connection::begin(&mut self.connection).await.map_err(failed)?;
         let row = sqlx::query("UPDATE meta SET value = value + 1 WHERE name = 'epoch' RETURNING value")
-            .fetch_one(&mut self.connection)
-            .await;
-        row.map(|row| row.get(0)).map_err(|e| catalog_error(&self.path, e))
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(failed)?;
+        transaction.commit().await.map_err(failed)?;
+        Ok(row.get(0))
     }
 
     pub(crate) async fn latest_commit(&mut self) -> Result<(u64, TaiNanos), Error> {
@@ -212,6 +218,15 @@ impl Catalog {
 }
 
 pub(crate) fn catalog_error(path: &Path, source: sqlx::Error) -> Error {
+    const SQLITE_CORRUPT: &str = "11";
+    const SQLITE_NOTADB: &str = "26";
+    let code = source.as_database_error().and_then(|error| error.code());
+    if code.is_some_and(|code| code == SQLITE_CORRUPT || code == SQLITE_NOTADB) {
+        return Error::CatalogDamaged {
+            path: path.to_owned(),
+            reason: source.to_string(),
+        };
+    }
     Error::Catalog {
         path: path.to_owned(),
         source,

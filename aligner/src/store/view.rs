@@ -171,12 +171,14 @@ impl View {
         }
     }
 
-    /// The stream whose name is most like `name`.
+    /// The stream whose name is most like `name`, where one is like it.
     pub fn nearest(&self, name: &str) -> Option<String> {
+        const ALIKE: f64 = 0.75;
         self.tables
             .keys()
             .filter(|known| *known != RAW_TABLE)
             .map(|known| (strsim::jaro_winkler(name, known), known))
+            .filter(|(likeness, _)| *likeness >= ALIKE)
             .max_by(|a, b| a.0.total_cmp(&b.0))
             .map(|(_, known)| known.clone())
     }

@@ -4,7 +4,7 @@
 //! Its readings come in steps of 0.01 °C, so that one may equal the one before. As OPC UA has it, a subscription hears of such
 //! a sample only if it asks for the trigger `StatusValueTimestamp`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -212,8 +212,28 @@ pub fn current_time(device_clock: &DeviceClock, now: MonoNanos) -> DataValue {
 struct PkiFolder(PathBuf);
 
 impl PkiFolder {
+    const PREFIX: &str = "orrery-rig-";
+
     fn for_port(port: u16) -> Self {
-        Self(std::env::temp_dir().join(format!("orrery-rig-{}-{port}", std::process::id())))
+        let folder = std::env::temp_dir();
+        Self::sweep(&folder, Path::new("/proc"));
+        Self(folder.join(format!("{}{}-{port}", Self::PREFIX, std::process::id())))
+    }
+
+    /// Removes what killed rigs left behind, where the processes that live can be told.
+    fn sweep(folder: &Path, processes: &Path) {
+        if !processes.join("self").exists() {
+            return;
+        }
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let owner = (name.to_str())
+                .and_then(|name| name.strip_prefix(Self::PREFIX)?.split('-').next())
+                .and_then(|process| process.parse::<u32>().ok());
+            if owner.is_some_and(|process| !processes.join(process.to_string()).exists()) {
+                drop(Self(entry.path()));
+            }
+        }
     }
 }
 
@@ -222,5 +242,30 @@ impl Drop for PkiFolder {
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
             tracing::debug!(folder = %self.0.display(), %error, "could not remove the certificate folder");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_of_dead_rigs_are_swept_and_no_others() {
+        let (folder, processes) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for process in ["self", "7"] {
+            std::fs::create_dir(processes.path().join(process)).unwrap();
+        }
+        let names = [
+            "orrery-rig-7-4840",
+            "orrery-rig-8-4840",
+            "orrery-rig-notes",
+            "other-8-1",
+        ];
+        for name in names {
+            std::fs::create_dir_all(folder.path().join(name).join("own")).unwrap();
+        }
+        PkiFolder::sweep(folder.path(), processes.path());
+        let left = names.map(|name| folder.path().join(name).exists());
+        assert_eq!(left, [true, false, true, true]);
     }
 }

@@ -4,7 +4,7 @@ use clap::Args;
 use orrery_edge_agent::config::{MqttConfig, OpcUaConfig};
 use orrery_edge_agent::discover;
 
-use super::Failure;
+use super::{Failure, say};
 
 #[derive(Args)]
 pub struct DiscoverArgs {
@@ -68,7 +68,7 @@ async fn mqtt(arguments: &DiscoverArgs, url: &str) -> Result<(), Failure> {
             }
             Err(_) => "nothing numeric".to_owned(),
         };
-        println!("{}\t{rate:.1}/s\t{what}", topic.topic);
+        say(format_args!("{}\t{rate:.1}/s\t{what}", topic.topic))?;
     }
     Ok(())
 }
@@ -84,7 +84,7 @@ async fn opcua(arguments: &DiscoverArgs, url: &str) -> Result<(), Failure> {
         .await
         .map_err(Failure::unreachable)?;
     for variable in &found {
-        println!("{}\t{}\t{}", variable.node, variable.path, variable.value);
+        say(format_args!("{}\t{}\t{}", variable.node, variable.path, variable.value))?;
     }
     if found.len() == MOST {
         eprintln!("there are more than {MOST}; the rest is not shown");
@@ -100,7 +100,7 @@ fn serial() -> Result<(), Failure> {
         ));
     }
     for (name, what) in ports {
-        println!("{name}\t{what}");
+        say(format_args!("{name}\t{what}"))?;
     }
     Ok(())
 }

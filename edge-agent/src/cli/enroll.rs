@@ -7,7 +7,7 @@ use orrery_edge_agent::keys;
 use orrery_protocol::DeviceId;
 use serde::Deserialize;
 
-use super::Failure;
+use super::{Failure, say};
 
 /// Which gateway, and what opens it.
 #[derive(Args, Clone)]
@@ -155,7 +155,7 @@ pub async fn run(arguments: EnrollArgs) -> Result<(), Failure> {
         }
     };
     for device in &enrolment.devices {
-        println!("{device}");
+        say(device)?;
     }
     eprintln!(
         "enrolled with {}; keys and token are in {}",

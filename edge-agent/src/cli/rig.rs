@@ -7,7 +7,7 @@ use orrery_protocol::Clock;
 use orrery_rig::{RigConfig, start};
 use tokio::task::JoinSet;
 
-use super::{Failure, stop_on_signal};
+use super::{Failure, say, stop_on_signal};
 
 #[derive(Args)]
 pub struct RigArgs {
@@ -54,7 +54,7 @@ pub async fn run(arguments: RigArgs) -> Result<(), Failure> {
         .map_err(|error| Failure::new(error.to_string()))?;
     for device in &rig.devices {
         let line = serde_json::to_string(device).map_err(|error| Failure::new(error.to_string()))?;
-        println!("{line}");
+        say(line)?;
     }
     eprintln!("the rig runs; Ctrl-C stops it");
     rig.join().await.map_err(|error| Failure::new(error.to_string()))

@@ -14,7 +14,7 @@ use orrery_protocol::{DeviceId, PublicKey, RESERVED_NAMES};
 use tokio::task::JoinSet;
 
 use super::enroll::{self, Target};
-use super::{Failure, stop_on_signal};
+use super::{Failure, say, stop_on_signal};
 
 #[derive(Args)]
 #[command(group = ArgGroup::new("instrument").args(["mqtt", "opcua"]))]
@@ -117,13 +117,11 @@ pub fn check(file: &Path) -> Result<(), Failure> {
                 .iter()
                 .map(|channel| format!("{} [{}]", channel.name, channel.unit))
                 .collect();
-            println!(
-                "{}/{}\t{}\t{rate}\t{}",
-                device.id,
-                stream.name,
-                device.connector.protocol(),
-                channels.join(", ")
-            );
+            let (protocol, channels) = (device.connector.protocol(), channels.join(", "));
+            say(format_args!(
+                "{}/{}\t{protocol}\t{rate}\t{channels}",
+                device.id, stream.name
+            ))?;
         }
     }
     eprintln!(

@@ -155,7 +155,7 @@ const BOOT_ATTEMPTS: usize = 8;
 
 impl Session for Board {
     fn talk(&mut self, line: &mut LinePort, emit: &Emitter) -> Result<(), PortError> {
-        let version = greet(line)?;
+        let version = greet(line, &**emit.clock())?;
         if version == orrery_rig::firmware::ENDED {
             return stay_quiet(line, emit);
         }
@@ -298,13 +298,18 @@ impl Board {
 }
 
 /// Waits until the board says who it is; whatever it says before is its boot or a half line.
-fn greet(line: &mut LinePort) -> Result<String, PortError> {
+///
+/// Something that never stops talking must not be listened to for ever: each question gets its time and no more.
+fn greet(line: &mut LinePort, clock: &dyn Clock) -> Result<String, PortError> {
     line.forget();
     let mut last = None;
     for _ in 0..BOOT_ATTEMPTS {
         line.write(b"VER\r\n")?;
-        while let Some(answer) = line.line(ANSWER)? {
-            let Ok(answer) = answer else { continue };
+        let asked = clock.monotonic();
+        while clock.real(clock.monotonic().since(asked)) <= ANSWER
+            && let Some(answer) = line.line(ANSWER)?
+        {
+            let answer = answer.unwrap_or_else(|overlong| overlong.0);
             let text = String::from_utf8_lossy(&answer).trim().to_owned();
             if text.to_lowercase().contains("tclab") {
                 resynchronize(line)?;

@@ -93,7 +93,8 @@ impl Survey {
         let mut lost: BTreeMap<DeviceId, Vec<LossPayload>> = BTreeMap::new();
         for ((device, boot), mut chain) in self.chains {
             let head = state.heads.get(&device).filter(|head| head.boot_id == boot);
-            let known = state.losses.get(&device).into_iter().flatten();
+            let known = [&state.losses, &state.declared].map(|known| known.get(&device));
+            let known = known.into_iter().flatten().flatten();
             let known: Vec<&LossPayload> = known.filter(|loss| loss.boot_id == boot).collect();
             for loss in &known {
                 chain.present.insert_range(loss.first, loss.last);

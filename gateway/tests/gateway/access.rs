@@ -20,6 +20,26 @@ async fn with_services() -> (crate::harness::Gateway, Services) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_services_framework_refuses_is_a_problem_too() {
+    let (gateway, _) = with_services().await;
+    let ask = |path: &str| gateway.http.get(gateway.api(path)).bearer_auth(&gateway.token).send();
+    let answer = ask("/window?columns=-1").await.unwrap();
+    assert_eq!(answer.status(), 400);
+    let (_, detail) = problem(answer).await;
+    assert!(detail.contains("columns"), "{detail}");
+    assert_eq!(ask("/window?columns=4").await.unwrap().text().await.unwrap(), "4");
+
+    let posted = gateway
+        .http
+        .post(gateway.api("/devices"))
+        .bearer_auth(&gateway.token)
+        .body("{");
+    let answer = posted.send().await.unwrap();
+    assert_eq!(answer.status(), 415);
+    assert!(problem(answer).await.1.contains("application/json"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_role_reaches_its_routes_and_no_others() {
     let (gateway, _) = with_services().await;
     let agent = gateway.enrol(&["bench"]).await;

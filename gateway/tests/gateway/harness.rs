@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arrow_array::{ArrayRef, Float64Array};
 use arrow_schema::{DataType, Field};
-use axum::extract::{Extension, State};
+use axum::extract::{Extension, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -414,6 +414,7 @@ impl Services {
                 "/whoami",
                 get(async |Extension(who): Extension<Principal>| Json(who)).post(async |body: String| body),
             )
+            .route("/window", get(async |Query(query): Query<Columns>| Json(query.columns)))
             .with_state(self.clone())
     }
 
@@ -425,6 +426,11 @@ impl Services {
             openapi,
         }]
     }
+}
+
+#[derive(serde::Deserialize)]
+struct Columns {
+    columns: u32,
 }
 
 async fn enrol_device(

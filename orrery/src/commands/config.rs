@@ -1,6 +1,7 @@
 //! `orrery config check|show`.
 
 use crate::cli::Config as Arguments;
+use crate::commands::{print, say};
 use crate::config::Config;
 use crate::error::Failure;
 
@@ -11,12 +12,11 @@ pub fn config(arguments: &Arguments) -> Result<(), Failure> {
             let text = std::fs::read_to_string(file)
                 .map_err(|error| Failure::from_error(format!("cannot read {}: {error}", file.display())))?;
             Config::parse(&text, &file.display().to_string())?;
-            println!("{} is valid", file.display());
+            say(format_args!("{} is valid", file.display()))
         }
         Arguments::Show { data, config } => {
             let config = Config::load(&data.data, config.as_deref())?;
-            print!("{}", toml::to_string_pretty(&config).map_err(Failure::from_error)?);
+            print(toml::to_string_pretty(&config).map_err(Failure::from_error)?.as_bytes()).map(drop)
         }
     }
-    Ok(())
 }

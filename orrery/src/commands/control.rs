@@ -6,20 +6,21 @@ use serde_json::{Value, json};
 
 use crate::cli::Control;
 use crate::client::{Client, Source};
+use crate::commands::say;
 use crate::error::{Exit, Failure};
 
 /// How often and how long to ask what became of a command: longer than any command may take to be applied.
 const ASK_EVERY: Duration = Duration::from_millis(100);
 const ASK_TIMES: u32 = 150;
 
-/// Sends the set-points one after the other; the first refusal ends it.
+/// Sends the set-points together: either all of them may be sent, or none is.
 pub async fn control(arguments: &Control) -> Result<(), Failure> {
     let client = Source::running(&arguments.target)?;
     if arguments.settings == ["off"] {
         let answer = client.post("/control/off", &json!({})).await?;
         return follow(&client, &answer).await;
     }
-    let mut wanted = Vec::new();
+    let mut changes = Vec::new();
     for setting in &arguments.settings {
         let parsed = setting
             .split_once('=')
@@ -30,20 +31,19 @@ pub async fn control(arguments: &Control) -> Result<(), Failure> {
                 format!("`{setting}` is not CHANNEL=VALUE, such as q1=58, nor `off`"),
             )
         })?;
-        wanted.push((channel, value));
-    }
-    for (channel, value) in wanted {
-        let mut body = json!({"device": arguments.device, "channel": channel, "value": value});
+        let mut change = json!({"device": arguments.device, "channel": channel, "value": value});
         if let Some(hold_s) = arguments.hold_s {
-            body["hold_s"] = json!(hold_s);
+            change["hold_s"] = json!(hold_s);
         }
-        let answer = client.post("/control/set", &body).await?;
-        follow(&client, &answer).await?;
+        changes.push(change);
     }
-    Ok(())
+    let answer = client.post("/control/set", &json!({ "changes": changes })).await?;
+    follow(&client, &answer).await
 }
 
+/// Waits for what became of each command and says it; the first that was not applied is the failure.
 async fn follow(client: &Client, answer: &Value) -> Result<(), Failure> {
+    let mut outcome = Ok(());
     let commands = answer["commands"].as_array().cloned().unwrap_or_default();
     for command in commands {
         let id = command["id"].as_str().unwrap_or_default();
@@ -55,9 +55,16 @@ async fn follow(client: &Client, answer: &Value) -> Result<(), Failure> {
             }
             tokio::time::sleep(ASK_EVERY).await;
         }
-        report(&state)?;
+        let reported = report(&state);
+        outcome = match (outcome, reported) {
+            (Err(first), Err(another)) => {
+                eprintln!("orrery: {another}");
+                Err(first)
+            }
+            (outcome, reported) => outcome.and(reported),
+        };
     }
-    Ok(())
+    outcome
 }
 
 fn report(state: &Value) -> Result<(), Failure> {
@@ -68,10 +75,7 @@ fn report(state: &Value) -> Result<(), Failure> {
     );
     let reason = state["reason"].as_str().unwrap_or("the device gave no reason");
     match state["status"].as_str() {
-        Some("applied") => {
-            println!("{name} applied, reads back {}", state["value"]);
-            Ok(())
-        }
+        Some("applied") => say(format_args!("{name} applied, reads back {}", state["value"])),
         Some("refused") => Err(Failure::new(Exit::Conflict, format!("{name} refused: {reason}"))),
         Some("expired") => Err(Failure::new(
             Exit::Failure,

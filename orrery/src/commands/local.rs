@@ -1,11 +1,10 @@
 //! The same answers from a folder that nobody runs: read under its lock, nothing written.
 
-use std::io::Write;
-
 use orrery_aligner::{Renderer, ReplayRequest, Store, replay_batch, replay_schema, seek_json};
 use orrery_protocol::{StreamId, TaiNanos};
 use serde_json::Value;
 
+use super::{print, say};
 use crate::cli::Format;
 use crate::error::{Exit, Failure};
 use crate::folder::Folder;
@@ -46,8 +45,7 @@ pub async fn replay(folder: &Folder, request: &ReplayRequest, format: Format, di
     let mut replay = store.replay(request).map_err(Failure::from_error)?;
     if digest {
         let (digest, _) = replay.digest().await.map_err(Failure::from_error)?;
-        println!("{digest}");
-        return Ok(());
+        return say(digest);
     }
     let schema = replay_schema(&replay.union_channels());
     let mut renderer = Renderer::new(renderer_format(format), schema.clone());
@@ -83,14 +81,5 @@ fn renderer_format(format: Format) -> orrery_aligner::Format {
         Format::Ndjson => orrery_aligner::Format::Ndjson,
         Format::Csv => orrery_aligner::Format::Csv,
         Format::Arrow => orrery_aligner::Format::Arrow,
-    }
-}
-
-/// Writes to standard output; false when the reader has seen enough (`| head`).
-fn print(bytes: &[u8]) -> Result<bool, Failure> {
-    match std::io::stdout().write_all(bytes) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(Failure::from_error(error)),
     }
 }

@@ -1,6 +1,7 @@
 //! `orrery provenance verify`: the whole log, offline.
 
 use crate::cli::Provenance;
+use crate::commands::say;
 use crate::error::{Exit, Failure};
 use crate::folder::{Folder, State};
 
@@ -16,13 +17,15 @@ pub fn provenance(arguments: &Provenance) -> Result<(), Failure> {
     };
     let report = orrery_provenance::verify_dir(&data.data.join("provenance"), None).map_err(Failure::from_error)?;
     if report.mismatches.is_empty() {
-        println!("{} records, all as signed; root {}", report.size, report.root);
-        return Ok(());
+        return say(format_args!(
+            "{} records, all as signed; root {}",
+            report.size, report.root
+        ));
     }
     for mismatch in &report.mismatches {
         match mismatch.record {
-            Some(record) => println!("record {record}: {}", mismatch.why),
-            None => println!("{}", mismatch.why),
+            Some(record) => say(format_args!("record {record}: {}", mismatch.why))?,
+            None => say(&mismatch.why)?,
         }
     }
     let message = format!(

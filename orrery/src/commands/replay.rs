@@ -1,6 +1,6 @@
 //! `orrery replay` and `orrery seek`.
 
-use super::{local, time};
+use super::{local, say, time};
 use crate::cli::{Format, Replay, Seek};
 use crate::client::Source;
 use crate::error::{Exit, Failure};
@@ -43,8 +43,7 @@ pub async fn replay(arguments: &Replay) -> Result<(), Failure> {
                 return client.print_get("/replay", &parameters).await;
             }
             let answer = client.get("/replay", &parameters).await?;
-            println!("{}", answer["digest"].as_str().unwrap_or_default());
-            Ok(())
+            say(answer["digest"].as_str().unwrap_or_default())
         }
     }
 }
@@ -62,9 +61,5 @@ pub async fn seek(arguments: &Seek) -> Result<(), Failure> {
             client.get("/seek", &parameters).await?
         }
     };
-    println!(
-        "{}",
-        serde_json::to_string_pretty(&answer).map_err(Failure::from_error)?
-    );
-    Ok(())
+    say(serde_json::to_string_pretty(&answer).map_err(Failure::from_error)?)
 }

@@ -1,7 +1,6 @@
 //! `orrery run`: a graph over a recorded window.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -14,7 +13,7 @@ use orrery_runtime::handle::GraphHandle;
 use orrery_runtime::replay::closing;
 use orrery_runtime::{Engine, EngineKind, replay_graph};
 
-use super::{local, time};
+use super::{local, say, time};
 use crate::cli::{Format, Run};
 use crate::config::Config;
 use crate::error::{Exit, Failure};
@@ -39,8 +38,7 @@ pub async fn run(arguments: &Run) -> Result<(), Failure> {
         for block in &blocks {
             digest.rows(block.stream.as_str(), &block.batch, 0, block.len());
         }
-        println!("{}", digest.finish());
-        return Ok(());
+        return say(digest.finish());
     }
     print(&blocks, arguments.output)
 }
@@ -213,14 +211,6 @@ fn print(blocks: &[AlignedBlock], format: Format) -> Result<(), Failure> {
     };
     let mut renderer = orrery_aligner::Renderer::new(format, schema);
     let bytes = renderer.batch(&batch).map_err(Failure::from_error)?;
-    let mut out = std::io::stdout();
-    let written = out.write_all(&bytes).and_then(|()| {
-        let end = renderer.finish().map_err(std::io::Error::other)?;
-        out.write_all(&end)
-    });
-    match written {
-        // The reader has seen enough (`| head`).
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.map_err(Failure::from_error),
-    }
+    let end = renderer.finish().map_err(Failure::from_error)?;
+    super::print(&[bytes, end].concat()).map(drop)
 }

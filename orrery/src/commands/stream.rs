@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::local;
+use super::{local, print, say};
 use crate::cli::Stream;
 use crate::client::Source;
 use crate::error::Failure;
@@ -15,13 +15,9 @@ pub async fn stream(arguments: &Stream) -> Result<(), Failure> {
         Source::Stopped(folder) => json!({ "streams": local::store(&folder).await?.view().stream_infos() }),
     };
     if *json {
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&answer).map_err(Failure::from_error)?
-        );
-        return Ok(());
+        return say(serde_json::to_string_pretty(&answer).map_err(Failure::from_error)?);
     }
-    println!("{:<28} {:>10}  {:<31} channels", "stream", "rows", "last sample");
+    let mut table = format!("{:<28} {:>10}  {:<31} channels\n", "stream", "rows", "last sample");
     for stream in answer["streams"].as_array().into_iter().flatten() {
         let text = |key: &str| match &stream[key] {
             Value::String(text) => text.clone(),
@@ -41,13 +37,8 @@ pub async fn stream(arguments: &Stream) -> Result<(), Failure> {
             )
         });
         let channels: Vec<String> = channels.collect();
-        println!(
-            "{:<28} {:>10}  {:<31} {}",
-            text("stream"),
-            text("rows"),
-            text("to"),
-            channels.join(", ")
-        );
+        let (stream, rows, to, channels) = (text("stream"), text("rows"), text("to"), channels.join(", "));
+        table.push_str(&format!("{stream:<28} {rows:>10}  {to:<31} {channels}\n"));
     }
-    Ok(())
+    print(table.as_bytes()).map(drop)
 }
