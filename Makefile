@@ -76,7 +76,7 @@ compare: ## models beside diffsol, diffrax and hand-written Rust (ARGS="stiff" f
 install: dashboard ## put orrery and orrery-edge into PREFIX/bin
 	cargo build --locked --release --workspace --bins
 	install -d "$(DESTDIR)$(PREFIX)/bin"
-	install -m 755 "$(CARGO_TARGET_DIR)/release/orrery" "$(CARGO_TARGET_DIR)/release/orrery-edge" "$(DESTDIR)$(PREFIX)/bin"
+	install -s -m 755 "$(CARGO_TARGET_DIR)/release/orrery" "$(CARGO_TARGET_DIR)/release/orrery-edge" "$(DESTDIR)$(PREFIX)/bin"
 
 screenshots: dashboard ## make the screenshots of the dashboard in light, dark and phone
 	$(BUILD)

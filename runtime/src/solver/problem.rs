@@ -291,8 +291,8 @@ impl Added<'_> {
             let extras = self.extras.iter().rev();
             extras.fold(text, |text, extra| text.replace(&extra.name, extra.expression.as_str()))
         };
-        error.message = in_own_words(&error.message);
         error.remedy = error.remedy.as_deref().map(in_own_words);
+        error.message = in_own_words(&error.message);
         let first = self.lines_before + LINES_BEFORE_EQUATIONS + self.extras.len() as u32 + 1;
         let place = error.line.checked_sub(first);
         let Some(extra) = place.and_then(|place| self.extras.get(place as usize)) else {
