@@ -363,19 +363,19 @@ pub struct ModelSolve {
     #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
     pub until: f64,
     /// Seconds between two rows; without it the first and the last time.
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     pub every: Option<f64>,
     /// The integration method.
     #[arg(long, value_name = "METHOD", default_value = "auto")]
     pub method: ModelMethod,
     /// The step of rk4 in seconds; --every when not given.
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     pub step: Option<f64>,
     /// Relative tolerance.
-    #[arg(long, value_name = "R", default_value_t = 1e-6)]
+    #[arg(long, value_name = "R", default_value_t = 1e-6, allow_negative_numbers = true)]
     pub rtol: f64,
     /// Absolute tolerance, multiplied by each state's `nominal`.
-    #[arg(long, value_name = "A", default_value_t = 1e-9)]
+    #[arg(long, value_name = "A", default_value_t = 1e-9, allow_negative_numbers = true)]
     pub atol: f64,
     /// The most steps a run may take.
     #[arg(long, value_name = "N", default_value_t = 10_000_000)]

@@ -53,12 +53,14 @@ impl Status {
             }
             Code::BadPlan => "the plan is inconsistent".to_string(),
             Code::NoSolution => "the equations of an algebraic loop have no solution near the last one".to_string(),
-            Code::Singular => "a linear system is singular".to_string(),
+            Code::Singular => {
+                "the equations do not determine their unknowns (their matrix is singular; other start values may help)"
+                    .to_string()
+            }
             Code::Chattering => "events follow each other without end (chattering)".to_string(),
             Code::TapeFull => format!("the tape is too small: {} bytes are needed", self.tape_needed),
             Code::Assertion => "an assertion of the model failed".to_string(),
             Code::Grazing => "an event surface is touched, not crossed: there is no gradient".to_string(),
-            Code::AmbiguousEventOrder => "events at one instant whose order changes the gradient".to_string(),
             Code::RowsFull => "there are more events than rows for them".to_string(),
             Code::Paused => "the plan paused".to_string(),
             Code::Unknown(code) => format!("status {code}, which this version does not know"),
@@ -105,8 +107,6 @@ pub enum Code {
     Assertion,
     /// An event surface is touched, not crossed: the solution has no derivative there.
     Grazing,
-    /// Events at one instant whose order changes the derivative.
-    AmbiguousEventOrder,
     /// More events than the plan has rows for ([`Plan::event_rows`]).
     RowsFull,
     /// The tape holds what the plan wants of it at a time ([`Plan::pause_bytes`]); `tape_needed` says how much that is.
@@ -131,7 +131,6 @@ impl Code {
             9 => Code::TapeFull,
             10 => Code::Assertion,
             11 => Code::Grazing,
-            12 => Code::AmbiguousEventOrder,
             13 => Code::RowsFull,
             14 => Code::Paused,
             other => Code::Unknown(other),
