@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::{engine, failure, options, problem, read};
 use crate::cli::ModelSolve;
+use crate::commands::say;
 use crate::error::{Exit, Failure};
 
 #[derive(Serialize)]
@@ -41,12 +42,14 @@ pub fn bench(arguments: &ModelSolve, seconds: f64, json: bool) -> Result<(), Fai
     ];
     if json {
         let text = serde_json::to_string_pretty(&measured).map_err(Failure::from_error)?;
-        println!("{text}");
+        say(format_args!("{text}"))?;
         return Ok(());
     }
-    println!("engine     compile ms  load ms  first ms   solve µs   steps/s    solves/s   on all threads");
+    say(format_args!(
+        "engine     compile ms  load ms  first ms   solve µs   steps/s    solves/s   on all threads"
+    ))?;
     for row in &measured {
-        println!(
+        say(format_args!(
             "{:<10} {:>10.2} {:>8.2} {:>9.3} {:>10.2} {:>9.3e} {:>11.3e} {:>11.3e} ({})",
             row.engine,
             row.compile_ms,
@@ -57,7 +60,7 @@ pub fn bench(arguments: &ModelSolve, seconds: f64, json: bool) -> Result<(), Fai
             row.solves_per_s,
             row.ensemble_solves_per_s,
             row.threads
-        );
+        ))?;
     }
     Ok(())
 }

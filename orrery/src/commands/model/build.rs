@@ -6,6 +6,7 @@ use orrery_runtime::EngineKind;
 use orrery_runtime::solver::{Problem, ProblemOptions};
 
 use super::{engine, failure, read, values};
+use crate::commands::say;
 use crate::error::{Exit, Failure};
 
 /// Writes the module, and says what is in it.
@@ -24,12 +25,12 @@ pub fn build(file: &Path, output: &Path, model: Option<&str>, set: &[String]) ->
         let message = format!("{}: {error}; name a file in an existing folder", output.display());
         Failure::new(Exit::Failure, message)
     })?;
-    println!(
+    say(format_args!(
         "{}: model {}, {} bytes, sha256 {}",
         output.display(),
         compiled.meta.model,
         compiled.wasm.len(),
         hex::encode(compiled.digest)
-    );
+    ))?;
     Ok(())
 }

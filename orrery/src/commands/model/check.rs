@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::refused;
+use crate::commands::say;
 use crate::error::{Exit, Failure};
 
 /// Checks a Modelica file: its diagnostics go to standard error, one after the other, or as JSON to standard output.
@@ -11,13 +12,13 @@ pub fn check(file: &Path, json: bool) -> Result<(), Failure> {
     let diagnostics = checked.as_ref().err().map_or(&[][..], Vec::as_slice);
     if json {
         let text = serde_json::to_string_pretty(diagnostics).map_err(Failure::from_error)?;
-        println!("{text}");
+        say(format_args!("{text}"))?;
     }
     match checked {
         Ok(_) if json => Ok(()),
         Ok(compiled) => {
             let meta = &compiled.meta;
-            println!(
+            say(format_args!(
                 "{}: {} states, {} inputs, {} outputs, {} parameters; {} bytes of Wasm",
                 meta.model,
                 meta.states.len(),
@@ -25,7 +26,7 @@ pub fn check(file: &Path, json: bool) -> Result<(), Failure> {
                 meta.outputs.len(),
                 meta.parameters.len(),
                 compiled.wasm.len()
-            );
+            ))?;
             Ok(())
         }
         // The diagnostics are on standard output already.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::{read, refused};
+use crate::commands::say;
 use crate::error::{Exit, Failure};
 
 /// Writes each file anew where its form differs; with `check` only names those.
@@ -16,7 +17,7 @@ pub fn format(files: &[PathBuf], check: bool) -> Result<(), Failure> {
             continue;
         }
         differ += 1;
-        println!("{}", file.display());
+        say(format_args!("{}", file.display()))?;
         if !check {
             std::fs::write(file, formatted).map_err(|error| {
                 let message = format!("{}: {error}; make the file writable", file.display());

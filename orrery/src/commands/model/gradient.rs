@@ -5,6 +5,7 @@ use orrery_runtime::solver::{Gradient, Limits, Loss, Problem, ProblemOptions, So
 
 use super::{engine, failure, options, problem, read};
 use crate::cli::{ModelFormat, ModelGradient, ModelMode};
+use crate::commands::say;
 use crate::error::{Exit, Failure};
 
 /// Prints the value of the expression at the end, and its derivatives.
@@ -46,23 +47,26 @@ pub fn gradient(arguments: &ModelGradient) -> Result<(), Failure> {
             .fold(0.0, f64::max)
     });
     match (arguments.output, &second, difference) {
-        (ModelFormat::Json, Some(second), Some(difference)) => println!(
+        (ModelFormat::Json, Some(second), Some(difference)) => say(format_args!(
             "{}",
             serde_json::json!({ "adjoint": first, "forward": second, "difference": difference })
-        ),
-        (ModelFormat::Json, ..) => println!("{}", serde_json::to_string(&first).map_err(Failure::from_error)?),
+        ))?,
+        (ModelFormat::Json, ..) => say(format_args!(
+            "{}",
+            serde_json::to_string(&first).map_err(Failure::from_error)?
+        ))?,
         (ModelFormat::Csv, Some(second), Some(difference)) => {
-            println!("name,adjoint,forward");
-            println!(",{},{}", number(first.value), number(second.value));
+            say(format_args!("name,adjoint,forward"))?;
+            say(format_args!(",{},{}", number(first.value), number(second.value)))?;
             for ((name, one), (_, other)) in numbers(&first).into_iter().zip(numbers(second)) {
-                println!("{},{},{}", quoted(&name), number(one), number(other));
+                say(format_args!("{},{},{}", quoted(&name), number(one), number(other)))?;
             }
             eprintln!("largest difference {}", number(difference));
         }
         (ModelFormat::Csv, ..) => {
-            println!("name,value\n,{}", number(first.value));
+            say(format_args!("name,value\n,{}", number(first.value)))?;
             for (name, derivative) in numbers(&first) {
-                println!("{},{}", quoted(&name), number(derivative));
+                say(format_args!("{},{}", quoted(&name), number(derivative)))?;
             }
         }
     }
@@ -82,13 +86,16 @@ fn along(
     let line = problem.direction(&components?, &[]).map_err(wrong)?;
     let along = problem.loss_along(loss, &line, options).map_err(wrong)?;
     match arguments.output {
-        ModelFormat::Json => println!("{}", serde_json::to_string(&along).map_err(Failure::from_error)?),
-        ModelFormat::Csv => println!(
+        ModelFormat::Json => say(format_args!(
+            "{}",
+            serde_json::to_string(&along).map_err(Failure::from_error)?
+        ))?,
+        ModelFormat::Csv => say(format_args!(
             "value,first,second\n{},{},{}",
             number(along.value),
             number(along.first),
             number(along.second)
-        ),
+        ))?,
     }
     Ok(())
 }

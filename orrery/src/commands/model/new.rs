@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 
+use crate::commands::say;
 use crate::error::{Exit, Failure};
 
 /// Two coupled balances with units: small, but with everything a model of a rig has.
@@ -61,6 +62,8 @@ pub fn new(name: &str) -> Result<(), Failure> {
     let written = file.write_all(text.as_bytes());
     written.map_err(|error| Failure::from_error(format!("{}: {error}", path.display())))?;
     let shown = path.display();
-    println!("{shown} written. Try: orrery model run {shown} --until 3600 --every 600");
+    say(format_args!(
+        "{shown} written. Try: orrery model run {shown} --until 3600 --every 600"
+    ))?;
     Ok(())
 }
