@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use orrery_bus::{Bus, BusError, BusUrl, Config, From, JournalBus, Message, Position, Record, SharedBus, Subscription};
 use orrery_gateway::Metric;
 use orrery_gateway::MetricKind::{Counter, Gauge};
-use orrery_protocol::Clock;
-use tokio::time::{Duration, Instant};
+use orrery_protocol::{Clock, MonoNanos};
 
 /// A bus that counts what passes through it.
 pub struct CountedBus {
@@ -20,8 +20,9 @@ pub struct CountedBus {
     /// Why the last publication failed, until one succeeds.
     failure: Mutex<Option<String>>,
     /// When the publications began that are not durable yet.
-    waiting: Mutex<BTreeMap<u64, Instant>>,
+    waiting: Mutex<BTreeMap<u64, MonoNanos>>,
     next: AtomicU64,
+    clock: Arc<dyn Clock>,
 }
 
 /// How long a publication may wait to become durable before the bus counts as out of order. A broker that is gone fails
@@ -49,10 +50,10 @@ impl CountedBus {
     ) -> Result<Arc<Self>, BusError> {
         let (inner, journal): (SharedBus, _) = match url {
             BusUrl::Journal => {
-                let journal = Arc::new(JournalBus::open(folder, config.journal.clone(), clock).await?);
+                let journal = Arc::new(JournalBus::open(folder, config.journal.clone(), Arc::clone(&clock)).await?);
                 (Arc::clone(&journal) as SharedBus, Some(journal))
             }
-            BusUrl::Kafka(_) => (orrery_bus::open(url, folder, config, clock).await?, None),
+            BusUrl::Kafka(_) => (orrery_bus::open(url, folder, config, Arc::clone(&clock)).await?, None),
         };
         Ok(Arc::new(Self {
             inner,
@@ -61,6 +62,7 @@ impl CountedBus {
             failure: Mutex::default(),
             waiting: Mutex::default(),
             next: AtomicU64::default(),
+            clock,
         }))
     }
 
@@ -68,8 +70,9 @@ impl CountedBus {
     pub fn failure(&self) -> Option<String> {
         let failure = lock(&self.failure).clone();
         failure.or_else(|| {
-            let oldest = lock(&self.waiting).values().next().map(Instant::elapsed);
-            oldest.filter(|waited| *waited > PATIENCE).map(|waited| {
+            let began = *lock(&self.waiting).values().next()?;
+            let waited = self.clock.monotonic().since(began);
+            (waited > PATIENCE).then(|| {
                 format!(
                     "the bus has not made durable what was published {:.0} s ago; it is waited for",
                     waited.as_secs_f64()
@@ -153,7 +156,7 @@ impl CountedBus {
     /// Notes a publication for as long as it is waited for, also when its future is dropped.
     fn wait(&self) -> Waiting<'_> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        lock(&self.waiting).insert(id, Instant::now());
+        lock(&self.waiting).insert(id, self.clock.monotonic());
         Waiting { bus: self, id }
     }
 }
@@ -230,6 +233,8 @@ impl Subscription for CountedSubscription {
 
 #[cfg(test)]
 mod tests {
+    use orrery_protocol::{ManualClock, TaiNanos};
+
     use super::*;
 
     /// A broker that is gone: publications neither fail nor succeed.
@@ -260,6 +265,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_publication_that_hangs_is_seen_before_it_fails() {
+        let clock = Arc::new(ManualClock::new(TaiNanos(0)));
         let bus = CountedBus {
             inner: Arc::new(Gone),
             journal: None,
@@ -267,11 +273,13 @@ mod tests {
             failure: Mutex::default(),
             waiting: Mutex::default(),
             next: AtomicU64::default(),
+            clock: Arc::clone(&clock) as Arc<dyn Clock>,
         };
         let mut publishing = bus.publish("orrery.raw", Vec::new());
-        assert!(tokio::time::timeout(PATIENCE / 4, &mut publishing).await.is_err());
+        assert!(tokio::time::timeout(Duration::ZERO, &mut publishing).await.is_err());
+        clock.advance(PATIENCE);
         assert_eq!(bus.failure(), None);
-        assert!(tokio::time::timeout(PATIENCE, &mut publishing).await.is_err());
+        clock.advance(PATIENCE / 4);
         assert!(
             bus.failure().is_some_and(|failure| failure.contains("1 s ago")),
             "{:?}",

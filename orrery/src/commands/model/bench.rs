@@ -42,7 +42,7 @@ pub fn bench(arguments: &ModelSolve, seconds: f64, json: bool) -> Result<(), Fai
     ];
     if json {
         let text = serde_json::to_string_pretty(&measured).map_err(Failure::from_error)?;
-        say(format_args!("{text}"))?;
+        say(text)?;
         return Ok(());
     }
     say(format_args!(

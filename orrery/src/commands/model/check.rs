@@ -12,7 +12,7 @@ pub fn check(file: &Path, json: bool) -> Result<(), Failure> {
     let diagnostics = checked.as_ref().err().map_or(&[][..], Vec::as_slice);
     if json {
         let text = serde_json::to_string_pretty(diagnostics).map_err(Failure::from_error)?;
-        say(format_args!("{text}"))?;
+        say(text)?;
     }
     match checked {
         Ok(_) if json => Ok(()),

@@ -17,7 +17,7 @@ pub fn format(files: &[PathBuf], check: bool) -> Result<(), Failure> {
             continue;
         }
         differ += 1;
-        say(format_args!("{}", file.display()))?;
+        say(file.display())?;
         if !check {
             std::fs::write(file, formatted).map_err(|error| {
                 let message = format!("{}: {error}; make the file writable", file.display());

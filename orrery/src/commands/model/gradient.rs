@@ -47,16 +47,12 @@ pub fn gradient(arguments: &ModelGradient) -> Result<(), Failure> {
             .fold(0.0, f64::max)
     });
     match (arguments.output, &second, difference) {
-        (ModelFormat::Json, Some(second), Some(difference)) => say(format_args!(
-            "{}",
-            serde_json::json!({ "adjoint": first, "forward": second, "difference": difference })
-        ))?,
-        (ModelFormat::Json, ..) => say(format_args!(
-            "{}",
-            serde_json::to_string(&first).map_err(Failure::from_error)?
-        ))?,
+        (ModelFormat::Json, Some(second), Some(difference)) => {
+            say(serde_json::json!({ "adjoint": first, "forward": second, "difference": difference }))?
+        }
+        (ModelFormat::Json, ..) => say(serde_json::to_string(&first).map_err(Failure::from_error)?)?,
         (ModelFormat::Csv, Some(second), Some(difference)) => {
-            say(format_args!("name,adjoint,forward"))?;
+            say("name,adjoint,forward")?;
             say(format_args!(",{},{}", number(first.value), number(second.value)))?;
             for ((name, one), (_, other)) in numbers(&first).into_iter().zip(numbers(second)) {
                 say(format_args!("{},{},{}", quoted(&name), number(one), number(other)))?;
@@ -86,10 +82,7 @@ fn along(
     let line = problem.direction(&components?, &[]).map_err(wrong)?;
     let along = problem.loss_along(loss, &line, options).map_err(wrong)?;
     match arguments.output {
-        ModelFormat::Json => say(format_args!(
-            "{}",
-            serde_json::to_string(&along).map_err(Failure::from_error)?
-        ))?,
+        ModelFormat::Json => say(serde_json::to_string(&along).map_err(Failure::from_error)?)?,
         ModelFormat::Csv => say(format_args!(
             "value,first,second\n{},{},{}",
             number(along.value),

@@ -22,6 +22,7 @@ pub fn inline(program: &mut Program) {
         calls,
         seen: vec![false; count],
         pure: vec![false; count],
+        sizes: vec![None; count],
         program,
     };
     (0..count).for_each(|index| pass.visit(index));
@@ -34,6 +35,8 @@ struct Pass<'a> {
     seen: Vec<bool>,
     /// Functions that neither read nor write memory.
     pure: Vec<bool>,
+    /// The nodes of each function that is in its last form and has no loop.
+    sizes: Vec<Option<usize>>,
 }
 
 impl Pass<'_> {
@@ -56,6 +59,7 @@ impl Pass<'_> {
         function.body = self.forwarded(body, &mut scope, &mut Vec::new());
         function.locals = scope.locals;
         self.pure[index] = !touches_memory(&function.body, &self.pure);
+        self.sizes[index] = is_straight(&function.body).then(|| nodes(&function.body));
         self.program.functions[index] = Some(function);
     }
 
@@ -147,15 +151,12 @@ impl Pass<'_> {
 
     /// Whether `callee` has no loop and is short enough; one that is being rewritten (it calls itself) is not there.
     fn fits(&self, callee: usize) -> bool {
-        let Some(function) = self.program.function(callee) else {
-            return false;
-        };
         let most = if self.calls[callee] == 1 {
             MOST_NODES_ONCE
         } else {
             MOST_NODES
         };
-        is_straight(&function.body) && nodes(&function.body) <= most
+        self.sizes[callee].is_some_and(|size| size <= most)
     }
 
     fn place(&self, callee: usize, arguments: Vec<Expr>, result: Option<u32>, scope: &mut Scope, out: &mut Vec<Stmt>) {

@@ -13,11 +13,9 @@ pub mod shape;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use wasm_encoder::{
-    CodeSection, CustomSection, ExportKind, ExportSection, Function as Code, FunctionSection, MemorySection,
-    MemoryType, Module, NameMap, NameSection, TypeSection, ValType,
-};
+use wasm_encoder::{Function as Code, ValType};
 
+use super::wasm::Parts;
 use super::{Expr, Function, Program, Stmt, Ty};
 use printer::Printer;
 use shape::{Shape, Shapes};
@@ -64,60 +62,33 @@ pub fn print(
         parameters: vec![Shape::Context],
         full: true,
     });
-    let mut types = TypeSection::new();
-    let mut functions = FunctionSection::new();
-    let mut code = CodeSection::new();
-    let mut names = NameMap::new();
+    let mut parts = Parts::default();
     let mut next = 0;
     while let Some(key) = lanes.keys.get(next).cloned() {
         let function = lanes.function(key.function)?;
         let shapes = lanes.known(key.function, &key.parameters)?;
         let (parameters, result) = signature(function, &key, &shapes);
-        types.ty().function(parameters, result);
-        functions.function(next as u32);
-        names.append(next as u32, &function.name);
+        parts.types.ty().function(parameters, result);
+        parts.functions.function(next as u32);
+        parts.names.append(next as u32, &function.name);
         let (locals, body) = Printer::print(&mut lanes, function, &key, shapes)?;
         let mut printed = Code::new_with_locals_types(locals);
         printed.raw(body);
-        code.function(&printed);
+        parts.code.function(&printed);
         next += 1;
     }
     // The entry gives the code of the first lane; the status of each lies in its memory.
     let result = lanes.known(export.1, &[Shape::Context])?.result;
-    types.ty().function([ValType::I32], [ValType::I32]);
-    functions.function(next as u32);
+    parts.types.ty().function([ValType::I32], [ValType::I32]);
+    parts.functions.function(next as u32);
     let mut entry = Code::new([]);
     entry.instructions().local_get(0).call(0);
     if result == Shape::Two {
         entry.instructions().i64x2_extract_lane(0).i32_wrap_i64();
     }
     entry.instructions().end();
-    code.function(&entry);
-    let mut memories = MemorySection::new();
-    memories.memory(MemoryType {
-        minimum: 2 * pages,
-        maximum: None,
-        memory64: false,
-        shared: false,
-        page_size_log2: None,
-    });
-    let mut exports = ExportSection::new();
-    exports.export(crate::abi::MEMORY, ExportKind::Memory, 0);
-    exports.export(export.0, ExportKind::Func, next as u32);
-    let mut name_section = NameSection::new();
-    name_section.functions(&names);
-    let mut module = Module::new();
-    module.section(&types);
-    module.section(&functions);
-    module.section(&memories);
-    module.section(&exports);
-    module.section(&code);
-    module.section(&name_section);
-    module.section(&CustomSection {
-        name: name.into(),
-        data: section.into(),
-    });
-    Ok(module.finish())
+    parts.code.function(&entry);
+    Ok(parts.module(&[(export.0, next as u32)], 2 * pages, name, section))
 }
 
 /// The Wasm types of a function; a mask of the lanes follows the parameters where not both need be there.

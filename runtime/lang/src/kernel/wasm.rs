@@ -30,49 +30,63 @@ pub fn print(
         .enumerate()
         .map(|(place, index)| (*index, place as u32))
         .collect();
-    let mut types = TypeSection::new();
-    let mut functions = FunctionSection::new();
-    let mut code = CodeSection::new();
-    let mut names = NameMap::new();
+    let mut parts = Parts::default();
     for (place, index) in order.iter().enumerate() {
         let function = program
             .function(*index)
             .ok_or_else(|| program.signature(*index).name.clone())?;
-        types.ty().function(
+        parts.types.ty().function(
             function.parameters.iter().map(|ty| val_type(*ty)),
             function.result.iter().map(|ty| val_type(*ty)),
         );
-        functions.function(place as u32);
-        code.function(&print_function(function, &places));
-        names.append(place as u32, &function.name);
+        parts.functions.function(place as u32);
+        parts.code.function(&print_function(function, &places));
+        parts.names.append(place as u32, &function.name);
     }
-    let mut memories = MemorySection::new();
-    memories.memory(MemoryType {
-        minimum: pages,
-        maximum: None,
-        memory64: false,
-        shared: false,
-        page_size_log2: None,
-    });
-    let mut export_section = ExportSection::new();
-    export_section.export(crate::abi::MEMORY, ExportKind::Memory, 0);
-    for (export, index) in exports {
-        export_section.export(export, ExportKind::Func, places[index]);
+    let exports: Vec<(&str, u32)> = exports.iter().map(|(export, index)| (*export, places[index])).collect();
+    Ok(parts.module(&exports, pages, name, section))
+}
+
+/// What printing functions one after the other gives.
+#[derive(Default)]
+pub struct Parts {
+    pub types: TypeSection,
+    pub functions: FunctionSection,
+    pub code: CodeSection,
+    pub names: NameMap,
+}
+
+impl Parts {
+    /// The module of these functions with the memory and `exports`; `section` becomes the custom section `name`.
+    pub fn module(&self, exports: &[(&str, u32)], pages: u64, name: &str, section: &[u8]) -> Vec<u8> {
+        let mut memories = MemorySection::new();
+        memories.memory(MemoryType {
+            minimum: pages,
+            maximum: None,
+            memory64: false,
+            shared: false,
+            page_size_log2: None,
+        });
+        let mut export_section = ExportSection::new();
+        export_section.export(crate::abi::MEMORY, ExportKind::Memory, 0);
+        for (export, place) in exports {
+            export_section.export(export, ExportKind::Func, *place);
+        }
+        let mut names = NameSection::new();
+        names.functions(&self.names);
+        let mut module = Module::new();
+        module.section(&self.types);
+        module.section(&self.functions);
+        module.section(&memories);
+        module.section(&export_section);
+        module.section(&self.code);
+        module.section(&names);
+        module.section(&CustomSection {
+            name: name.into(),
+            data: section.into(),
+        });
+        module.finish()
     }
-    let mut name_section = NameSection::new();
-    name_section.functions(&names);
-    let mut module = Module::new();
-    module.section(&types);
-    module.section(&functions);
-    module.section(&memories);
-    module.section(&export_section);
-    module.section(&code);
-    module.section(&name_section);
-    module.section(&CustomSection {
-        name: name.into(),
-        data: section.into(),
-    });
-    Ok(module.finish())
 }
 
 fn reachable(program: &Program, roots: impl Iterator<Item = usize>) -> Result<Vec<usize>, String> {

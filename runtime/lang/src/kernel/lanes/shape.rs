@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use super::Lanes;
 use crate::abi::status;
+use crate::kernel::walk::each_node;
 use crate::kernel::{Expr, Function, Stmt, Ty, Unary};
 
 /// How a value differs between lanes, from least to most.
@@ -274,15 +275,9 @@ fn occurrences(list: &[Stmt], out: &mut Vec<u32>) {
 }
 
 fn reads(expr: &Expr, out: &mut Vec<u32>) {
-    match expr {
-        Expr::Local(local, _) => out.push(*local),
-        Expr::Unary(_, operand) | Expr::Load(_, operand, _) => reads(operand, out),
-        Expr::Binary(_, _, left, right) => {
-            reads(left, out);
-            reads(right, out);
+    each_node(expr, &mut |node| {
+        if let Expr::Local(local, _) = node {
+            out.push(*local);
         }
-        Expr::Select(_, parts) => parts.iter().for_each(|part| reads(part, out)),
-        Expr::Call(_, _, arguments) => arguments.iter().for_each(|argument| reads(argument, out)),
-        Expr::F64(_) | Expr::I64(_) | Expr::I32(_) => {}
-    }
+    });
 }
