@@ -117,11 +117,11 @@ async fn variables_are_found_set_and_read_back_and_errors_are_named() {
     let _server = start(port);
     let found = discover::opcua_variables(&OpcUaConfig::at(&url), 100).await.unwrap();
     let count = found.iter().find(|variable| variable.path == "Chamber/Count").unwrap();
-    assert_eq!((count.node.as_str(), count.is_number), ("ns=2;s=Count", true));
+    assert_eq!((count.node.as_str(), count.may_be_number), ("ns=2;s=Count", true));
     assert!(
         found
             .iter()
-            .any(|variable| variable.path == "Chamber/Name" && !variable.is_number)
+            .any(|variable| variable.path == "Chamber/Name" && !variable.may_be_number)
     );
 
     let nodes = &[("target", "ns=2;s=Target"), ("count", "Chamber/Count")];

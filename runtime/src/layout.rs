@@ -1,7 +1,7 @@
 //! A graph bound to its compiled model: names become indices, units become conversions, or the graph is refused.
 
 use orrery_lang::Meta;
-use orrery_protocol::{Digest, StreamId};
+use orrery_protocol::{AlignedBlock, Digest, StreamId};
 
 use crate::error::GraphError;
 use crate::graph::{ChannelRef, Graph, Mode, Uncertainty, nearest};
@@ -130,6 +130,24 @@ impl Layout {
     /// The index of a stream.
     pub fn stream_index(&self, id: &StreamId) -> Option<usize> {
         self.streams.iter().position(|stream| &stream.id == id)
+    }
+
+    /// Says which channel the graph reads and a block of that stream does not have: nobody knows before the first block comes.
+    pub fn lacking(&self, block: &AlignedBlock) -> Option<String> {
+        let stream = &self.streams[self.stream_index(&block.stream)?];
+        if block.is_empty() {
+            return None;
+        }
+        let lacking = stream
+            .channels
+            .iter()
+            .find(|channel| block.channel(channel).is_none())?;
+        let has: Vec<String> = block.channels().map(|(name, _)| name).collect();
+        let id = &stream.id;
+        Some(format!(
+            "stream `{id}` has no channel `{lacking}`, it has {}; correct the graph's binding",
+            has.join(", ")
+        ))
     }
 }
 

@@ -27,6 +27,14 @@ pub enum ReplayError {
         /// Why.
         error: NodeError,
     },
+    /// The log holds nothing that the graph could run on.
+    #[error("graph `{graph}` never ran: {reason}")]
+    Idle {
+        /// The graph.
+        graph: String,
+        /// What it lacked.
+        reason: String,
+    },
     /// A block cannot be written.
     #[error("a trace row does not encode: {0}")]
     Encode(#[from] orrery_protocol::AlignedError),
@@ -71,13 +79,20 @@ pub fn replay_graph(
         digest: Digest([0; 32]),
     };
     let mut digest = ReplayDigest::new();
+    let mut lacking = None;
     for block in log {
+        lacking = lacking.or_else(|| progress.layout().lacking(&block));
         push_block(&mut progress, &block);
         while let Some(trace) = progress.tick().map_err(|error| failed(error, replayed.blocks.len()))? {
             let block = writer.block(&trace)?;
             digest.rows(block.stream.as_str(), &block.batch, 0, block.len());
             replayed.blocks.push(block);
         }
+    }
+    if replayed.blocks.is_empty() {
+        let graph = file.graph.id.to_string();
+        let reason = lacking.unwrap_or_else(|| progress.blocked().to_string());
+        return Err(ReplayError::Idle { graph, reason });
     }
     replayed.digest = digest.finish();
     Ok(replayed)

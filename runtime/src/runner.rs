@@ -41,6 +41,8 @@ struct Turn {
     waiting: Option<(i64, MonoNanos)>,
     saved_at: MonoNanos,
     ticks_since_save: u64,
+    /// What the last block that lacked a bound channel was told to lack.
+    lacking: Option<String>,
     /// Whether it was said that snapshots cannot be written.
     is_unsaved_told: bool,
 }
@@ -161,6 +163,11 @@ impl Runner {
             }
             match AlignedBlock::decode(&message.value) {
                 Ok(block) => {
+                    let lacking = self.graph.layout.lacking(&block);
+                    if lacking.is_some() && lacking != turn.lacking {
+                        tracing::warn!(graph = self.graph.id(), lacking, "a bound channel is not there");
+                        turn.lacking = lacking;
+                    }
                     let late = push_block(&mut turn.progress, &block);
                     self.graph.count(|statistics| statistics.late_rows += late);
                 }
@@ -266,7 +273,10 @@ impl Runner {
         } else {
             self.graph.set_vantage(None);
             self.graph
-                .set_activity(Activity::Waiting(waiting_for(&turn.progress.blocked())));
+                .set_activity(Activity::Waiting(match (&turn.lacking, turn.progress.blocked()) {
+                    (Some(lacking), Blocked { tick: None, .. }) => lacking.clone(),
+                    (_, blocked) => blocked.to_string(),
+                }));
         }
     }
 
@@ -443,6 +453,7 @@ impl Runner {
             waiting: None,
             saved_at: self.clock.monotonic(),
             ticks_since_save: 0,
+            lacking: None,
             is_unsaved_told: false,
         }))
     }
@@ -527,13 +538,4 @@ async fn compute(
         (progress, ticks, None)
     };
     tokio::task::spawn_blocking(work).await.ok()
-}
-
-fn waiting_for(blocked: &Blocked) -> String {
-    let streams: Vec<&str> = blocked.streams.iter().map(|stream| stream.as_str()).collect();
-    match (streams.is_empty(), blocked.tick) {
-        (true, _) => "waiting for time to pass".to_owned(),
-        (false, None) => format!("waiting for a first row of {}", streams.join(" and ")),
-        (false, Some(_)) => format!("waiting for {} to be complete", streams.join(" and ")),
-    }
 }

@@ -14,6 +14,7 @@
 //!
 //! The heaters are what the recording says: `Q1 x` is answered with the recording's power, and changes nothing.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,6 +24,15 @@ use crate::firmware::Quantities;
 
 /// The columns a recording has, in this order.
 pub const COLUMNS: [&str; 5] = ["time_s", "q1_percent", "q2_percent", "t1_degc", "t2_degc"];
+
+/// What they can be: a heater is set to 0 to 100 %, and the sensor with its converter shows −50 to 280 °C.
+const RANGES: [RangeInclusive<f64>; 5] = [
+    f64::MIN..=f64::MAX,
+    0.0..=100.0,
+    0.0..=100.0,
+    -50.0..=280.0,
+    -50.0..=280.0,
+];
 
 /// A recording that cannot be played.
 #[derive(Debug, thiserror::Error)]
@@ -108,9 +118,14 @@ impl Recording {
             let record = record.map_err(|error| wrong(line(error.position()), error.to_string()))?;
             let line = line(record.position());
             let mut numbers = [0.0; 5];
-            for ((number, text), column) in numbers.iter_mut().zip(&record).zip(COLUMNS) {
+            for (((number, text), column), range) in numbers.iter_mut().zip(&record).zip(COLUMNS).zip(RANGES) {
                 *number =
                     parse(text).ok_or_else(|| wrong(line, format!("`{text}` in column {column} is not a number")))?;
+                if !range.contains(number) {
+                    let (low, high) = (range.start(), range.end());
+                    let problem = format!("{column} is {number}: no board says that, it lies between {low} and {high}");
+                    return Err(wrong(line, problem));
+                }
             }
             let [time, q1, q2, ..] = numbers;
             if time <= previous {
@@ -284,6 +299,11 @@ mod tests {
                 format!("{head}\n0,1,2,3,4\n0,1,2,3,4\n"),
                 ":3: time_s is 0 after 0: times must rise",
             ),
+            (
+                format!("{head}\n0,1,9999,3,4\n"),
+                ":2: q2_percent is 9999: no board says that, it lies between 0 and 100",
+            ),
+            (format!("{head}\n0,1,2,3,-273\n"), ":2: t2_degc is -273"),
             (format!("{head}\n0,1,2,3,4\n1,1,2\n"), ":3: "),
             (format!("{head}\n0,1,2,3,NaN\n"), ":2: `NaN` in column t2_degc"),
             (format!("{head}\n"), "holds no rows"),

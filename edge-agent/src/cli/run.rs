@@ -8,6 +8,7 @@ use orrery_edge_agent::config::{
     TimeConfig, TimeFormat,
 };
 use orrery_edge_agent::connector::mqtt::{Broker, without_password};
+use orrery_edge_agent::connector::opcua::{Connection, nodes};
 use orrery_edge_agent::gateway::{Enrolment, GatewayClient};
 use orrery_edge_agent::{Deps, SystemClock, discover};
 use orrery_protocol::{DeviceId, PublicKey, RESERVED_NAMES};
@@ -176,7 +177,7 @@ async fn access(target: &Target, config: &Config) -> Result<Access, Failure> {
 async fn of_arguments(arguments: &RunArgs) -> Result<Config, Failure> {
     let device = match (&arguments.mqtt, &arguments.topic, &arguments.opcua) {
         (Some(url), Some(topic), _) => mqtt_device(arguments, url, topic).await?,
-        (_, _, Some(url)) => opcua_device(arguments, url)?,
+        (_, _, Some(url)) => opcua_device(arguments, url).await?,
         _ => {
             return Err(Failure::usage(
                 "say what to read: --config FILE, --mqtt URL --topic TOPIC, or --opcua URL --node NODE",
@@ -281,14 +282,16 @@ fn parse_field(text: &str) -> Result<ChannelConfig, Failure> {
     Ok(ChannelConfig::float(name, unit, pointer))
 }
 
-fn opcua_device(arguments: &RunArgs, url: &str) -> Result<DeviceConfig, Failure> {
+async fn opcua_device(arguments: &RunArgs, url: &str) -> Result<DeviceConfig, Failure> {
     let mut names: Vec<String> = Vec::new();
     let mut channels = Vec::new();
+    let mut sources = Vec::new();
     for node in &arguments.node {
         let (name, source, unit) = parse_node(node);
         let name = unique_name(&name, &names);
         channels.push(ChannelConfig::float(&name, &unit, &source));
         names.push(name);
+        sources.push(source);
     }
     let id = device_id(arguments, names.first().map_or("opcua", String::as_str))?;
     let connector = OpcUaConfig {
@@ -296,6 +299,18 @@ fn opcua_device(arguments: &RunArgs, url: &str) -> Result<DeviceConfig, Failure>
         password: arguments.password.clone(),
         ..OpcUaConfig::at(url)
     };
+    // Before a device is enrolled that would never say a word.
+    let server = Connection::open(&connector).await.map_err(Failure::unreachable)?;
+    let found = nodes::numbers(&server.session, &sources).await;
+    server.close().await;
+    let found = found.map_err(|problem| {
+        Failure::not_found(format!(
+            "{url}: {problem}; `orrery-edge discover --opcua {url}` lists what there is"
+        ))
+    })?;
+    for variable in found {
+        eprintln!("{} is {} now", variable.path, variable.value);
+    }
     Ok(DeviceConfig {
         id,
         title: Some(url.to_owned()),

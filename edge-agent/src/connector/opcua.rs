@@ -56,7 +56,7 @@ pub struct OpcUaConfig {
 }
 
 fn default_publishing_ms() -> u64 {
-    100
+    20
 }
 
 impl OpcUaConfig {
@@ -72,6 +72,10 @@ impl OpcUaConfig {
     }
 }
 
+/// Without a word from us for so long, the server forgets the subscription.
+const SUBSCRIPTION_LIFETIME: Duration = Duration::from_secs(60);
+/// With nothing to notify for so long, the server says that it is there.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
 const CURRENT_TIME: u32 = 2258;
 const START_TIME: u32 = 2257;
 
@@ -278,9 +282,12 @@ impl OpcUa {
             emit: emit.clone(),
             overrun: Arc::clone(&self.overrun),
         };
-        let interval = Duration::from_millis(self.config.publishing_ms);
+        let interval = Duration::from_millis(self.config.publishing_ms.max(1));
+        let within = |span: Duration| span.div_duration_f64(interval).ceil() as u32;
+        let keep_alive = within(KEEP_ALIVE);
+        let lifetime = within(SUBSCRIPTION_LIFETIME).max(3 * keep_alive);
         let subscription = session
-            .create_subscription(interval, 600, 20, 0, 0, true, callback)
+            .create_subscription(interval, lifetime, keep_alive, 0, 0, true, callback)
             .await
             .map_err(|error| wrong(error.to_string()))?;
         let request = |place: usize, filter: ExtensionObject| {

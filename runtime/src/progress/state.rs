@@ -1,6 +1,7 @@
 //! What progress keeps between two ticks, and what it says about itself.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use orrery_protocol::{BootId, StreamId, TaiNanos};
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,18 @@ pub struct Blocked {
     pub time_moves: bool,
     /// The streams it waits for.
     pub streams: Vec<StreamId>,
+}
+
+impl fmt::Display for Blocked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let streams: Vec<&str> = self.streams.iter().map(StreamId::as_str).collect();
+        let streams = streams.join(" and ");
+        match self.tick {
+            _ if streams.is_empty() => write!(f, "waiting for time to pass"),
+            None => write!(f, "waiting for a first row of {streams}"),
+            Some(_) => write!(f, "waiting for {streams} to be complete"),
+        }
+    }
 }
 
 /// Everything that a snapshot has to hold, but the node's own bytes.

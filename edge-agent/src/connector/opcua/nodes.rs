@@ -5,8 +5,11 @@ use std::collections::{HashSet, VecDeque};
 use opcua::client::Session;
 use opcua::types::{
     AttributeId, BrowseDescription, BrowseDirection, BrowseResult, NodeClass, NodeId, ReadValueId,
-    ReferenceDescription, ReferenceTypeId, TimestampsToReturn,
+    ReferenceDescription, ReferenceTypeId, StatusCode, TimestampsToReturn,
 };
+use orrery_protocol::ChannelType;
+
+use super::values::convert;
 
 /// A variable that a server offers.
 #[derive(Debug, Clone)]
@@ -17,10 +20,12 @@ pub struct FoundVariable {
     pub node: String,
     /// Its value now, short.
     pub value: String,
-    /// Whether the value is a number.
-    pub is_number: bool,
+    /// Whether it can be a channel: a number or a truth value, or nothing yet.
+    pub may_be_number: bool,
 }
 
+/// Characters of a value that are shown.
+const MOST_SHOWN: usize = 80;
 const OBJECTS: u32 = 85;
 const SERVER: u32 = 2253;
 
@@ -96,6 +101,25 @@ pub async fn browse_variables(session: &Session, limit: usize) -> Result<Vec<Fou
     describe(session, found).await
 }
 
+/// The variables that `sources` name, as [`resolve`] reads them, with their values now.
+///
+/// # Errors
+/// Names the source that does not exist or has no number, and what it has instead.
+pub async fn numbers(session: &Session, sources: &[String]) -> Result<Vec<FoundVariable>, String> {
+    let mut named = Vec::with_capacity(sources.len());
+    for source in sources {
+        let node = resolve(session, source)
+            .await
+            .map_err(|problem| format!("`{source}`: {problem}"))?;
+        named.push((source.clone(), node));
+    }
+    let found = describe(session, named).await?;
+    match found.iter().find(|variable| !variable.may_be_number) {
+        Some(variable) => Err(format!("`{}` is not a number ({})", variable.path, variable.value)),
+        None => Ok(found),
+    }
+}
+
 async fn describe(session: &Session, found: Vec<(String, NodeId)>) -> Result<Vec<FoundVariable>, String> {
     let mut variables = Vec::with_capacity(found.len());
     for chunk in found.chunks(100) {
@@ -108,21 +132,34 @@ async fn describe(session: &Session, found: Vec<(String, NodeId)>) -> Result<Vec
             .await
             .map_err(|error| format!("the server does not let us read values: {error}"))?;
         for ((path, node), value) in chunk.iter().zip(values) {
-            let text = value
-                .value
-                .as_ref()
-                .map_or_else(|| "no value".to_owned(), |value| value.to_string());
-            let is_number = value.value.as_ref().is_some_and(|value| value.is_numeric());
-            let value = text.chars().take(60).collect();
+            let status = value.status.filter(StatusCode::is_bad);
+            let text = match (&value.value, status) {
+                (_, Some(status)) => format!("no value: {status}"),
+                (None, None) => "no value".to_owned(),
+                (Some(value), None) => value.to_string(),
+            };
+            let may_be_number = match (value.value, status) {
+                // Whatever else is bad may become good: a sensor warms up, a controller connects.
+                (_, Some(status)) => !is_missing(status),
+                (Some(value), None) => convert(&value, ChannelType::F64).is_some(),
+                (None, None) => true,
+            };
+            let value = text.chars().take(MOST_SHOWN).collect();
             variables.push(FoundVariable {
                 path: path.trim_start_matches('/').to_owned(),
                 node: node.to_string(),
                 value,
-                is_number,
+                may_be_number,
             });
         }
     }
     Ok(variables)
+}
+
+fn is_missing(status: StatusCode) -> bool {
+    status == StatusCode::BadNodeIdUnknown
+        || status == StatusCode::BadNodeIdInvalid
+        || status == StatusCode::BadAttributeIdInvalid
 }
 
 async fn children(session: &Session, node: &NodeId) -> Result<Vec<ReferenceDescription>, String> {
