@@ -1,7 +1,10 @@
 /** Requests to the gateway this page came from. A refusal arrives as RFC 9457 and leaves as one readable sentence. */
 
 const BASE = '/api/v1'
+/** An answer that has not come whole after this long is given up: a request that hangs must not keep others waiting. */
+const TIMEOUT_MS = 15_000
 
+/** `status` is 0 where no answer came: what was asked for may have been done or not. */
 export class ApiError extends Error {
   constructor(
     readonly status: number,
@@ -11,13 +14,16 @@ export class ApiError extends Error {
   }
 }
 
-export async function get<T>(path: string, query: Record<string, string | number> = {}, signal?: AbortSignal): Promise<T> {
-  return (await request('GET', withQuery(path, query), undefined, signal)).json() as Promise<T>
+export function get<T>(path: string, query: Record<string, string | number> = {}): Promise<T> {
+  return request('GET', withQuery(path, query), (answer) => answer.json() as Promise<T>)
 }
 
-export async function post<T>(path: string, body: unknown, signal?: AbortSignal): Promise<T> {
-  const response = await request('POST', path, body, signal)
-  return (response.status === 204 ? {} : await response.json()) as T
+export async function getBytes(path: string): Promise<Uint8Array> {
+  return new Uint8Array(await request('GET', path, (answer) => answer.arrayBuffer()))
+}
+
+export function post<T>(path: string, body: unknown): Promise<T> {
+  return request('POST', path, async (answer) => (answer.status === 204 ? {} : await answer.json()) as T, body)
 }
 
 function withQuery(path: string, query: Record<string, string | number>): string {
@@ -25,31 +31,32 @@ function withQuery(path: string, query: Record<string, string | number>): string
   return text ? `${path}?${text}` : path
 }
 
-async function request(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<Response> {
-  const init: RequestInit = { method, credentials: 'same-origin', headers: { accept: 'application/json' } }
-  if (signal) init.signal = signal
+async function request<T>(method: string, path: string, read: (answer: Response) => Promise<T>, body?: unknown): Promise<T> {
+  const signal = AbortSignal.timeout(TIMEOUT_MS)
+  const init: RequestInit = { method, credentials: 'same-origin', headers: { accept: 'application/json' }, signal }
   if (body !== undefined) {
     init.body = JSON.stringify(body)
     init.headers = { accept: 'application/json', 'content-type': 'application/json' }
   }
-  let response: Response
   try {
-    response = await fetch(BASE + path, init)
+    const answer = await fetch(BASE + path, init)
+    if (!answer.ok) throw new ApiError(answer.status, await explain(answer))
+    return await read(answer)
   } catch (cause) {
-    if (signal?.aborted) throw cause
-    throw new ApiError(0, 'Orrery does not answer. Check that it runs.')
+    if (signal.aborted) throw new ApiError(0, `Orrery did not answer within ${TIMEOUT_MS / 1000} s.`)
+    // What fetch and a body that breaks off throw.
+    if (cause instanceof TypeError) throw new ApiError(0, 'Orrery does not answer. Check that it runs.')
+    throw cause
   }
-  if (!response.ok) throw new ApiError(response.status, await explain(response))
-  return response
 }
 
-async function explain(response: Response): Promise<string> {
+async function explain(answer: Response): Promise<string> {
   try {
-    const problem = (await response.json()) as { title?: string; detail?: string }
+    const problem = (await answer.json()) as { title?: string; detail?: string }
     const text = problem.detail ?? problem.title
     if (text) return text
   } catch {
     // Not a problem document; the status has to do.
   }
-  return `Orrery answered ${response.status}.`
+  return `Orrery answered ${answer.status}.`
 }

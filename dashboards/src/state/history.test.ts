@@ -63,6 +63,31 @@ describe('History', () => {
     for (let at = START; at <= now; at += 100) expect(series.time(series.indexAt(at))).toBe(at)
   })
 
+  it('gives up requests that hang, and then asks for the others', async () => {
+    const limits: AbortController[] = []
+    const timeout = vi.spyOn(AbortSignal, 'timeout').mockImplementation(() => {
+      const limit = new AbortController()
+      limits.push(limit)
+      return limit.signal
+    })
+    const answers = store(asked)
+    vi.stubGlobal('fetch', (url: string, { signal }: RequestInit) => {
+      if (url.includes(NAME)) return answers(url)
+      return new Promise((_, reject) => signal?.addEventListener('abort', () => reject(signal.reason)))
+    })
+    const history = new History(() => {})
+    const hanging = ['a/x', 'b/x', 'c/x', 'd/x']
+    history.ensure([...hanging, NAME], START - 10_000, START, 100, START + 10_000, 1)
+    await settle()
+    expect(asked.length).toBe(0)
+    for (const limit of limits) limit.abort()
+    await settle()
+    timeout.mockRestore()
+    expect(asked.length).toBe(1)
+    expect([...history.errors.keys()]).toEqual(hanging)
+    expect(history.errors.get('a/x')).toBe('Orrery did not answer within 15 s.')
+  })
+
   it('returns only the times that are news', () => {
     const history = new History(() => {})
     expect(history.ingest(block(START, 3))).toEqual([START, START + 100, START + 200])

@@ -12,8 +12,6 @@ const RETRY_MS = 1500
 const AGAIN_MS = 100
 /** Later than this the store holds what was measured. */
 const SETTLE_MS = 4000
-/** An answer that has not come after this long is asked for again. */
-const PATIENCE_MS = 10_000
 const BORDER_MS = 0.001
 
 interface Asked {
@@ -150,7 +148,7 @@ export class History {
       const key = `${Math.round((now - to) / 1000)}:${Math.round((to - from) / 1000)}:${columns}`
       const last = data.asked.get(priority)
       const repeated = last?.key === key
-      if (last && (repeated && !last.answered ? now - last.at < PATIENCE_MS : now - last.at < (repeated ? RETRY_MS : AGAIN_MS))) continue
+      if (last && ((repeated && !last.answered) || now - last.at < (repeated ? RETRY_MS : AGAIN_MS))) continue
       const asked = { key, at: now, answered: false }
       data.asked.set(priority, asked)
       this.queue = this.queue.filter((request) => request.stream !== stream || request.priority !== priority)

@@ -2,7 +2,9 @@
  * Checks the provenance log here, with nothing but its bytes: hashes every record, builds the tree over them as RFC 6962
  * says, and holds the root and the signature of the latest checkpoint against it. Loaded when it is asked for.
  */
-const BASE = '/api/v1/provenance'
+import { getBytes } from '../api/http'
+
+const LOG = '/provenance'
 const BUNDLE = 256
 /** More than this a browser need not hash. */
 const MOST = 50_000
@@ -17,23 +19,17 @@ export interface Proof {
 
 export async function prove(key: string | undefined): Promise<Proof> {
   if (!globalThis.crypto?.subtle) throw new Error('This browser hashes only over HTTPS or on the machine itself.')
-  const note = await (await ask('/checkpoint')).text()
+  const note = new TextDecoder().decode(await getBytes(`${LOG}/checkpoint`))
   const { text, size, root, signature } = parse(note)
   if (size > MOST) throw new Error(`${size} records are too many for the browser.`)
   const leaves: Uint8Array[] = []
   for (let first = 0; first < size; first += BUNDLE) {
     const width = Math.min(BUNDLE, size - first)
-    const bundle = new Uint8Array(await (await ask(`/tile/entries/${bundleName(first / BUNDLE)}${width < BUNDLE ? `.p/${width}` : ''}`)).arrayBuffer())
+    const bundle = await getBytes(`${LOG}/tile/entries/${bundleName(first / BUNDLE)}${width < BUNDLE ? `.p/${width}` : ''}`)
     for (const record of records(bundle)) leaves.push(await hash([0], record))
   }
   const built = hex(await treeHash(leaves))
   return { size, root: built, matches: leaves.length === size && built === hex(root), signed: key ? await isSigned(text, signature, key) : null }
-}
-
-async function ask(path: string): Promise<Response> {
-  const answer = await fetch(BASE + path, { credentials: 'same-origin' })
-  if (!answer.ok) throw new Error(`Orrery answered ${answer.status} for ${path}.`)
-  return answer
 }
 
 /** A C2SP checkpoint: origin, size and root, an empty line, then "— name signature". */
