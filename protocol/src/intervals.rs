@@ -48,6 +48,16 @@ impl IntervalSet {
         self.0.get(at).is_some_and(|(start, _)| *start <= value)
     }
 
+    /// Whether all of `first..=last` is in the set; an empty range is.
+    pub fn contains_range(&self, first: u64, last: u64) -> bool {
+        let at = self.0.partition_point(|(_, end)| *end < first);
+        first > last
+            || self
+                .0
+                .get(at)
+                .is_some_and(|(start, end)| *start <= first && last <= *end)
+    }
+
     /// The holes between 0 and the largest number, as inclusive ranges.
     pub fn gaps(&self) -> Vec<(u64, u64)> {
         let mut next = 0;
@@ -102,6 +112,10 @@ mod tests {
             for value in 0..80 {
                 prop_assert_eq!(set.contains(value), model.contains(&value));
             }
+            for (first, last) in [(0, 80), (7, 9), (9, 7), (30, 30)] {
+                let all = (first..=last).all(|value| model.contains(&value));
+                prop_assert_eq!(set.contains_range(first, last), all);
+            }
             prop_assert_eq!(set.count(), model.len() as u64);
             let holes: Vec<u64> = set.gaps().into_iter().flat_map(|(a, b)| a..=b).collect();
             let last = model.last().copied();
@@ -119,5 +133,6 @@ mod tests {
         assert!(!set.insert(u64::MAX));
         assert_eq!(set.gaps(), [(1, u64::MAX - 2)]);
         assert_eq!(set.count(), 3);
+        assert!(set.contains_range(u64::MAX - 1, u64::MAX) && !set.contains_range(0, u64::MAX));
     }
 }

@@ -1,7 +1,8 @@
 //! Sample blocks: what a `samples` payload holds.
 //!
-//! An Arrow IPC stream of one record batch. Columns: `device_time` (Int64, nanoseconds on the device's clock, nullable),
-//! `received` (Int64, nanoseconds on the host's monotonic clock), then the descriptor's channels by name, nullable.
+//! An Arrow IPC stream of one record batch. Columns, in this order: `device_time` (Int64, nanoseconds on the device's
+//! clock, nullable), `received` (Int64, nanoseconds on the host's monotonic clock), then the descriptor's channels by
+//! name, nullable.
 //! Schema metadata: `orrery.stream`, `orrery.descriptor` (hex digest), `orrery.clock_id` (the host clock) and, where
 //! `device_time` is used, `orrery.device_clock_id`.
 
@@ -13,6 +14,9 @@ use arrow_array::{Array, ArrayRef, Int64Array, RecordBatch, cast::AsArray, types
 use arrow_schema::{DataType, Field, Schema};
 
 use crate::{ChannelType, ClockId, Descriptor, DeviceNanos, Digest, MonoNanos, StreamId, ipc};
+
+/// The columns before the channels.
+const KEY_COLUMNS: [&str; 2] = ["device_time", "received"];
 
 /// A block that is not what it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -97,10 +101,14 @@ impl SampleBlock {
             device_clock_id,
             batch,
         };
-        for column in ["device_time", "received"] {
-            match block.batch.column_by_name(column).map(|found| found.data_type()) {
-                Some(DataType::Int64) => {}
-                Some(other) => return Err(column_error(column, format!("is {other}, not Int64"))),
+        for (at, column) in KEY_COLUMNS.into_iter().enumerate() {
+            let found = schema.fields().get(at).map(|field| (field.name(), field.data_type()));
+            match found {
+                Some((name, DataType::Int64)) if name == column => {}
+                Some((name, kind)) => {
+                    let why = format!("must be column {at} and Int64; there stands `{name}` of type {kind}");
+                    return Err(column_error(column, why));
+                }
                 None => return Err(column_error(column, "is missing".to_owned())),
             }
         }
@@ -115,7 +123,12 @@ impl SampleBlock {
     /// # Errors
     /// [`SampleError::Column`] names the first column that does not fit.
     pub fn check(&self, descriptor: &Descriptor) -> Result<(), SampleError> {
-        for field in self.batch.schema().fields().iter().skip(2) {
+        let schema = self.batch.schema();
+        let channels = &schema.fields()[KEY_COLUMNS.len()..];
+        for (at, field) in channels.iter().enumerate() {
+            if channels[..at].iter().any(|before| before.name() == field.name()) {
+                return Err(column_error(field.name(), "is there twice".to_owned()));
+            }
             let channel = descriptor.channels.iter().find(|channel| channel.name == *field.name());
             match channel {
                 Some(channel) if channel.kind.data_type() == *field.data_type() => {}
@@ -157,10 +170,7 @@ impl SampleBlock {
     }
 
     fn received_array(&self) -> &Int64Array {
-        self.batch.column_by_name("received").map_or_else(
-            || self.batch.column(1).as_primitive::<Int64Type>(),
-            |column| column.as_primitive::<Int64Type>(),
-        )
+        self.batch.column(1).as_primitive::<Int64Type>()
     }
 }
 

@@ -208,6 +208,12 @@ fn a_block_that_contradicts_its_descriptor_names_the_column() {
     descriptor.channels[1].name = "q2".to_owned();
     let error = block().check(&descriptor).unwrap_err().to_string();
     assert!(error.contains("`q1` is not in the descriptor"), "{error}");
+    let mut twice = block();
+    let columns = [0, 1, 2, 2].map(|at| twice.batch.column(at).clone()).to_vec();
+    let fields = [0, 1, 2, 2].map(|at| twice.batch.schema().field(at).clone()).to_vec();
+    twice.batch = arrow_array::RecordBatch::try_new(Arc::new(arrow_schema::Schema::new(fields)), columns).unwrap();
+    let error = twice.check(&descriptor).unwrap_err().to_string();
+    assert!(error.contains("`t1` is there twice"), "{error}");
     descriptor.channels[0].name = "time".to_owned();
     assert!(descriptor.check().unwrap_err().to_string().contains("`time`"));
 }
@@ -293,6 +299,48 @@ proptest! {
             let _ = (SampleBlock::decode(&bytes), AlignedBlock::decode(&bytes));
             bytes.truncate(cut % bytes.len());
             let _ = (SampleBlock::decode(&bytes), AlignedBlock::decode(&bytes));
+        }
+    }
+
+    /// Whatever stands where the two times belong, the block is refused by name or reads without a panic.
+    #[test]
+    fn a_block_with_other_columns_is_refused(
+        order in Just((0usize..5).collect::<Vec<_>>()).prop_shuffle(),
+        keep in 0usize..=5,
+        cast in prop::option::of((0usize..5, prop::sample::select(vec![DataType::Utf8, DataType::Float64, DataType::Int64]))),
+    ) {
+        let mut altered = block();
+        let (mut fields, mut columns) = (Vec::new(), Vec::new());
+        for at in order.iter().take(keep).copied() {
+            let (field, column) = (altered.batch.schema().field(at).clone(), altered.batch.column(at).clone());
+            match &cast {
+                Some((changed, kind)) if *changed == at => {
+                    fields.push(field.with_data_type(kind.clone()).with_nullable(true));
+                    columns.push(arrow_array::new_null_array(kind, column.len()));
+                }
+                _ => {
+                    fields.push(field);
+                    columns.push(column);
+                }
+            }
+        }
+        let schema = Arc::new(arrow_schema::Schema::new(fields.clone()));
+        let rows = arrow_array::RecordBatchOptions::new().with_row_count(Some(2));
+        altered.batch = arrow_array::RecordBatch::try_new_with_options(schema, columns, &rows).unwrap();
+        let stands = |at: usize, name: &str| {
+            fields.get(at).is_some_and(|field| field.name() == name && *field.data_type() == DataType::Int64)
+        };
+        let nulls = cast.is_some_and(|(changed, _)| changed == 1);
+        match SampleBlock::decode(&altered.encode().unwrap()) {
+            Ok(back) => {
+                prop_assert!(stands(0, "device_time") && stands(1, "received") && !nulls);
+                let _ = (back.device_time(1), back.received(1), back.check(&descriptor()));
+            }
+            Err(error) => {
+                let named = error.to_string();
+                prop_assert!(named.contains("`device_time`") || named.contains("`received`"), "{}", named);
+                prop_assert!(!(stands(0, "device_time") && stands(1, "received")) || nulls);
+            }
         }
     }
 
