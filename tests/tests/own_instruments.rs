@@ -78,11 +78,11 @@ async fn an_mqtt_topic_takes_one_command() {
         TcpStream::connect(("127.0.0.1", port)).ok()
     })
     .await;
-    let script = format!(
-        "for n in $(seq 600); do echo \"{{\\\"temperature\\\": $n.5, \\\"humidity\\\": 40}}\"; sleep 0.1; done | \
-         mosquitto_pub -p {port} -t lab/room -l"
-    );
-    let _publisher = Running(Command::new("bash").args(["-c", &script]).spawn().unwrap());
+    let mut publisher = Command::new("mosquitto_pub");
+    publisher.args(["-p", &port.to_string(), "-t", "lab/room"]);
+    publisher.args(["-m", r#"{"temperature": 21.5, "humidity": 40}"#]);
+    publisher.args(["--repeat", "600", "--repeat-delay", "0.1"]);
+    let _publisher = Running(publisher.spawn().unwrap());
 
     let broker = format!("mqtt://127.0.0.1:{port}");
     let _agent = Running(
