@@ -18,7 +18,7 @@ export interface LinkStatus {
 }
 
 export interface Handlers {
-  message(message: LiveMessage, receivedAt: number): void
+  message(message: LiveMessage): void
   status(status: LinkStatus): void
   /** One offset probe: sent and received on the page clock, `server` on the server's. */
   probe(sent: number, server: number, received: number): void
@@ -142,7 +142,7 @@ export class Live {
     if (message.type === 'pong') this.handlers.probe(message.t0_ms, message.t1_ms, receivedAt)
     else {
       if ('cursor' in message && message.cursor) this.cursor = message.cursor
-      this.handlers.message(message, receivedAt)
+      this.handlers.message(message)
     }
   }
 

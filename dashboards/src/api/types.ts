@@ -7,8 +7,6 @@ export interface Channel {
   kind: string
   resolution?: number | null
   uncertainty?: number | null
-  low?: number | null
-  high?: number | null
 }
 
 export interface Stream {
@@ -29,7 +27,6 @@ export interface DeviceGap {
   from: string | null
   to: string | null
   state: 'pending' | 'lost'
-  reason?: string | null
 }
 
 export interface ClockModel {
@@ -84,7 +81,6 @@ export interface Forecast {
   from_ms: number
   assumption: string
   channels: Record<string, Curve>
-  summary?: Record<string, { at_end: number; max: number }>
 }
 
 export interface ControlChannel {
@@ -92,6 +88,9 @@ export interface ControlChannel {
   channel: string
   title: string
   unit: string
+  /** The graph that commands it, and the input of that graph's model. */
+  graph?: string
+  input?: string
   value: number | null
   low: number
   high: number
@@ -103,7 +102,6 @@ export interface Interlock {
   text: string
   ok: boolean
   margin?: string | null
-  reading?: number | null
   /** Why it does not hold. */
   reason?: string | null
   /** What it watches, `device/stream.channel`, and what it keeps it within; drawn as the plot's limits. */
@@ -143,10 +141,7 @@ export interface WindowGap {
 }
 
 export interface Window {
-  stream: string
   revision: string
-  from_ms: number
-  to_ms: number
   bucketed: boolean
   channels: Record<string, { t: number[]; v: (number | null)[] }>
   gaps: WindowGap[]
@@ -175,13 +170,12 @@ export interface Samples {
   t: number[]
   u_ms: number[]
   channels: Record<string, (number | null)[]>
-  seq: [string | number, string | number] | null
   revision: string | number
   cursor: string | null
 }
 
 export type LiveMessage =
-  | { type: 'hello'; server_ms: number; leap_expires?: string; build?: string }
+  | { type: 'hello'; server_ms: number }
   | Samples
   | { type: 'pong'; t0_ms: number; t1_ms: number }
   | { type: 'devices'; devices: Device[] }
@@ -189,5 +183,4 @@ export type LiveMessage =
   | ({ type: 'control' } & Control)
   | ({ type: 'provenance' } & Provenance)
   | { type: 'invalidate'; stream: string; from_ms: number; to_ms: number; revision: string }
-  | { type: 'watermark'; stream: string }
   | { type: 'gap'; streams?: Record<string, { from_ms: number; to_ms: number }> }

@@ -3,16 +3,13 @@
 export interface Colours {
   plot: string
   panel: string
-  well: string
   rule: string
-  rule2: string
   edge: string
   ink: string
   ink2: string
   ink3: string
   twin: string
   band: string
-  warn: string
 }
 
 let cached: Colours | null = null
@@ -39,16 +36,13 @@ function read(): Colours {
   return {
     plot: token('plot'),
     panel: token('panel'),
-    well: token('well'),
     rule: token('rule'),
-    rule2: token('rule-2'),
     edge: token('edge'),
     ink: token('ink'),
     ink2: token('ink-2'),
     ink3: token('ink-3'),
     twin: token('twin'),
     band: withAlpha(token('twin'), dark ? 0.27 : 0.19),
-    warn: token('warn'),
   }
 }
 

@@ -1,6 +1,7 @@
 /** A device's state in words: nothing while it is as it should be. */
 import type { Device } from '../api/types'
 import { count } from './number'
+import { words } from './text'
 import { duration } from './time'
 
 export interface Wording {
@@ -66,10 +67,5 @@ export function lines(counters: Device['counters'], agent: boolean): [string, st
   return Object.entries(counters ?? {})
     .filter(([name, total]) => ALWAYS.has(name) || (Number(total) > 0 && name !== 'connected'))
     .sort(([a], [b]) => place(a) - place(b) || a.localeCompare(b))
-    .map(([name, total]) => [names[name] ?? sentence(name), count(total)])
-}
-
-function sentence(name: string): string {
-  const words = name.replaceAll('_', ' ')
-  return words.charAt(0).toUpperCase() + words.slice(1)
+    .map(([name, total]) => [names[name] ?? words(name), count(total)])
 }

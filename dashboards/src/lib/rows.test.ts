@@ -44,6 +44,20 @@ describe('arrange', () => {
     expect(rows[0]).toMatchObject({ title: 'T1', subtitle: 'heater 1 plate', unit: '°C', limit: { min: null, max: 60 } })
   })
 
+  it('calls a lone number without a name as its stream is called', () => {
+    const plain = (device: string, title: string, ...names: string[]): Stream => ({ stream: `${device}/signal`, title, channels: names.map((name) => channel(name, '1')) })
+    const titles = (...streams: Stream[]) => arrange(streams, [], null).map((row) => `${row.title}, ${row.subtitle}`)
+    expect(titles(plain('a', 'lab/plain_1', 'value'), plain('b', 'lab/plain_2', 'v_0'))).toEqual(['lab/plain_1, a/signal', 'lab/plain_2, b/signal'])
+    expect(titles(plain('a', 'lab/both', 'value', 'v_0'), plain('b', 'lab/flow', 'valve'))).toEqual(['Value, a/signal', 'V 0, a/signal', 'Valve, b/signal'])
+  })
+
+  it('tells two boards of one kind apart', () => {
+    const second = streams.slice(4).map((stream) => ({ ...stream, stream: 'tclab-02/board' }))
+    const channels = control.channels.flatMap((c) => [c, { ...c, device: 'tclab-02' }])
+    const both = arrange([...streams.slice(4), ...second], [...graphs, ...graphs.map((graph) => ({ ...graph, id: 'other', pairs: graph.pairs.map((pair) => ({ ...pair, measured: 'tclab-02/board.t1' })) }))], { ...control, channels })
+    expect(both.map((row) => `${row.title} ${row.subtitle}`)).toEqual(['T1 tclab-01', 'T1 tclab-02', 'Heaters tclab-01', 'Heaters tclab-02'])
+  })
+
   it('shows the measurement alone when no twin runs', () => {
     const alone = arrange(streams.slice(4), [], null)
     expect(alone.map((row) => row.kind)).toEqual(['signal', 'signal'])

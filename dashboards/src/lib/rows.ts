@@ -1,6 +1,7 @@
 /** Which rows the page draws: from the graphs' pairs, the control channels and whatever else is streaming. */
 import type { Channel, Control, Graph, Pair, Stream } from '../api/types'
 import { unit } from './number'
+import { words } from './text'
 
 /** Half-width of a 95 % interval in standard uncertainties. Every ± on the page is one. */
 export const Z95 = 1.96
@@ -10,6 +11,8 @@ export interface ChannelRef {
   id: string
   stream: string
   channel: Channel
+  /** What people call it. */
+  title: string
   /** Half the 95 % interval of a value, in the channel's unit; null where nobody stated it. */
   half: number | null
   periodMs: number | null
@@ -101,7 +104,16 @@ export function arrange(streams: Stream[], graphs: Graph[], control: Control | n
   const order = Object.keys(KNOWN)
   rest.sort((a, b) => rank(order, a.id) - rank(order, b.id))
   for (const r of rest) rows.push(signalRow(r, limitOf(control, r.id)))
-  return rows
+  return tellApart(rows)
+}
+
+/** Two boards of one kind have rows of one name: those say whose they are. */
+function tellApart(rows: Row[]): Row[] {
+  const names = rows.map((row) => `${row.title} ${row.subtitle}`)
+  return rows.map((row, k) => {
+    const alone = names.indexOf(names[k] as string) === names.lastIndexOf(names[k] as string)
+    return alone ? row : { ...row, subtitle: row.id.split('/')[0] as string }
+  })
 }
 
 function rank(order: string[], id: string): number {
@@ -115,10 +127,21 @@ function ref(stream: Stream, channel: Channel): ChannelRef {
     id: `${stream.stream}.${channel.name}`,
     stream: stream.stream,
     channel,
+    title: titleOf(stream, channel),
     half: channel.uncertainty ? channel.uncertainty * Z95 : null,
     periodMs: hz && hz > 0 ? 1000 / hz : null,
     maxSilenceMs: stream.max_silence_ms ?? null,
   }
+}
+
+/** What an agent calls a number that has no name of its own. */
+const NAMELESS = /^(value$|v_)/
+
+/** A lone number without a name is called as its stream is, which is called as its topic. */
+function titleOf(stream: Stream, channel: Channel): string {
+  if (channel.title) return words(channel.title)
+  const lone = stream.channels.length === 1 && NAMELESS.test(channel.name)
+  return lone && stream.title ? stream.title : words(channel.name)
 }
 
 /** The tightest limits that interlocks put on any of these channels. */
@@ -183,7 +206,7 @@ function signalRow(r: ChannelRef, limit: Limit): SignalRow {
   return {
     kind: 'signal',
     id: r.id,
-    title: known?.title ?? sentence(r.channel.title ?? r.channel.name),
+    title: known?.title ?? r.title,
     subtitle: known?.subtitle ?? r.stream,
     unit: known?.unit ?? unit(r.channel.unit),
     channel: r,
@@ -194,10 +217,5 @@ function signalRow(r: ChannelRef, limit: Limit): SignalRow {
 
 /** "t1" → "T1"; longer names stay words. */
 export function shortName(name: string): string {
-  return name.length <= 3 ? name.toUpperCase() : sentence(name)
-}
-
-function sentence(text: string): string {
-  const words = text.replaceAll('_', ' ')
-  return words.charAt(0).toUpperCase() + words.slice(1)
+  return name.length <= 3 ? name.toUpperCase() : words(name)
 }

@@ -40,10 +40,6 @@ export class Series {
     return this.n > 0 ? this.time(this.n - 1) : null
   }
 
-  get firstTime(): number | null {
-    return this.n > 0 ? this.time(0) : null
-  }
-
   /** The first index whose time is ≥ `at`. */
   lowerBound(at: number): number {
     let low = 0

@@ -20,7 +20,7 @@ function store(asked: URL[]) {
 
 const block = (first: number, n: number): Samples => {
   const t = Array.from({ length: n }, (_, k) => first + k * 100)
-  return { type: 'samples', stream: NAME, t, u_ms: t.map(() => 1), channels: { x: t.map((at) => at % 7) }, seq: null, revision: '1', cursor: null }
+  return { type: 'samples', stream: NAME, t, u_ms: t.map(() => 1), channels: { x: t.map((at) => at % 7) }, revision: '1', cursor: null }
 }
 
 describe('History', () => {

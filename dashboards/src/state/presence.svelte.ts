@@ -5,7 +5,7 @@ import { MINUTE, SECOND } from '../lib/time'
 import { rig, TIMELINE_MS } from './rig.svelte'
 
 export const TAPE_COLUMNS = 150
-export const LANE_COLUMNS = 300
+const LANE_COLUMNS = 300
 /** The store reads every row of the span for a tape. */
 const EVERY_MS = 10 * SECOND
 const TAPE_MS = 10 * MINUTE

@@ -1,19 +1,18 @@
 /** A plot in one sentence, for those who do not see it. */
-import type { Control } from '../api/types'
 import { decimalsByMagnitude, decimalsFor, fixed, signed } from '../lib/number'
 import { type Row, shortName } from '../lib/rows'
 import { duration } from '../lib/time'
 import type { History } from './history'
 import { reading, twinReading } from './readout'
 
-export function summary(history: History, row: Row, at: number, control: Control | null): string {
+export function summary(history: History, row: Row, at: number): string {
   if (row.kind === 'commands') {
     const values = row.channels.map((ref) => {
       const { value } = reading(history, ref, at)
       return `${shortName(ref.channel.name)} ${value === null ? 'no data' : `${fixed(value, 0)} ${row.unit}`}`
     })
-    const limit = control?.channels[0]?.high
-    return `${row.title}, ${row.subtitle}: ${values.join(', ')}${limit === undefined ? '' : `, limit ${limit} ${row.unit}`}.`
+    const { limit } = row
+    return `${row.title}, ${row.subtitle}: ${values.join(', ')}${limit === null ? '' : `, limit ${limit} ${row.unit}`}.`
   }
   const ref = row.kind === 'pair' ? row.measured : row.channel
   const now = reading(history, ref, at)
