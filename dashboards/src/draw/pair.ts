@@ -19,12 +19,12 @@ export interface Instant {
   live: boolean
   cursor: number | null
   aheadMs: number
-  columns: number
   /** How much time one pixel column is; the same number as long as window and width are. */
   columnMs: number
   eventTimes: number[]
-  forecast: Forecast | null
-  whatIf: Forecast | null
+  /** By graph. */
+  forecasts: Record<string, Forecast>
+  whatIfs: Record<string, Forecast>
 }
 
 export interface PairPoints {
@@ -103,7 +103,7 @@ export function extent(points: PairPoints, row: PairRow, i: Instant): [number, n
   take(points.measured.v)
   take(points.later.v)
   take(points.twin.v, points.half)
-  for (const curve of [i.replay ? null : i.forecast?.channels[row.output], i.whatIf?.channels[row.output]]) {
+  for (const curve of [i.replay ? null : i.forecasts[row.graph]?.channels[row.output], i.whatIfs[row.graph]?.channels[row.output]]) {
     if (curve && i.aheadMs > 0) take(curve.v.filter((_, k) => (curve.t[k] as number) <= i.to))
   }
   return low <= high ? [low, high] : null
@@ -120,14 +120,14 @@ export function drawPair(s: Surface, row: PairRow, points: PairPoints, i: Instan
   const twinBreaks = { periodMs: row.measured.periodMs, coverage: points.twinData.coverage, columnMs: i.columnMs }
   const breaks = { periodMs: row.measured.periodMs, coverage: points.data.coverage, columnMs: i.columnMs }
   marks.band(s, points.twin.t, points.twin.v, points.half, twinBreaks)
-  const future = i.replay ? null : futureOf(points, i.forecast?.channels[row.output], i)
+  const future = i.replay ? null : futureOf(points, i.forecasts[row.graph]?.channels[row.output], i)
   if (future) marks.band(s, future.t, future.v, future.half, null)
   for (const level of levels(row.limit)) marks.limitLine(s, level)
 
   const [past, recorded] = split(points.twin, i.playhead)
   marks.line(s, past, twinBreaks, { colour: s.colours.twin, width: 2.25 })
   marks.line(s, future ?? recorded, null, { colour: s.colours.twin, width: 1.75, dash: [5, 3] })
-  const whatIf = i.replay ? null : futureOf(points, i.whatIf?.channels[row.output], i)
+  const whatIf = i.replay ? null : futureOf(points, i.whatIfs[row.graph]?.channels[row.output], i)
   if (whatIf) marks.line(s, whatIf, null, { colour: s.colours.twin, width: 2, dash: [1.5, 3] })
 
   if (i.replay) marks.line(s, points.later, breaks, { colour: s.colours.ink3, width: 1 })
@@ -207,12 +207,13 @@ function pairLabels(s: Surface, row: PairRow, points: PairPoints, i: Instant, la
     if (!i.replay) add(RANK.ahead, [share], colours.ink2, false, (w) => rows.slice(0, 3).map((y) => ({ x: s.right - w - 6, y })))
     else add(RANK.ahead, ['recorded later'], colours.ink2, false, (w) => [...rows].reverse().map((y) => ({ x: s.right - w - 6, y })))
   }
-  if (future && i.forecast) {
+  const forecast = i.forecasts[row.graph]
+  if (future && forecast) {
     const end = future.v.at(-1) as number
     const half = (future as Points & { half: number[] }).half.at(-1) ?? 0
     const above = s.y(end + half) - 18
     const below = s.y(end - half) + 4
-    const assumption = [`twin, ${i.forecast.assumption}`, 'twin']
+    const assumption = [`twin, ${forecast.assumption}`, 'twin']
     for (const text of assumption.slice(0, s.right - nowX > 110 ? 1 : 2).slice(-1)) {
       add(RANK.series, [text], colours.twin, false, (w) => [above, below, below + 20, below + 40, below + 60].map((y) => ({ x: s.right - w - 6, y })))
     }
@@ -285,7 +286,7 @@ export function drawResidual(s: Surface, row: PairRow, points: PairPoints, i: In
   const { residualHalf } = points
   const twinBreaks = { periodMs: row.measured.periodMs, coverage: points.twinData.coverage, columnMs: i.columnMs }
   marks.band(s, residualHalf.t, zero(residualHalf.t), residualHalf.half, twinBreaks)
-  const future = i.replay ? null : futureOf(points, i.forecast?.channels[row.output], i)
+  const future = i.replay ? null : futureOf(points, i.forecasts[row.graph]?.channels[row.output], i)
   if (future) marks.band(s, future.t, zero(future.t), future.half, null)
   marks.line(s, { t: [i.from, i.playhead], v: [0, 0] }, null, { colour: s.colours.twin, width: 1.25 })
   if (i.aheadMs > 0) marks.line(s, { t: [i.playhead, i.to], v: [0, 0] }, null, { colour: s.colours.twin, width: 1.25, dash: [5, 3] })

@@ -79,7 +79,7 @@ class Stack {
   }
 
   private instant(columns: number): pair.Instant {
-    const { from, to, playhead, view, cursor, aheadMs, shownForecast, whatIf } = rig
+    const { from, to, playhead, view, cursor, aheadMs, shownForecasts, whatIfs } = rig
     // Whole pixels while live: a column then keeps its minimum and maximum as it moves left.
     const pixel = (view.windowMs + aheadMs) / columns
     const shift = view.mode === 'live' ? from - Math.floor(from / pixel) * pixel : 0
@@ -91,11 +91,10 @@ class Stack {
       live: view.mode === 'live',
       cursor,
       aheadMs,
-      columns,
       columnMs: pixel,
       eventTimes: [],
-      forecast: shownForecast,
-      whatIf: view.mode === 'live' ? whatIf : null,
+      forecasts: shownForecasts,
+      whatIfs: view.mode === 'live' ? whatIfs : {},
     }
   }
 
@@ -109,8 +108,7 @@ class Stack {
 
   private paintPairs(i: pair.Instant): void {
     const rows = rig.rows.filter((row): row is PairRow => row.kind === 'pair')
-    const ahead = `${i.forecast?.from_ms} ${i.whatIf?.from_ms}`
-    const epoch = `${this.epoch(i)} ${ahead} ${i.live} ${rig.dragging} ${rows.map((row) => this.pairKey(row, i)).join()}`
+    const epoch = `${this.epoch(i)} ${i.live} ${rig.dragging} ${rows.map((row) => this.pairKey(row, i)).join()}`
     if (epoch !== this.pairsEpoch || !i.live || rows.some((row) => this.outgrown(row))) {
       this.pairsEpoch = epoch
       this.paintWholePairs(rows, i)
@@ -123,7 +121,7 @@ class Stack {
     const { history } = rig
     const stale = pair.staleTail(history.channel(row.measured.id), i, staleAfter(row.measured))
     const sizes = PARTS.map((part) => this.slots.get(`${row.id}#${part}`)).map((slot) => `${slot?.width}x${slot?.height}`)
-    return `${row.id} ${history.stream(row.measured.stream).edits} ${history.stream(splitId(row.pair.output).stream).edits} ${second(stale)} ${sizes.join()}`
+    return `${row.id} ${ahead(row, i)} ${history.stream(row.measured.stream).edits} ${history.stream(splitId(row.pair.output).stream).edits} ${second(stale)} ${sizes.join()}`
   }
 
   /** Whether the newest sample lies outside what its plot shows. */
@@ -166,7 +164,7 @@ class Stack {
       const alike = all.filter((other) => other.row.unit === row.unit).map((o) => o.need[1] - o.need[0])
       const span = this.span(`pairs ${row.unit}`).update(Math.max(...alike), rig.now)
       const frozen = rig.dragging
-      const key = `${this.epoch(i)} ${i.forecast?.from_ms} ${i.whatIf?.from_ms} ${i.live} ${points.data.version} ${points.twinData.version} ${second(points.stale)}`
+      const key = `${this.epoch(i)} ${ahead(row, i)} ${i.live} ${points.data.version} ${points.twinData.version} ${second(points.stale)}`
       const main = this.slot(row, 'main')
       if (main) {
         const range = this.scale(`${row.id}#main`).update(low, high, span, main.height, rig.now, frozen)
@@ -225,6 +223,11 @@ class Stack {
     if (!scale) this.scales.set(key, (scale = new HeldScale()))
     return scale
   }
+}
+
+/** Which forecast and which what-if a row shows. */
+function ahead({ graph }: PairRow, i: pair.Instant): string {
+  return `${i.forecasts[graph]?.from_ms} ${i.whatIfs[graph]?.from_ms}`
 }
 
 function second(stale: { from: number; to: number } | null): number {

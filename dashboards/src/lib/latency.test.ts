@@ -24,13 +24,20 @@ describe('ClockProbe', () => {
 })
 
 describe('LatencyWindow', () => {
-  it('reports the median, p99 and the uncertainty of the last samples only', () => {
-    const window = new LatencyWindow(100)
-    for (let k = 0; k < 50; k++) window.add(9999, 9)
-    for (let k = 1; k <= 100; k++) window.add(k, 0.8)
-    expect(window.summary()).toEqual({ p50: 50, p99: 99, count: 100, uncertainty: 0.8 })
+  it('forgets the start of the page after its window', () => {
+    const window = new LatencyWindow(60_000, 1000)
+    for (let k = 0; k < 5; k++) window.add(k * 100, 644, 9)
+    for (let k = 1; k <= 100; k++) window.add(1000 + k * 500, k, 0.8)
+    expect(window.summary(51_000)).toMatchObject({ p99: 644, count: 105, spanMs: 51_000 })
+    expect(window.summary(61_000)).toEqual({ p50: 50, p99: 99, count: 100, uncertainty: 0.8, spanMs: 59_500 })
+    expect(window.summary(120_000)).toBeNull()
+  })
+  it('keeps the newest of more than it holds', () => {
+    const window = new LatencyWindow(60_000, 100)
+    for (let k = 0; k < 950; k++) window.add(k, k < 850 ? 9999 : 1, 0)
+    expect(window.summary(1000)).toMatchObject({ p99: 1, count: 100, spanMs: 150 })
     window.clear()
-    expect(window.summary()).toBeNull()
+    expect(window.summary(1000)).toBeNull()
   })
   it('has no quantile of nothing', () => expect(quantile([], 0.5)).toBeNaN())
 })

@@ -41,40 +41,43 @@ export interface LatencySummary {
   p50: number
   p99: number
   count: number
-  /** The largest uncertainty among the samples and the page's own clock, ms. */
+  /** The median uncertainty of the samples with the page's own clock, ms. */
   uncertainty: number
+  /** How long ago the oldest of them was shown, ms. */
+  spanMs: number
 }
 
-/** The last `capacity` latencies. */
+/** The latencies of the last `keepMs`, at most the newest `capacity`: what a start or a stall cost is forgotten. */
 export class LatencyWindow {
-  private values: number[] = []
-  private uncertainties: number[] = []
+  private taken: { at: number; latency: number; uncertainty: number }[] = []
 
-  constructor(private readonly capacity = 600) {}
+  constructor(
+    readonly keepMs: number,
+    private readonly capacity: number,
+  ) {}
 
-  add(latency: number, uncertainty: number): void {
-    this.values.push(latency)
-    this.uncertainties.push(uncertainty)
-    if (this.values.length > this.capacity) {
-      this.values.shift()
-      this.uncertainties.shift()
-    }
+  add(at: number, latency: number, uncertainty: number): void {
+    this.taken.push({ at, latency, uncertainty })
+    // Cut now and then: each sample moves the rest at most once.
+    if (this.taken.length > 2 * this.capacity) this.taken = this.taken.slice(-this.capacity)
   }
 
   clear(): void {
-    this.values = []
-    this.uncertainties = []
+    this.taken = []
   }
 
-  summary(): LatencySummary | null {
-    if (this.values.length === 0) return null
-    const sorted = [...this.values].sort((a, b) => a - b)
-    const uncertainties = [...this.uncertainties].sort((a, b) => a - b)
+  summary(now: number): LatencySummary | null {
+    this.taken = this.taken.slice(-this.capacity).filter(({ at }) => now - at <= this.keepMs)
+    const [oldest] = this.taken
+    if (!oldest) return null
+    const sorted = this.taken.map(({ latency }) => latency).sort((a, b) => a - b)
+    const uncertainties = this.taken.map(({ uncertainty }) => uncertainty).sort((a, b) => a - b)
     return {
       p50: quantile(sorted, 0.5),
       p99: quantile(sorted, 0.99),
       count: sorted.length,
       uncertainty: quantile(uncertainties, 0.5),
+      spanMs: now - oldest.at,
     }
   }
 }

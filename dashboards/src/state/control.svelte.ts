@@ -1,7 +1,8 @@
 /** Commands: staged, reviewed by the server, sent, and followed until the device's own read-back. Nothing is optimistic. */
-import { get, post } from '../api/http'
+import { ApiError, get, post } from '../api/http'
 import { pageClock } from '../api/live'
-import type { Command, CommandStatus, ControlChannel, Forecast, Review } from '../api/types'
+import type { Command, ControlChannel, Forecast, Review } from '../api/types'
+import { type Change, questions, type Sent } from '../lib/command'
 import { fixed, unit } from '../lib/number'
 import { shortName } from '../lib/rows'
 import { rig } from './rig.svelte'
@@ -10,14 +11,6 @@ const POLL_MS = 300
 const POLL_LIMIT_MS = 15_000
 const WHAT_IF_DELAY_MS = 120
 const WHAT_IF_HORIZON_S = 90
-
-export interface Sent {
-  title: string
-  unit: string
-  value: number
-  status: CommandStatus
-  reason: string | null
-}
 
 export function key(channel: { device: string; channel: string }): string {
   return `${channel.device}/${channel.channel}`
@@ -37,6 +30,8 @@ class Commands {
     const lease = rig.control?.lease
     return !!lease && lease.holder === this.holder && lease.expires_ms > rig.now
   })
+  /** Q1 of one board is not Q1 of another: with several, the device belongs to the name. */
+  severalDevices = $derived(new Set(rig.control?.channels.map((channel) => channel.device)).size > 1)
   /** Why commands cannot be staged now; null when they can. */
   locked = $derived(rig.locked ?? (this.holds ? null : 'take control first'))
 
@@ -52,7 +47,7 @@ class Commands {
   /** Takes what was typed; what is no number or outside the limits is refused in words and stages nothing. */
   type(channel: ControlChannel, text: string): boolean {
     const value = Number(text.trim().replace(',', '.').replace('−', '-'))
-    const name = shortName(channel.channel)
+    const name = this.name(channel)
     if (text.trim() === '' || !Number.isFinite(value)) this.problem = `Not staged. “${text.trim()}” is no number.`
     else if (value < channel.low || value > channel.high) {
       this.problem = `Not staged. ${name} takes ${fixed(channel.low, 0)} to ${fixed(channel.high, 0)} ${unit(channel.unit)}, not ${text.trim()}.`
@@ -79,12 +74,12 @@ class Commands {
     this.staged = {}
     this.review = null
     this.problem = null
-    rig.whatIf = null
+    rig.whatIfs = {}
     clearTimeout(this.whatIfTimer)
     rig.invalidate()
   }
 
-  get changes(): { device: string; channel: string; value: number }[] {
+  get changes(): Change[] {
     return Object.entries(this.staged).map(([id, value]) => {
       const [device = '', channel = ''] = id.split('/')
       return { device, channel, value }
@@ -102,7 +97,7 @@ class Commands {
     if (!review) return
     await this.attempt(async () => {
       this.sent = review.changes.map((change) => ({ ...this.describe(change), value: change.to, status: 'sending' as const, reason: null }))
-      const { commands } = await post<{ commands: Command[] }>('/control/send', { review_id: review.review_id })
+      const { commands } = await this.answered(post<{ commands: Command[] }>('/control/send', { review_id: review.review_id }))
       this.discard()
       await Promise.all(commands.map((command, index) => this.follow(command, index)))
     })
@@ -115,23 +110,42 @@ class Commands {
       await post('/control/off', {})
       this.offStatus = 'Sent. The bars show what the board reads back.'
     } catch (error) {
-      this.offStatus = `Not sent. ${message(error)} Use the switch on the rig.`
+      const sent = isUnanswered(error) ? 'Not known whether it was sent' : 'Not sent'
+      this.offStatus = `${sent}. ${message(error)} Use the switch on the rig.`
     }
     window.setTimeout(() => (this.offStatus = null), 10_000)
+  }
+
+  name(channel: { device: string; channel: string }): string {
+    const name = shortName(channel.channel)
+    return this.severalDevices ? `${name} of ${channel.device}` : name
   }
 
   /** How a channel is called and in what unit. */
   describe(change: { device: string; channel: string }): { title: string; unit: string } {
     const channel = rig.control?.channels.find((c) => key(c) === key(change))
-    return { title: shortName(change.channel), unit: unit(channel?.unit ?? '') }
+    return { title: this.name(change), unit: unit(channel?.unit ?? '') }
+  }
+
+  /** An answer that never came leaves open what became of the commands. */
+  private async answered<T>(request: Promise<T>): Promise<T> {
+    try {
+      return await request
+    } catch (error) {
+      if (isUnanswered(error)) this.sent = this.sent.map((sent) => ({ ...sent, status: 'unknown' as const }))
+      throw error
+    }
   }
 
   private async follow(first: Command, index: number): Promise<void> {
     const started = pageClock()
     let command = first
     for (;;) {
-      this.sent = this.sent.map((sent, k) => (k === index ? { ...sent, status: command.status, reason: command.reason ?? null } : sent))
-      if (!['sending', 'accepted'].includes(command.status)) return
+      const { status, value, reason } = command
+      const readBack = status === 'applied' ? value : null
+      this.sent = this.sent.map((sent, k) => (k === index ? { ...sent, value: readBack ?? sent.value, status, reason: reason ?? null } : sent))
+      // What is not known may still become known: the agent reads the device back.
+      if (status === 'applied' || status === 'refused' || status === 'expired') return
       if (pageClock() - started > POLL_LIMIT_MS) return
       await new Promise((resolve) => window.setTimeout(resolve, POLL_MS))
       command = await get<Command>(`/control/commands/${encodeURIComponent(first.id)}`)
@@ -142,7 +156,7 @@ class Commands {
   private askWhatIf(): void {
     clearTimeout(this.whatIfTimer)
     if (this.changes.length === 0) {
-      rig.whatIf = null
+      rig.whatIfs = {}
       rig.invalidate()
       return
     }
@@ -150,13 +164,16 @@ class Commands {
   }
 
   private async fetchWhatIf(): Promise<void> {
-    const [graph] = rig.graphs
+    const [first] = rig.graphs
     const asked = this.staged
-    if (!graph) return
+    if (!first) return
+    const ask = async ([graph, set]: [string, Record<string, number>]) => {
+      const answer = await post<Forecast>(`/graphs/${encodeURIComponent(graph)}/what-if`, { set, horizon_s: WHAT_IF_HORIZON_S })
+      return [graph, answer] as const
+    }
     try {
-      const set = Object.fromEntries(this.changes.map((change) => [change.channel, change.value]))
-      const answer = await post<Forecast>(`/graphs/${encodeURIComponent(graph.id)}/what-if`, { set, horizon_s: WHAT_IF_HORIZON_S })
-      if (this.staged === asked) rig.whatIf = answer
+      const answers = await Promise.all([...questions(this.changes, rig.control?.channels ?? [], first.id)].map(ask))
+      if (this.staged === asked) rig.whatIfs = Object.fromEntries(answers)
     } catch (error) {
       if (this.staged === asked) this.problem = message(error)
     }
@@ -181,10 +198,14 @@ function message(error: unknown): string {
   return error instanceof Error ? error.message : String(error)
 }
 
-/** "T1 47.1 °C, T2 35.9 °C in 90 s", from a what-if's end. */
-export function answerInWords(forecast: Forecast): string {
+function isUnanswered(error: unknown): boolean {
+  return error instanceof ApiError && error.status === 0
+}
+
+/** "T1 47.1 °C, T2 35.9 °C in 90 s", from the what-ifs' ends. */
+export function answerInWords(whatIfs: Record<string, Forecast>): string {
   const parts = rig.rows.flatMap((row) => {
-    const end = row.kind === 'pair' ? forecast.channels[row.output]?.v.at(-1) : undefined
+    const end = row.kind === 'pair' ? whatIfs[row.graph]?.channels[row.output]?.v.at(-1) : undefined
     return end === undefined ? [] : [`${row.title} ${fixed(end, 1)} ${row.unit}`]
   })
   return `${parts.join(', ')} in ${WHAT_IF_HORIZON_S} s`

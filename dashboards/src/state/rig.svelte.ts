@@ -13,6 +13,8 @@ import { outage, type Outage } from './outage'
 export const TIMELINE_MS = HOUR
 const OVERVIEW_COLUMNS = 600
 const HORIZON_MS = 90 * SECOND
+/** At a kilohertz the newest seconds of the minute are enough. */
+const MOST_LATENCIES = 6000
 
 interface Painted {
   times: number[]
@@ -25,8 +27,9 @@ class Rig {
   graphs = $state.raw<Graph[]>([])
   control = $state.raw<Control | null>(null)
   provenance = $state.raw<Provenance | null>(null)
-  forecast = $state.raw<Forecast | null>(null)
-  whatIf = $state.raw<Forecast | null>(null)
+  /** The newest forecast of each graph, and its answer to what is staged. */
+  forecasts = $state.raw<Record<string, Forecast>>({})
+  whatIfs = $state.raw<Record<string, Forecast>>({})
   link = $state.raw<LinkStatus>({ state: 'connecting', transport: 'websocket', lastFrame: null, retryAt: null })
   view = $state.raw<views.View>(views.live(10 * MINUTE))
   /** Server time of the frame on screen. */
@@ -52,10 +55,10 @@ class Rig {
   late: Moment[] = []
 
   readonly history = new History(() => this.invalidate())
-  private pausedForecast = $state.raw<Forecast | null>(null)
+  private pausedForecasts = $state.raw<Record<string, Forecast>>({})
   private readonly probe = new ClockProbe()
-  private readonly latency = new LatencyWindow(600)
-  private readonly seeks = new LatencyWindow(100)
+  private readonly latency = new LatencyWindow(MINUTE, MOST_LATENCIES)
+  private readonly seeks = new LatencyWindow(Infinity, 100)
   private painters = new Set<() => void>()
   private pending: Painted[] = []
   private seekStarted: number | null = null
@@ -92,8 +95,8 @@ class Rig {
     const place = (device: Device) => places.get(device.device_id) ?? Infinity
     return [...this.devices].sort((a, b) => place(a) - place(b) || a.device_id.localeCompare(b.device_id))
   })
-  /** The forecast of the instant shown: the newest while live, the one of the pause while paused, none in the past. */
-  shownForecast = $derived(this.view.mode === 'live' ? this.forecast : this.view.mode === 'paused' ? this.pausedForecast : null)
+  /** The forecasts of the instant shown: the newest while live, those of the pause while paused, none in the past. */
+  shownForecasts = $derived(this.view.mode === 'live' ? this.forecasts : this.view.mode === 'paused' ? this.pausedForecasts : {})
   playhead = $derived(views.playhead(this.view, this.now))
   aheadMs = $derived(
     this.graphs.length > 0 || this.view.mode === 'replay'
@@ -154,7 +157,7 @@ class Rig {
   private setView(view: views.View): void {
     if (view.mode !== 'live' && this.view.mode === 'live') {
       this.samplesSince = 0
-      this.pausedForecast = this.forecast
+      this.pausedForecasts = this.forecasts
     }
     if (view.mode !== 'replay') this.digest = null
     this.view = view
@@ -249,7 +252,7 @@ class Rig {
         this.noticeStreams(message.devices)
         break
       case 'forecast':
-        this.forecast = message
+        this.forecasts = { ...this.forecasts, [message.graph]: message }
         break
       case 'control':
         this.control = message
@@ -283,7 +286,9 @@ class Rig {
     if (this.twinStreams.has(message.stream)) return
     // What was stamped before this connection is history being filled in, not the way from glass to glass.
     const times = fresh.filter((time) => time > this.connectedAt)
-    if (times.length > 0 && this.view.mode === 'live') this.pending.push({ times, uncertainty: message.u_ms.at(-1) ?? 0 })
+    // A hidden page paints nothing: what came meanwhile was not late, nobody looked.
+    if (document.hidden) this.pending = []
+    else if (times.length > 0 && this.view.mode === 'live') this.pending.push({ times, uncertainty: message.u_ms.at(-1) ?? 0 })
   }
 
   /** A device nobody has seen before brings streams: fetch their descriptors and subscribe. */
@@ -330,6 +335,7 @@ class Rig {
   // One instant, one frame.
 
   private beat(): void {
+    this.glass = this.latency.summary(this.serverNow())
     if (pageClock() - this.lastPaint > 200) this.invalidate()
     if (this.loaded && pageClock() - this.loadedAt > 30 * SECOND) void this.load()
     if (!this.loaded && this.error && pageClock() - this.loadedAt > 3 * SECOND) void this.load()
@@ -363,16 +369,14 @@ class Rig {
   private painted(): void {
     const at = this.serverNow()
     for (const { times, uncertainty } of this.pending) {
-      for (const time of times) this.latency.add(at - time, Math.hypot(uncertainty * Z95, this.clockUncertainty ?? 0))
+      for (const time of times) this.latency.add(at, at - time, Math.hypot(uncertainty * Z95, this.clockUncertainty ?? 0))
     }
     this.pending = []
-    if (document.hidden) this.latency.clear()
     if (this.seekStarted !== null) {
-      this.seeks.add(pageClock() - this.seekStarted, 0)
+      this.seeks.add(at, pageClock() - this.seekStarted, 0)
       this.seekStarted = null
-      this.seekTime = this.seeks.summary()
+      this.seekTime = this.seeks.summary(at)
     }
-    this.glass = this.latency.summary()
   }
 
   private moveTimeline(): void {
