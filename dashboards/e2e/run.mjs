@@ -177,6 +177,22 @@ try {
     await until('heaters off', async () => (await text(page, '.channel .reads')) === '0 %' || text(page, '.channel .reads'), 20_000)
   })
 
+  await check('never calls applied what the device refused', async () => {
+    const heaters = () => text(page, '.heaters')
+    const answer = (body) => (route) => route.fulfill({ json: body })
+    await page.route('**/control/send', answer({ commands: [{ id: 'made-up', status: 'accepted', value: 30 }] }))
+    await page.route('**/control/commands/made-up', answer({ id: 'made-up', status: 'refused', value: 40, reason: 'the device took 40 instead of 30' }))
+    const field = page.getByLabel(/^Q1 set-point in/)
+    await field.fill('30')
+    await field.press('Enter')
+    await page.getByRole('button', { name: 'Review change' }).click()
+    await page.getByRole('button', { name: 'Send 30 %' }).click()
+    await until('the refusal', async () => /Refused: Q1 30 %\. The device took 40 instead of 30/.test(await heaters()) || heaters())
+    assert.doesNotMatch(await heaters(), /Applied/)
+    await axe(page, 'with a refused command')
+    await page.unrouteAll()
+  })
+
   await check('refuses in words what may not be sent', async () => {
     const heaters = () => text(page, '.heaters')
     const field = page.getByLabel(/^Q1 set-point in/)
