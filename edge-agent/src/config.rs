@@ -317,9 +317,17 @@ pub struct CommandConfig {
     /// The greatest set-point accepted.
     #[serde(default)]
     pub high: Option<f64>,
-    /// How far the value read back may lie from the value set.
+    /// How far the value read back may lie from the value set; further away, the set-point is acknowledged as refused.
     #[serde(default = "default_tolerance")]
     pub tolerance: f64,
+}
+
+impl CommandConfig {
+    /// Whether the value read back is the one asked for: within `tolerance`, or rounded to single precision.
+    pub fn accepts(&self, asked: f64, read_back: f64) -> bool {
+        let rounding = asked.abs() * f64::from(f32::EPSILON);
+        (read_back - asked).abs() <= self.tolerance.max(rounding)
+    }
 }
 
 impl ChannelConfig {
@@ -502,6 +510,14 @@ impl StreamConfig {
                 return Err(format!("two channels are called `{name}`"));
             }
             if let Some(command) = channel.command
+                && (command.tolerance.is_nan() || command.tolerance < 0.0)
+            {
+                return Err(format!(
+                    "channel `{name}`: tolerance = {} must be 0 or more",
+                    command.tolerance
+                ));
+            }
+            if let Some(command) = channel.command
                 && (command.low.is_some_and(|low| command.safe < low)
                     || command.high.is_some_and(|high| command.safe > high))
             {
@@ -525,7 +541,7 @@ fn default_drain_ms() -> u64 {
     3_000
 }
 fn default_tolerance() -> f64 {
-    1e-6
+    1e-3
 }
 fn yes() -> bool {
     true

@@ -62,9 +62,9 @@ struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Phase {
-    /// Written; acting or crashed while acting.
+    /// Written; acting, or nobody knows what came of it.
     Intended,
-    /// Applied, with a hold that ends.
+    /// In effect, with a hold that ends.
     Holding,
     /// The safe value is to be set.
     GoingSafe,
@@ -143,8 +143,8 @@ impl Ledger {
         self.recent.push_back(command.id.clone());
     }
 
-    /// The channel has the command's value.
-    pub fn applied(&mut self, channel: &str) {
+    /// The device took the command's value, or one of its own instead: nothing more is due before the hold ends.
+    pub fn in_effect(&mut self, channel: &str) {
         if let Some(entry) = self.channels.get_mut(channel) {
             entry.phase = if entry.command.hold_until.is_some() {
                 Phase::Holding
@@ -286,7 +286,7 @@ mod tests {
             restarted.due(Now::Unknown, true)[..],
             [(_, Action::GoSafe(_))]
         ));
-        ledger.applied("q1");
+        ledger.in_effect("q1");
         assert!(ledger.due(Now::Known(TaiNanos(299)), true).is_empty());
         assert!(matches!(
             ledger.due(Now::Known(TaiNanos(300)), true)[..],
@@ -311,7 +311,7 @@ mod tests {
                 let command = command(*order, 1.0, 200, None);
                 if ledger.decide(&command, Some(&rules()), Now::Known(TaiNanos(1))) == Decision::Apply {
                     ledger.intend(&command);
-                    ledger.applied("q1");
+                    ledger.in_effect("q1");
                     applied.push(*order);
                 }
             }

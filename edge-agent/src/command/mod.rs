@@ -161,14 +161,20 @@ impl Commander {
         };
         match outcome {
             Ok(value) => {
-                self.ledger.applied(&command.channel);
+                // Also what it took instead is in effect, and ends with the command's hold.
+                self.ledger.in_effect(&command.channel);
                 self.save();
-                let is_as_asked = (value - command.value).abs() <= rule.config.tolerance;
-                let reason = (!is_as_asked).then(|| format!("the device took {value} instead of {}", command.value));
-                self.acknowledge(command, AckStatus::Applied, Some(value), reason);
+                if rule.config.accepts(command.value, value) {
+                    return self.acknowledge(command, AckStatus::Applied, Some(value), None);
+                }
+                let reason = format!(
+                    "the device has {value} instead of {}, which is more than `tolerance` = {} away",
+                    command.value, rule.config.tolerance
+                );
+                self.acknowledge(command, AckStatus::Refused, Some(value), Some(reason));
             }
             Err(ControlError::Unknown(reason)) => {
-                // What the device does is not known: the loop reads back as after a crash.
+                // What the device does is not known: the loop reads back, as it does after a crash.
                 self.acknowledge(command, AckStatus::Unknown, None, Some(reason));
             }
             Err(error @ (ControlError::Refused(_) | ControlError::NotConnected(_))) => {
@@ -201,10 +207,16 @@ impl Commander {
         if let Ok(value) = self.set(&rule.source, rule.config.safe).await {
             self.ledger.settle(channel);
             self.save();
-            tracing::warn!(device = %self.file.display(), channel, value, "safe value set: {why}");
+            let safe = rule.config.safe;
+            let outcome = if rule.config.accepts(safe, value) {
+                format!("set to its safe value {value}")
+            } else {
+                format!("told to go to its safe value {safe}, but the device has {value}")
+            };
+            tracing::warn!(device = %self.file.display(), "{channel} {outcome}: {why}");
             let event = EventPayload {
                 name: "safe_value".to_owned(),
-                text: format!("{channel} set to its safe value {value}: {why}"),
+                text: format!("{channel} {outcome}: {why}"),
                 at: self.deps.clock.monotonic(),
                 clock_id: self.deps.clock.clock_id().clone(),
             };
@@ -212,7 +224,7 @@ impl Commander {
         }
     }
 
-    /// After a crash: what does the device do, and is that still wanted?
+    /// The device did not answer, or the agent ended before it did: what does the device do, and is that still wanted?
     async fn recover(&mut self, channel: &str, command: &Command) {
         let Some(rule) = self.rules.get(channel).cloned() else {
             self.ledger.settle(channel);
@@ -223,14 +235,14 @@ impl Commander {
         };
         let is_current = matches!(self.now(), Now::Known(now)
             if command.hold_until.is_none_or(|until| now < until));
-        if (value - command.value).abs() <= rule.config.tolerance && is_current {
-            self.ledger.applied(channel);
+        if rule.config.accepts(command.value, value) && is_current {
+            self.ledger.in_effect(channel);
             self.save();
             self.acknowledge(
                 command,
                 AckStatus::Applied,
                 Some(value),
-                Some("found applied after a restart".to_owned()),
+                Some("found applied when it was read back".to_owned()),
             );
             return;
         }
@@ -242,9 +254,9 @@ impl Commander {
             command,
             AckStatus::Refused,
             Some(value),
-            Some("the agent restarted and the time was over".to_owned()),
+            Some("it was not applied when it was read back, and its time is over".to_owned()),
         );
-        self.go_safe(channel, "the agent restarted while setting it and its time is over")
+        self.go_safe(channel, "a set-point was not applied within its time")
             .await
     }
 
@@ -310,5 +322,119 @@ impl Commander {
         if let Err(error) = files::write_json(&self.file, &self.ledger) {
             tracing::error!("{error}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use async_trait::async_trait;
+    use orrery_protocol::{ManualClock, Probe, TaiNanos};
+
+    /// A device that has what it has, and says what it says.
+    struct Stubborn {
+        set: Result<f64, ControlError>,
+        has: f64,
+    }
+
+    #[async_trait]
+    impl Control for Stubborn {
+        async fn set(&self, _source: &str, _value: f64) -> Result<f64, ControlError> {
+            self.set.clone()
+        }
+        async fn read_back(&self, _source: &str) -> Result<f64, ControlError> {
+            Ok(self.has)
+        }
+    }
+
+    /// Sends q1 = `value` to such a device and returns its acknowledgements, once nothing more is due.
+    async fn acknowledgements(value: f64, device: Stubborn) -> Vec<AckPayload> {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::new(TaiNanos(0)));
+        let time = Arc::new(ReferenceTime::default());
+        let now = clock.monotonic().0;
+        let (t0, t1, t2, t3) = (now, now, now, now);
+        time.update(&[Probe { t0, t1, t2, t3 }]);
+        let (seal, mut sealed) = mpsc::channel(8);
+        let config = crate::config::CommandConfig {
+            safe: 0.0,
+            low: None,
+            high: None,
+            tolerance: 0.3,
+        };
+        let source = "Q1".to_owned();
+        let mut commander = Commander {
+            rules: BTreeMap::from([("q1".to_owned(), ChannelRules { source, config })]),
+            file: folder.path().join("ledger.json"),
+            ledger: Ledger::default(),
+            started: clock.monotonic(),
+            deps: CommandDeps {
+                clock: clock.clone(),
+                time,
+                status: Arc::default(),
+                control: Arc::new(Mutex::new(Some(Arc::new(device)))),
+                seal,
+                commands: mpsc::channel(1).1,
+            },
+        };
+        let command = Command {
+            id: "c1".to_owned(),
+            device: DeviceId::new("d").unwrap(),
+            channel: "q1".to_owned(),
+            value,
+            issuer: "operator".to_owned(),
+            issuer_epoch: 1,
+            issuer_sequence: 1,
+            apply_by: TaiNanos(now + 5_000_000_000),
+            hold_until: None,
+        };
+        let (taken, _) = oneshot::channel();
+        commander.take(Routed { command, taken }).await;
+        commander.act_on_due().await;
+        commander.act_on_due().await;
+        drop(commander);
+        let mut acks = Vec::new();
+        while let Some(request) = sealed.recv().await {
+            acks.push(AckPayload::decode(&request.payload).unwrap());
+        }
+        acks
+    }
+
+    #[tokio::test]
+    async fn only_what_the_device_took_is_applied() {
+        for (took, status) in [(58.2, AckStatus::Applied), (40.0, AckStatus::Refused)] {
+            let acks = acknowledgements(
+                58.0,
+                Stubborn {
+                    set: Ok(took),
+                    has: took,
+                },
+            )
+            .await;
+            assert_eq!(acks.len(), 1, "{acks:?}");
+            assert_eq!((acks[0].status, acks[0].value), (status, Some(took)));
+        }
+        let acks = acknowledgements(
+            58.0,
+            Stubborn {
+                set: Ok(40.0),
+                has: 40.0,
+            },
+        )
+        .await;
+        let reason = acks[0].reason.as_deref().unwrap();
+        assert!(reason.contains("40 instead of 58"), "{reason}");
+    }
+
+    #[tokio::test]
+    async fn what_nobody_knew_is_read_back_without_a_tale_of_a_restart() {
+        let silent = Stubborn {
+            set: Err(ControlError::Unknown("no answer".to_owned())),
+            has: 58.0,
+        };
+        let acks = acknowledgements(58.0, silent).await;
+        let statuses: Vec<_> = acks.iter().map(|ack| ack.status).collect();
+        assert_eq!(statuses, [AckStatus::Unknown, AckStatus::Applied]);
+        assert_eq!(acks[1].reason.as_deref(), Some("found applied when it was read back"));
     }
 }
