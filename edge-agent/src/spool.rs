@@ -13,7 +13,6 @@
 mod survey;
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -51,6 +50,9 @@ struct State {
     acknowledged: BTreeMap<DeviceId, (BootId, u64)>,
     heads: BTreeMap<DeviceId, Head>,
     losses: BTreeMap<DeviceId, Vec<LossPayload>>,
+    /// Ranges about to be given up: in the file they are losses already, and nobody declares them before they are gone.
+    #[serde(skip)]
+    giving_up: BTreeMap<DeviceId, Vec<LossPayload>>,
     /// Those that sealed records declare, until what was sent has passed them: damage that is found again is not news.
     declared: BTreeMap<DeviceId, Vec<LossPayload>>,
     descriptors: BTreeMap<StreamId, (u32, Digest)>,
@@ -154,7 +156,8 @@ impl Spool {
         let records: Vec<Record> = envelopes.iter().map(|sealed| record(sealed, is_droppable)).collect();
         let mut was_told = false;
         loop {
-            let has_room = self.make_room().await;
+            let room = self.make_room().await;
+            let has_room = matches!(room, Ok(true));
             // Only samples wait: heartbeats, clocks and losses are small, and what they say frees the spool.
             let may_wait = envelopes
                 .iter()
@@ -168,6 +171,13 @@ impl Spool {
                         self.status.set_spool_problem(Some(error.to_string()));
                     }
                 }
+            } else if let Err(error) = room {
+                self.status.spool_failures.increment();
+                let problem = format!("cannot free the spool: {error}");
+                if self.status.spool_problem().as_ref() != Some(&problem) {
+                    tracing::error!("{problem}");
+                }
+                self.status.set_spool_problem(Some(problem));
             } else if !std::mem::replace(&mut was_told, true) {
                 tracing::warn!(
                     max_bytes = self.max_bytes,
@@ -280,22 +290,17 @@ impl Spool {
     }
 
     /// Frees the oldest segments when the spool is over its limit. False when what is there may not be dropped.
-    async fn make_room(&self) -> bool {
+    async fn make_room(&self) -> Result<bool, Error> {
         if self.journal.stats().bytes <= self.max_bytes {
-            return true;
+            return Ok(true);
         }
         let _one_at_a_time = self.making_room.lock().await;
         while self.journal.stats().bytes > self.max_bytes {
-            match self.drop_oldest().await {
-                Ok(true) => {}
-                Ok(false) => return false,
-                Err(error) => {
-                    tracing::error!("cannot free the spool: {error}");
-                    return false;
-                }
+            if !self.drop_oldest().await? {
+                return Ok(false);
             }
         }
-        true
+        Ok(true)
     }
 
     /// Gives up the droppable envelopes of the oldest segment; the others move to the end.
@@ -324,22 +329,21 @@ impl Spool {
             return Ok(false);
         }
         let dropped = losses.count;
-        {
-            let mut state = self.state();
-            for (device, ranges) in losses.ranges {
-                self.status
-                    .device(&device)
-                    .dropped
-                    .add(ranges.iter().map(|range| range.last - range.first + 1).sum());
-                state.losses.entry(device).or_default().extend(ranges);
-            }
-        }
+        self.state().giving_up = losses.ranges;
         // Durable before anything goes: first what was lost and the heads, then the copies, then the truncation.
-        self.save()?;
-        if !kept.is_empty() {
-            self.journal.append(kept).await.map_err(read_error)?;
+        let mut is_kept = self.save();
+        if is_kept.is_ok() && !kept.is_empty() {
+            is_kept = self.journal.append(kept).await.map(drop).map_err(read_error);
         }
+        let given_up = std::mem::take(&mut self.state().giving_up);
+        // On an error nothing is given up: all of it will be sent.
+        is_kept?;
         self.sent.fetch_max(batch.next, Ordering::Relaxed);
+        for (device, ranges) in given_up {
+            let count = ranges.iter().map(|range| range.last - range.first + 1).sum();
+            self.status.device(&device).dropped.add(count);
+            self.state().losses.entry(device).or_default().extend(ranges);
+        }
         let (journal, next) = (Arc::clone(&self.journal), batch.next);
         blocking(move || journal.truncate_before(next))
             .await
@@ -358,7 +362,11 @@ impl Spool {
         let state = {
             let mut state = self.state();
             state.sent = self.sent.load(Ordering::Relaxed);
-            state.clone()
+            let mut state = state.clone();
+            for (device, ranges) in std::mem::take(&mut state.giving_up) {
+                state.losses.entry(device).or_default().extend(ranges);
+            }
+            state
         };
         files::write_json(&self.state_file, &state)
     }
@@ -400,21 +408,21 @@ impl Losses {
             return;
         };
         let claims = envelope.claims();
-        let Range { start, end } = claims.sequence..claims.sequence + 1;
+        let sequence = claims.sequence;
         self.count += 1;
         let ranges = self.ranges.entry(claims.device_id.clone()).or_default();
         if let Some(last) = ranges.last_mut()
             && last.boot_id == claims.boot_id
-            && last.last + 1 == start
+            && last.last + 1 == sequence
         {
-            last.last = end - 1;
+            last.last = sequence;
             last.last_digest = envelope.digest();
             return;
         }
         ranges.push(LossPayload {
             boot_id: claims.boot_id,
-            first: start,
-            last: end - 1,
+            first: sequence,
+            last: sequence,
             reason: "the spool was full".to_owned(),
             last_digest: envelope.digest(),
         });

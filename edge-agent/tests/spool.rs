@@ -101,6 +101,45 @@ async fn what_a_full_spool_gives_up_is_declared_exactly() {
     assert!(bytes <= (1 << 20) + 400_000, "{bytes}");
 }
 
+/// Nothing is lost before it is gone: what a full disk keeps the spool from giving up is neither declared nor counted.
+#[tokio::test]
+async fn what_a_full_disk_keeps_is_not_declared_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let status = Status::new();
+    let clock = Arc::new(SystemClock::new());
+    let spool = Spool::open(folder.path(), 1 << 20, clock, Arc::clone(&status)).unwrap();
+    let mut chain = Chain::start(device(), BootId([1; 16]), None);
+    // Whatever is written there finds no space.
+    let beside = folder.path().join("state.new");
+    std::os::unix::fs::symlink("/dev/full", &beside).unwrap();
+    let filling = async {
+        for _ in 0..60 {
+            spool
+                .append(&[seal(&mut chain, PayloadType::Samples, 30_000)], true)
+                .await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_millis(1_500), filling).await;
+    assert!(waited.is_err(), "nothing can be given up");
+    let dropped = || status.device(&device()).dropped.get();
+    assert_eq!((spool.undeclared_losses(&device()), dropped()), (Vec::new(), 0));
+    let problem = status.spool_problem().unwrap();
+    assert!(
+        problem.contains("state.json") && problem.contains("No space left"),
+        "{problem}"
+    );
+
+    std::fs::remove_file(&beside).unwrap();
+    let next = seal(&mut chain, PayloadType::Samples, 30_000);
+    spool.append(&[next], true).await;
+    let losses = spool.undeclared_losses(&device());
+    let declared: Vec<u64> = losses.iter().flat_map(|loss| loss.first..=loss.last).collect();
+    assert_eq!(declared, (0..dropped()).collect::<Vec<_>>(), "each envelope once");
+    assert!(!declared.is_empty());
+    let found = everything(&spool).await;
+    assert!(found.iter().all(|envelope| envelope.claims().sequence >= dropped()));
+}
+
 #[tokio::test]
 async fn what_may_not_be_dropped_waits_for_the_sink() {
     let folder = tempfile::tempdir().unwrap();
