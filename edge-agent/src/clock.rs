@@ -30,7 +30,7 @@ impl SystemClock {
     /// Clocks that run `speed` times as fast as the host's, starting now.
     ///
     /// # Errors
-    /// Refuses a speed that is not a positive number below one million.
+    /// Refuses a speed that is not a positive number up to one million.
     pub fn scaled(speed: f64) -> Result<Self, SpeedError> {
         if !(speed.is_finite() && speed > 0.0 && speed <= 1e6) {
             return Err(SpeedError(speed));

@@ -81,9 +81,6 @@ pub enum Error {
         /// Why not.
         source: orrery_protocol::EnvelopeError,
     },
-    /// A sink was asked for that this process cannot build.
-    #[error("sink `{0}` is not available in this process")]
-    Sink(String),
     /// A task of the agent ended although nothing stopped it.
     #[error("the task `{0}` ended unexpectedly; this is a defect")]
     Task(String),

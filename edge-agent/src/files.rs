@@ -1,8 +1,8 @@
 //! Small files that must survive a crash whole: written beside, fsynced, renamed.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use serde::Serialize;
@@ -46,6 +46,34 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(at("read", path)(error)),
     }
+}
+
+/// Removes a file that may be there.
+pub(crate) fn remove(path: &Path) -> Result<(), Error> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(at("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Takes away what others than its owner may do with a file.
+///
+/// # Errors
+/// Names the file whose rights cannot be changed.
+pub(crate) fn make_private(path: &Path) -> Result<(), Error> {
+    let tighten = || {
+        let mode = std::fs::metadata(path)?.permissions().mode() & 0o777;
+        if mode & 0o077 == 0 {
+            return Ok(());
+        }
+        std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
+        tracing::warn!(
+            "{} could be used by others ({mode:04o}): it is for its owner alone now (0600)",
+            path.display()
+        );
+        Ok(())
+    };
+    tighten().map_err(at("take the rights of others from", path))
 }
 
 /// Replaces a JSON file durably.

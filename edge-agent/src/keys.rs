@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use orrery_protocol::{DeviceId, PublicKey, SealKey};
+use orrery_protocol::{DeviceId, SealKey};
 
-use crate::config::Config;
 use crate::error::Error;
 use crate::files;
 
@@ -17,12 +16,17 @@ pub fn load_or_create(folder: &Path, device: &DeviceId) -> Result<SealKey, Error
     seed_file(&key_file(folder, device), remedy)
 }
 
-/// The key in a file, made there on first use. The file holds the 32-byte seed as 64 hexadecimal digits.
+/// The key in a file, made there on first use. The file holds the 32-byte seed as 64 hexadecimal digits, for its owner alone:
+/// looser rights are taken away.
 ///
 /// # Errors
 /// Names the file that cannot be read, written or understood; `remedy` says what to do about the last.
 pub fn seed_file(path: &Path, remedy: &'static str) -> Result<SealKey, Error> {
     if let Some(bytes) = files::read(path)? {
+        // A filesystem without rights still has keys that work.
+        if let Err(error) = files::make_private(path) {
+            tracing::warn!("{error}");
+        }
         let text = String::from_utf8_lossy(&bytes);
         let seed = hex::decode(text.trim())
             .ok()
@@ -48,19 +52,6 @@ pub fn seed_file(path: &Path, remedy: &'static str) -> Result<SealKey, Error> {
     Ok(SealKey::from_seed(&seed))
 }
 
-/// The public keys of every configured device, made on first use: what enrolment needs.
-///
-/// # Errors
-/// As [`load_or_create`].
-pub fn public_keys(config: &Config) -> Result<Vec<(DeviceId, PublicKey)>, Error> {
-    let folder = config.keys_folder();
-    config
-        .devices
-        .iter()
-        .map(|device| Ok((device.id.clone(), load_or_create(&folder, &device.id)?.public())))
-        .collect()
-}
-
 fn key_file(folder: &Path, device: &DeviceId) -> PathBuf {
     folder.join(format!("{device}.key"))
 }
@@ -76,11 +67,12 @@ mod tests {
         let device = DeviceId::new("d1").unwrap();
         let first = load_or_create(folder.path(), &device).unwrap();
         assert_eq!(load_or_create(folder.path(), &device).unwrap().public(), first.public());
-        let mode = std::fs::metadata(key_file(folder.path(), &device))
-            .unwrap()
-            .permissions()
-            .mode();
-        assert_eq!(mode & 0o777, 0o600);
+        let file = key_file(folder.path(), &device);
+        let mode = || std::fs::metadata(&file).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(), 0o600);
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(load_or_create(folder.path(), &device).unwrap().public(), first.public());
+        assert_eq!(mode(), 0o600, "looser rights are taken away");
         let other = load_or_create(folder.path(), &DeviceId::new("d2").unwrap()).unwrap();
         assert_ne!(other.public(), first.public());
     }

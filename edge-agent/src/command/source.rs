@@ -10,6 +10,7 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use orrery_bus::{From, Position, SharedBus, Subscription};
 use orrery_protocol::{Command, DeviceId, PublicKey, topics, verify_command};
+use reqwest::StatusCode;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -222,6 +223,32 @@ impl GatewayCommands {
     }
 
     async fn open(&mut self) -> Result<(), String> {
+        let mut response = self.ask().await?;
+        if self.cursor.is_some() && matches!(response.status(), StatusCode::GONE | StatusCode::BAD_REQUEST) {
+            // The bus is another one, or no longer goes back so far: the place means nothing there, and never will.
+            tracing::warn!(
+                "the gateway {} does not know the place in the commands that was kept in {}: going on with the newest",
+                self.gateway.url(),
+                self.cursor_file.display()
+            );
+            self.cursor = None;
+            files::remove(&self.cursor_file).map_err(|error| error.to_string())?;
+            response = self.ask().await?;
+        }
+        let status = response.status();
+        if !status.is_success() {
+            return Err(format!(
+                "the gateway {} does not give the commands ({status}); enrol again with `orrery-edge enroll`",
+                self.gateway.url()
+            ));
+        }
+        self.parser = EventParser::default();
+        self.stream = Some(response.bytes_stream().boxed());
+        Ok(())
+    }
+
+    /// Asks for the stream, from the place that is kept, else for what comes from now on.
+    async fn ask(&mut self) -> Result<reqwest::Response, String> {
         // Device ids hold no character that a URL would need escaped.
         let devices = &self.devices;
         let request = match &self.cursor {
@@ -234,20 +261,10 @@ impl GatewayCommands {
                 .get(&format!("control/stream?devices={devices}&from=latest")),
         };
         let opening = tokio::time::timeout(Duration::from_secs(10), request.send());
-        let response = opening
+        opening
             .await
             .map_err(|_| format!("the gateway {} does not answer", self.gateway.url()))?
-            .map_err(|error| self.gateway.explain(&error))?;
-        let status = response.status();
-        if !status.is_success() {
-            return Err(format!(
-                "the gateway {} does not give the commands ({status}); enrol again with `orrery-edge enroll`",
-                self.gateway.url()
-            ));
-        }
-        self.parser = EventParser::default();
-        self.stream = Some(response.bytes_stream().boxed());
-        Ok(())
+            .map_err(|error| self.gateway.explain(&error))
     }
 }
 
@@ -358,6 +375,7 @@ impl EventParser {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use tokio::task::JoinSet;
 
     const TEXT: &str = ": hello\n\nevent: command\nid: 41\ndata: aGk=\n\nid:42\r\ndata:b\r\ndata: c\r\n\r\n";
 
@@ -369,6 +387,51 @@ mod tests {
             data: data.to_owned(),
         };
         assert_eq!(events, [event("41", "aGk="), event("42", "b\nc")]);
+    }
+
+    /// A gateway that answers `refusal` to a place in the stream; tells of each request whether it named one.
+    async fn gateway(refusal: &'static str) -> (String, mpsc::Receiver<bool>, JoinSet<()>) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (asked, asks) = mpsc::channel(8);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            loop {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                let mut request = vec![0; 8_192];
+                let length = socket.read(&mut request).await.unwrap();
+                let request = String::from_utf8_lossy(&request[..length]).to_lowercase();
+                let has_place = request.contains("last-event-id: elsewhere");
+                assert_ne!(has_place, request.contains("from=latest"));
+                let status = if has_place { refusal } else { "200 OK" };
+                let answer = format!("HTTP/1.1 {status}\r\nconnection: close\r\n\r\nid: 1\ndata: aGk=\n\n");
+                socket.write_all(answer.as_bytes()).await.unwrap();
+                asked.send(has_place).await.unwrap();
+            }
+        });
+        (url, asks, tasks)
+    }
+
+    #[tokio::test]
+    async fn a_place_in_another_bus_is_given_up_and_any_other_refusal_is_not() {
+        for (refusal, is_given_up) in [
+            ("410 Gone", true),
+            ("400 Bad Request", true),
+            ("503 Unavailable", false),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let cursor = folder.path().join("commands").join("cursor");
+            files::make_folder(cursor.parent().unwrap()).unwrap();
+            files::write(&cursor, b"elsewhere").unwrap();
+            let (url, mut asks, _tasks) = gateway(refusal).await;
+            let client = GatewayClient::new(&url, "token").unwrap();
+            let mut source = GatewayCommands::new(client, &[DeviceId::new("d").unwrap()], folder.path());
+            assert_eq!(source.next().await.is_ok(), is_given_up, "{refusal}");
+            assert_eq!(cursor.exists(), !is_given_up, "{refusal}");
+            assert_eq!(asks.recv().await, Some(true));
+            assert_eq!(asks.try_recv().ok(), is_given_up.then_some(false));
+        }
     }
 
     proptest! {
