@@ -7,6 +7,8 @@ import { connect } from './server.mjs'
 const folder = resolve(process.env.SCREENSHOTS ?? 'screenshots')
 /** How long the demo runs first, so that the plots have something to show. */
 const settleMs = Number(process.env.SETTLE_S ?? 60) * 1000
+/** The latency of a page that has just opened is not that of one in use: wait until its minute has forgotten the start. */
+const lookMs = Number(process.env.LOOK_S ?? 65) * 1000
 
 const { url, server } = await connect()
 const browser = await launch()
@@ -22,11 +24,12 @@ try {
   ]
   for (const { name, replay, ...options } of shots) {
     const page = await open(browser, url, options)
+    await page.waitForTimeout(lookMs)
     if (replay) {
       await page.keyboard.press('Shift+ArrowLeft')
       await page.keyboard.press('Shift+ArrowLeft')
     }
-    await page.waitForTimeout(4000)
+    if (replay) await page.waitForTimeout(4000)
     const path = join(folder, `${name}.png`)
     await page.screenshot({ path })
     console.log(path)

@@ -1,4 +1,7 @@
-/** In replay: the digest of what is shown, read from the store twice. Two equal reads are what "matches" means here. */
+/**
+ * In replay: the digest of what is shown, read from the store twice. Two equal reads are what "matches" means here.
+ * Looking is no event: without `record=true` a digest leaves nothing in the provenance log.
+ */
 import { get } from '../api/http'
 import { rig } from './rig.svelte'
 
