@@ -12,6 +12,7 @@ pub struct Config {
     /// `ADDRESS:PORT` to listen on; port 0 takes a free one.
     pub listen: String,
     /// The folder of tokens and keys; the gateway makes its files readable by their owner alone.
+    #[serde(skip)]
     pub keys_dir: PathBuf,
     /// The URL under which browsers reach the gateway when it is not the listen address, such as that of a TLS proxy.
     pub public_url: Option<String>,

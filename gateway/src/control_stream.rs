@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, Query, State};
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::stream;
-use orrery_bus::{From, Message, Position, Subscription};
+use orrery_bus::{BusError, From, Message, Position, Subscription};
 use orrery_protocol::{DeviceId, Principal, topics};
 use serde::Deserialize;
 use tokio::sync::OwnedSemaphorePermit;
@@ -62,9 +62,19 @@ pub async fn commands(
     let room = (app.control_room.clone().try_acquire_owned())
         .map_err(|_| Refusal::unavailable("too many control streams are open already", 5))?;
     let from = from.pinned(&app).await;
-    let subscription = app.bus.subscribe(topics::CONTROL, from.from).await.map_err(|error| {
-        tracing::error!(%error, "a control stream could not be opened");
-        Refusal::unavailable("the bus cannot be read now", 2)
+    let subscription = app.bus.subscribe(topics::CONTROL, from.from).await;
+    let subscription = subscription.map_err(|error| match error {
+        // An id of another bus: waiting would not help.
+        BusError::NoPartition { .. } => Refusal::new(
+            StatusCode::GONE,
+            "unknown-cursor",
+            "No such place in the stream",
+            format!("{error}: start again with `from=latest`"),
+        ),
+        error => {
+            tracing::error!(%error, "a control stream could not be opened");
+            Refusal::unavailable("the bus cannot be read now", 2)
+        }
     })?;
     let reading = Reading {
         app,

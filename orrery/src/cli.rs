@@ -241,10 +241,11 @@ pub struct Control {
     /// Which instance.
     #[command(flatten)]
     pub target: Target,
-    /// The device, such as tclab-01.
+    /// The device, such as tclab-01; `off` alone for every channel of every device.
+    #[arg(value_name = "DEVICE|off")]
     pub device: String,
-    /// What to set, such as q1=58; or `off` for the safe value of every channel.
-    #[arg(required = true, value_name = "CHANNEL=VALUE|off")]
+    /// What to set, such as q1=58; or `off` for the off values of the device's channels: no interlock stops that.
+    #[arg(value_name = "CHANNEL=VALUE|off")]
     pub settings: Vec<String>,
     /// Let the values hold for so many seconds; then the device goes to its safe values.
     #[arg(long = "for", value_name = "SECONDS")]
@@ -285,6 +286,12 @@ pub enum Provenance {
         /// Where the data folder is.
         #[command(flatten)]
         data: Data,
+        /// The log's key, NAME+HASH+KEY, as its owner told it; without it the file `vkey` beside the log is believed.
+        #[arg(long, value_name = "VKEY")]
+        key: Option<String>,
+        /// A checkpoint kept from earlier: the log must still begin with what it signs.
+        #[arg(long, value_name = "FILE")]
+        checkpoint: Option<PathBuf>,
     },
 }
 

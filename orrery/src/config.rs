@@ -104,6 +104,11 @@ impl Config {
             None => (String::new(), PathBuf::from("environment")),
         };
         let mut config = Self::parse(&text, &place.display().to_string())?;
+        // Graphs are named from the file that names them, as models are from their graph.
+        let beside = place.parent().filter(|_| !text.is_empty()).unwrap_or(Path::new(""));
+        for graph in &mut config.runtime.graphs {
+            *graph = beside.join(&*graph);
+        }
         config.aligner.data = data.to_owned();
         config.gateway.keys_dir = data.join("keys");
         config.runtime.data = data.join("runtime");

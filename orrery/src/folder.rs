@@ -157,7 +157,7 @@ pub fn private_dir(path: &Path) -> Result<(), Failure> {
 }
 
 /// Writes a file that only its user may read, durably and in one step.
-fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let temporary = path.with_extension("new");
     let write = || -> std::io::Result<()> {
         let mut file = OpenOptions::new()

@@ -1,7 +1,6 @@
 //! `orrery up` and `orrery serve`: wires the services, says where they answer, waits, stops.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +24,7 @@ use crate::config::Config;
 use crate::counted_bus::CountedBus;
 use crate::demo;
 use crate::error::{Exit, Failure};
-use crate::folder::{Endpoint, Folder, private_dir};
+use crate::folder::{Endpoint, Folder, private_dir, write_private};
 use crate::metrics;
 use crate::tasks::Tasks;
 
@@ -411,8 +410,7 @@ fn install_twin(folder: &Folder) -> Result<PathBuf, Failure> {
     for (path, text) in [(&graph, demo::TWIN_GRAPH), (&model, demo::TCLAB_MODEL)] {
         if !path.exists() {
             private_dir(path.parent().unwrap_or(Path::new(".")))?;
-            fs::write(path, text)
-                .map_err(|error| Failure::from_error(format!("cannot write {}: {error}", path.display())))?;
+            write_private(path, text.as_bytes())?;
         }
     }
     Ok(graph)

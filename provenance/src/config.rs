@@ -1,14 +1,11 @@
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
-
 /// Settings of the provenance service.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// The log's folder.
     pub folder: PathBuf,
-    /// The log's name, unique in the world; it is signed into every checkpoint and never changes.
+    /// The log's name; it is signed into every checkpoint and never changes.
     pub origin: String,
     /// Which bus the log follows, as the user names it. Offsets of one bus mean nothing on another: with a
     /// new name here the topic is taken from its oldest record.

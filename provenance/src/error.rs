@@ -55,6 +55,9 @@ pub enum LogError {
         /// Its size.
         bytes: usize,
     },
+    /// Nothing is signed, so nothing can be proved.
+    #[error("{0} is missing: without it no record is proved; restore the folder from a backup")]
+    NoCheckpoint(PathBuf),
     /// A checkpoint that is not one.
     #[error("{path}: {source}")]
     Note {

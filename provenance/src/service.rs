@@ -15,6 +15,8 @@ use crate::{Config, Error, Log, LogError, Report, verify_dir};
 
 /// Entries that are read at once for the index.
 const INDEX_BATCH: u64 = 4_096;
+const RETRY_FIRST: Duration = Duration::from_millis(250);
+const RETRY_LAST: Duration = Duration::from_secs(5);
 
 /// What the service works with.
 pub struct Deps {
@@ -166,7 +168,7 @@ impl Handle {
 /// Runs until `shutdown`: checks the log, then takes in what is published.
 ///
 /// # Errors
-/// [`Error`] when the log cannot be written or the bus cannot be read. A log that does not verify is no error:
+/// [`Error`] when the log does not match itself or the bus cannot be read. A log that does not verify is no error:
 /// the state says [`State::Mismatch`], nothing is added, and the routes go on showing it.
 pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Result<(), Error> {
     let Deps { bus, clock, handle } = deps;
@@ -187,7 +189,10 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             batch = subscription.next() => {
-                intake.take(batch?).await?;
+                tokio::select! {
+                    () = shutdown.cancelled() => return Ok(()),
+                    taken = intake.take(batch?) => taken?,
+                }
                 intake.compare_with_the_bus().await;
             }
             _ = ticks.tick() => intake.compare_with_the_bus().await,
@@ -209,7 +214,7 @@ async fn check(handle: &Handle, clock: &dyn Clock) -> Result<bool, Error> {
         };
         match damage {
             Some(why) => Ok(Some(why)),
-            None => verify_dir(&dir, Some(&key)).map(|report| summary(&report)),
+            None => verify_dir(&dir, Some(&key), None).map(|report| summary(&report)),
         }
     });
     let Some(why) = found.await? else {
@@ -276,7 +281,8 @@ impl Intake {
         Ok(self.bus.subscribe(topics::PROVENANCE, From::Offsets(positions)).await?)
     }
 
-    /// One batch is one append: one checkpoint and one set of syncs for all of it.
+    /// One batch is one append: one checkpoint and one set of syncs for all of it. A full disk or a bus that is away is
+    /// waited out: the log is then behind, and whatever else runs in this process runs on.
     async fn take(&mut self, batch: Vec<Message>) -> Result<(), Error> {
         let mut entries = Vec::with_capacity(batch.len());
         let mut refused = Vec::new();
@@ -291,12 +297,32 @@ impl Intake {
             let count = refused.len() as u64;
             tracing::warn!(
                 count,
-                "records on the provenance topic are no statements; they went to the dead letters"
+                "records on the provenance topic are no statements; they go to the dead letters"
             );
-            self.bus.publish(topics::DEADLETTER, refused).await?;
             self.handle.update(|status| status.refused += count);
         }
+        let mut pause = RETRY_FIRST;
+        while let Err(error) = self.try_to_keep(&entries, &mut refused).await {
+            if let Error::Log(LogError::Damaged { .. }) = error {
+                return Err(error);
+            }
+            if pause == RETRY_FIRST {
+                tracing::error!(%error, "the provenance log cannot be written; trying again until it can");
+            }
+            self.handle.update(|status| status.state = State::Behind);
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_LAST);
+        }
+        Ok(())
+    }
+
+    async fn try_to_keep(&self, entries: &[Vec<u8>], refused: &mut Vec<orrery_bus::Record>) -> Result<(), Error> {
+        if !refused.is_empty() {
+            self.bus.publish(topics::DEADLETTER, refused.clone()).await?;
+            refused.clear();
+        }
         let (handle, source, consumed) = (self.handle.clone(), self.config.source.clone(), self.consumed.clone());
+        let entries = entries.to_vec();
         blocking(move || handle.append(&entries, &source, consumed)).await?;
         Ok(())
     }

@@ -44,14 +44,18 @@ impl Report {
     }
 }
 
-/// Checks the log in `dir` without writing. With a `key`, only checkpoints signed by it count.
+/// Checks the log in `dir` without writing. With a `key`, only checkpoints signed by it count. `kept` is a checkpoint that
+/// the auditor took home earlier: the log must still begin with what that one signs (RFC 6962, section 2.1.2).
 ///
 /// # Errors
 /// [`LogError`] when there is no checkpoint to check against or a file cannot be read; what merely does not
 /// agree is in the report.
-pub fn verify_dir(dir: &Path, key: Option<&PublicKey>) -> Result<Report, LogError> {
+pub fn verify_dir(dir: &Path, key: Option<&PublicKey>, kept: Option<&str>) -> Result<Report, LogError> {
     let note_path = dir.join("checkpoint");
-    let bytes = std::fs::read(&note_path).map_err(LogError::io("read", &note_path))?;
+    let bytes = std::fs::read(&note_path).map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound => LogError::NoCheckpoint(note_path.clone()),
+        _ => LogError::io("read", &note_path)(source),
+    })?;
     let note = String::from_utf8_lossy(&bytes);
     let refused = |source| LogError::Note {
         path: note_path.clone(),
@@ -77,6 +81,13 @@ pub fn verify_dir(dir: &Path, key: Option<&PublicKey>) -> Result<Report, LogErro
     let content = Content::read(dir, claimed.size)?;
     content.compare(&claimed, &mut mismatches);
     check_upper_tiles(dir, &content, &mut mismatches)?;
+    if let Some(kept) = kept {
+        mismatches.extend(
+            content
+                .disagreement(kept, &verifier)
+                .map(|why| Mismatch { record: None, why }),
+        );
+    }
     Ok(Report {
         origin: claimed.origin,
         size: claimed.size,
@@ -162,6 +173,25 @@ impl Content {
             );
             mismatches.push(Mismatch { record: None, why });
         }
+    }
+}
+
+impl Content {
+    /// Why a checkpoint that was kept is not the beginning of this log.
+    fn disagreement(&self, kept: &str, verifier: &VerifierKey) -> Option<String> {
+        let kept = match Checkpoint::open(kept, verifier) {
+            Ok(kept) => kept,
+            Err(error) => return Some(format!("the checkpoint that was kept: {error}")),
+        };
+        let root = usize::try_from(kept.size)
+            .ok()
+            .and_then(|size| root_of(self.computed.get(..size)?));
+        (root != Some(kept.root)).then(|| {
+            format!(
+                "the log does not begin with the {} records of the checkpoint that was kept: it was cut or written anew",
+                kept.size
+            )
+        })
     }
 }
 

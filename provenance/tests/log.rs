@@ -72,7 +72,7 @@ fn what_was_appended_is_there_after_reopening_and_proved() {
         Err(LogError::Outside { size: 701, .. })
     ));
     assert_eq!(log.entries(250, 300).unwrap().len(), 300);
-    let report = verify_dir(dir.path(), Some(&key().public())).unwrap();
+    let report = verify_dir(dir.path(), Some(&key().public()), None).unwrap();
     assert!(report.is_proved(), "{report:?}");
     assert_eq!((report.size, report.root), (701, hex::encode(log.root())));
 }
@@ -107,7 +107,7 @@ fn an_append_that_did_not_commit_never_happened() {
     assert_eq!((log.size(), log.root()), (300, root));
     log.append(&records(300..310)).unwrap();
     drop(log);
-    assert!(verify_dir(dir.path(), None).unwrap().is_proved());
+    assert!(verify_dir(dir.path(), None, None).unwrap().is_proved());
     assert!(!dir.path().join("tile/entries/002").exists());
 }
 
@@ -158,7 +158,7 @@ fn a_record_too_large_for_a_bundle_is_refused_and_nothing_is_added() {
     ));
     assert_eq!(log.size(), 0);
     log.append(&records(0..1)).unwrap();
-    assert!(verify_dir(dir.path(), None).unwrap().is_proved());
+    assert!(verify_dir(dir.path(), None, None).unwrap().is_proved());
 }
 
 /// Which record each byte of a bundle belongs to.
@@ -185,12 +185,12 @@ fn every_altered_byte_of_every_entry_is_found_and_named_by_its_record() {
         let mut altered = bundle.clone();
         altered[at] ^= 1 << (at % 8);
         std::fs::write(&path, &altered).unwrap();
-        let report = verify_dir(dir.path(), Some(&key().public())).unwrap();
+        let report = verify_dir(dir.path(), Some(&key().public()), None).unwrap();
         let named: Vec<_> = report.mismatches.iter().map(|mismatch| mismatch.record).collect();
         assert_eq!(named, [Some(owner)], "byte {at}: {report:?}");
     }
     std::fs::write(&path, &bundle).unwrap();
-    assert!(verify_dir(dir.path(), None).unwrap().is_proved());
+    assert!(verify_dir(dir.path(), None, None).unwrap().is_proved());
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn altered_hashes_checkpoints_and_keys_are_found() {
         let mut bytes = std::fs::read(&path).unwrap();
         bytes[at] ^= 1;
         std::fs::write(&path, bytes).unwrap();
-        let report = verify_dir(dir.path(), Some(&key().public()));
+        let report = verify_dir(dir.path(), Some(&key().public()), None);
         let mut bytes = std::fs::read(&path).unwrap();
         bytes[at] ^= 1;
         std::fs::write(&path, bytes).unwrap();
@@ -226,7 +226,7 @@ fn altered_hashes_checkpoints_and_keys_are_found() {
     let root_at = note.lines().take(2).map(|line| line.len() + 1).sum::<usize>() + 4;
     assert!(!flipped("checkpoint", root_at).unwrap().is_proved());
     let stranger = SealKey::from_seed(&[1; 32]).public();
-    let report = verify_dir(dir.path(), Some(&stranger)).unwrap();
+    let report = verify_dir(dir.path(), Some(&stranger), None).unwrap();
     assert!(report.mismatches[0].why.contains("no valid signature"));
 }
 
@@ -251,7 +251,7 @@ fn a_forger_who_makes_entries_and_hashes_agree_is_still_found() {
     .unwrap();
     let hashes: Vec<u8> = forged.iter().flat_map(|entry| leaf_hash(entry)).collect();
     std::fs::write(dir.path().join("tile/0/000"), hashes).unwrap();
-    let report = verify_dir(dir.path(), None).unwrap();
+    let report = verify_dir(dir.path(), None, None).unwrap();
     assert!(
         report.mismatches[0]
             .why
@@ -276,7 +276,7 @@ fn a_missing_end_is_named() {
     let path: PathBuf = dir.path().join("tile/entries/000");
     let bundle = std::fs::read(&path).unwrap();
     std::fs::write(&path, &bundle[..bundle.len() - 3]).unwrap();
-    let report = verify_dir(dir.path(), None).unwrap();
+    let report = verify_dir(dir.path(), None, None).unwrap();
     assert_eq!(report.mismatches.len(), 1);
     assert_eq!(report.mismatches[0].record, Some(4));
     assert!(open(dir.path()).damage().unwrap().contains("too short"));

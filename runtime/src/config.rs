@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Folder for snapshots and the issuer epoch: `<data folder>/runtime`.
+    #[serde(skip)]
     pub data: PathBuf,
-    /// Graph files to run.
+    /// Graph files to run, named from the file that lists them.
     pub graphs: Vec<PathBuf>,
     /// Which engine runs models; both give the same bits.
     pub engine: EngineKind,

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use orrery_bus::SharedBus;
-use orrery_protocol::{AlignedBlock, BootId, Clock, MonoNanos, PublicKey, SealKey};
+use orrery_protocol::{AlignedBlock, BootId, Clock, DeviceId, MonoNanos, PublicKey, SealKey};
 
 use crate::graph::{ChannelRef, Condition, ControlChannel};
 use crate::handle::{GraphHandle, lock};
@@ -141,9 +141,11 @@ impl Control {
     pub fn view(&self) -> ControlView {
         let now = self.clock.wall();
         let readings = lock(&self.inner).readings.clone();
-        let view = |control: &ControlChannel| {
+        let view = |graph: &GraphHandle, control: &ControlChannel| {
             let reading = readings.get(&control.readback);
             ChannelView {
+                graph: graph.id().to_owned(),
+                input: control.input.clone(),
                 device: control.device.clone(),
                 channel: control.channel.clone(),
                 title: control.title.clone(),
@@ -151,11 +153,11 @@ impl Control {
                 value: reading.map(|reading| reading.value),
                 low: control.low,
                 high: control.high,
-                age_s: reading.map(|reading| interlocks::seconds(now.since(reading.at))),
+                age_s: reading.map(|reading| interlocks::age(reading.at, now)),
             }
         };
         ControlView {
-            channels: self.channels().map(|(_, control)| view(control)).collect(),
+            channels: self.channels().map(|(graph, control)| view(graph, control)).collect(),
             interlocks: self.judge(&[]),
             lease: self.lease(),
         }
@@ -226,7 +228,7 @@ impl Control {
     ///
     /// # Errors
     /// [`Refusal`] when the review is unknown, too old or another's, or an interlock no longer holds.
-    pub async fn send(&self, review_id: &str, who: &str) -> Result<Vec<CommandStatus>, Refusal> {
+    pub async fn send(self: &Arc<Self>, review_id: &str, who: &str) -> Result<Vec<CommandStatus>, Refusal> {
         self.need_lease(who)?;
         let now = self.clock.monotonic();
         let stored = {
@@ -248,20 +250,21 @@ impl Control {
     ///
     /// # Errors
     /// [`Refusal`] as for review and send.
-    pub async fn set(&self, changes: Vec<Change>, who: &str) -> Result<Vec<CommandStatus>, Refusal> {
+    pub async fn set(self: &Arc<Self>, changes: Vec<Change>, who: &str) -> Result<Vec<CommandStatus>, Refusal> {
         if let Some(lease) = self.lease().filter(|lease| lease.holder != who) {
             return Err(Refusal::LeaseHeld { holder: lease.holder });
         }
         self.check_and_issue(changes, who, None).await
     }
 
-    /// Sends every channel its off value: no review, no lease, no interlock stands in the way.
+    /// Sends every channel, or those of one device, its off value: no review, no lease, no interlock stands in the way.
     ///
     /// # Errors
-    /// [`Refusal::Bus`] when the command cannot be made durable.
-    pub async fn off(&self, who: &str) -> Result<Vec<CommandStatus>, Refusal> {
+    /// [`Refusal::UnknownChannel`] when there is none, [`Refusal::Bus`] when the command cannot be made durable.
+    pub async fn off(&self, device: Option<&DeviceId>, who: &str) -> Result<Vec<CommandStatus>, Refusal> {
         let changes: Vec<Change> = self
             .channels()
+            .filter(|(_, control)| device.is_none_or(|device| device == &control.device))
             .map(|(_, control)| Change {
                 device: control.device.clone(),
                 channel: control.channel.clone(),
@@ -269,6 +272,9 @@ impl Control {
                 hold_s: None,
             })
             .collect();
+        if changes.is_empty() {
+            return Err(self.unknown(device.map_or("off", DeviceId::as_str)));
+        }
         self.issue(changes, who, None, &[]).await
     }
 
@@ -279,13 +285,9 @@ impl Control {
         let readings = lock(&self.inner).readings.clone();
         let mut seen = BTreeSet::new();
         let reviewed = |change: &Change| {
-            let (_, control) = self.channel(change).ok_or_else(|| Refusal::UnknownChannel {
-                asked: format!("{}/{}", change.device, change.channel),
-                known: self
-                    .channels()
-                    .map(|(_, known)| format!("{}/{}", known.device, known.channel))
-                    .collect(),
-            })?;
+            let (_, control) = self
+                .channel(change)
+                .ok_or_else(|| self.unknown(&format!("{}/{}", change.device, change.channel)))?;
             if let Some(hold_s) = change
                 .hold_s
                 .filter(|hold_s| !(*hold_s > 0.0 && *hold_s <= MOST_HOLD_S))
@@ -379,6 +381,14 @@ impl Control {
             }
         }
         "No prediction: no twin takes this channel.".to_owned()
+    }
+
+    fn unknown(&self, asked: &str) -> Refusal {
+        let known = |(_, known): (_, &ControlChannel)| format!("{}/{}", known.device, known.channel);
+        Refusal::UnknownChannel {
+            asked: asked.to_owned(),
+            known: self.channels().map(known).collect(),
+        }
     }
 
     fn channels(&self) -> impl Iterator<Item = (&Arc<GraphHandle>, &ControlChannel)> {

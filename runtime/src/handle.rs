@@ -1,6 +1,6 @@
 //! A graph as the rest of the process sees it: what it is, how it does, and looks ahead of it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use orrery_protocol::{Clock, Digest, MonoNanos, TaiNanos};
@@ -28,6 +28,8 @@ pub struct GraphHandle {
     /// The compiled model.
     pub model: Model,
     status: Mutex<Status>,
+    /// What a look starts from; apart from `ahead`, so that a tick never waits for a look.
+    vantage: Mutex<Option<Arc<Vantage>>>,
     ahead: Mutex<Ahead>,
     requests: Mutex<Vec<Event>>,
     /// Wakes the graph's task when something was requested.
@@ -74,7 +76,6 @@ pub struct Statistics {
 
 struct Ahead {
     node: ModelNode,
-    vantage: Option<Vantage>,
     looks: Vec<Look>,
 }
 
@@ -125,9 +126,9 @@ impl GraphHandle {
             layout,
             model,
             status: Mutex::new(status),
+            vantage: Mutex::default(),
             ahead: Mutex::new(Ahead {
                 node,
-                vantage: None,
                 looks: Vec::new(),
             }),
             requests: Mutex::new(Vec::new()),
@@ -185,7 +186,7 @@ impl GraphHandle {
     }
 
     pub(crate) fn set_vantage(&self, vantage: Option<Vantage>) {
-        lock(&self.ahead).vantage = vantage;
+        *lock(&self.vantage) = vantage.map(Arc::new);
     }
 
     /// Looks ahead with inputs held but those of `set` (name in the model, value in the bound channel's unit).
@@ -212,7 +213,7 @@ impl GraphHandle {
         let now = clock.monotonic();
 
         let ahead = &mut *lock(&self.ahead);
-        let Some(vantage) = &ahead.vantage else {
+        let Some(vantage) = lock(&self.vantage).clone() else {
             return Err(LookError::NotRunning(self.id().to_owned()));
         };
         ahead.looks.retain(|look| now.since(look.at) < LOOK_AGAIN_AFTER);
@@ -223,7 +224,7 @@ impl GraphHandle {
         {
             return Ok(look.answer.clone()?);
         }
-        let answer = look_ahead(&mut ahead.node, &self.layout, vantage, &indexed, horizon_s);
+        let answer = look_ahead(&mut ahead.node, &self.layout, &vantage, &indexed, horizon_s);
         if answer.is_err() {
             // A failed instance is in no defined state.
             ahead.node = self.model.node(self.file.graph.limits)?;

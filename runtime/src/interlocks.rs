@@ -1,7 +1,5 @@
 //! Interlocks: what must hold before a command is sent. Pure; anything unknown counts as not holding.
 
-use std::time::Duration;
-
 use orrery_protocol::TaiNanos;
 use serde::Serialize;
 
@@ -83,7 +81,7 @@ pub fn range(control: &crate::graph::ControlChannel, value: f64) -> Report {
         )
     });
     Report {
-        id: format!("range-{}", control.channel),
+        id: format!("range-{}-{}", control.device, control.channel),
         text,
         ok: inside,
         margin,
@@ -141,12 +139,15 @@ fn judge(graph: &Graph, interlock: &Interlock, evidence: &Evidence<'_>) -> Repor
             let unit = units::display(unit);
             let mut greatest = f64::NEG_INFINITY;
             for channel in channels {
-                match evidence.readings.get(channel) {
-                    Some(reading) => greatest = greatest.max(reading.value),
-                    None => {
-                        return unknown(format!("{channel} has no reading. Look for the device under Devices."));
-                    }
+                let Some(reading) = evidence.readings.get(channel) else {
+                    return unknown(format!("{channel} has no reading. Look for the device under Devices."));
+                };
+                let age = age(reading.at, evidence.now);
+                // What ends the graph's own run is no evidence either.
+                if age.abs() > graph.reset_after_ms as f64 / 1e3 {
+                    return unknown(stale(&format!("The last reading of {channel}"), age));
                 }
+                greatest = greatest.max(reading.value);
             }
             let ok = greatest < *limit;
             let reason = (!ok).then(|| format!("Measured {greatest:.1} {unit}, limit {limit} {unit}. Let it cool."));
@@ -184,12 +185,27 @@ fn judge(graph: &Graph, interlock: &Interlock, evidence: &Evidence<'_>) -> Repor
             let Some(last) = evidence.readings.last_row(stream) else {
                 return unknown(format!("{stream} has sent nothing. Look for the device under Devices."));
             };
-            let age = seconds(evidence.now.since(last));
-            let ok = age <= *within_s;
-            let reason = (!ok)
-                .then(|| format!("Last sample of {stream} is {age:.1} s old. Check the device's cable and agent."));
-            report(ok, margin(within_s - age, "s"), Some(age), reason)
+            let age = age(last, evidence.now);
+            let ok = age.abs() <= *within_s;
+            let reason = (!ok).then(|| stale(&format!("The last sample of {stream}"), age));
+            report(ok, margin(within_s - age.abs(), "s"), Some(age), reason)
         }
+    }
+}
+
+/// Seconds from `at` to `now`, below zero for what is stamped in the future.
+pub(crate) fn age(at: TaiNanos, now: TaiNanos) -> f64 {
+    now.nanos_since(at) as f64 / 1e9
+}
+
+fn stale(what: &str, age: f64) -> String {
+    if age < 0.0 {
+        format!(
+            "{what} is stamped {:.1} s in the future. Check the device's clock.",
+            -age
+        )
+    } else {
+        format!("{what} is {age:.1} s old. Check the device's cable and agent.")
     }
 }
 
@@ -217,8 +233,4 @@ pub fn title(graph: &Graph, output: &str) -> String {
         .get(output)
         .and_then(|binding| binding.title.clone())
         .unwrap_or_else(|| output.to_owned())
-}
-
-pub(crate) fn seconds(duration: Duration) -> f64 {
-    duration.as_secs_f64()
 }

@@ -9,7 +9,7 @@ use axum::body::Bytes;
 use axum::extract::{Extension, Path, Query, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
-use orrery_protocol::Principal;
+use orrery_protocol::{DeviceId, Principal};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -69,7 +69,7 @@ pub fn openapi() -> serde_json::Value {
         "/control/review": post("What a change would do, and whether the interlocks allow it; valid for 30 s"),
         "/control/send": post("Send a reviewed change after checking it again"),
         "/control/set": post("Check and send one change, or several as `changes`: all of them or none"),
-        "/control/off": path("post", "Send every channel its off value; nothing stands in the way"),
+        "/control/off": post("Send every channel, or those of one `device`, its off value; nothing stands in the way"),
         "/control/commands/{id}": path("get", "What became of a command"),
     });
     if let (Some(paths), serde_json::Value::Object(solver)) = (paths.as_object_mut(), crate::solver::openapi()) {
@@ -358,9 +358,20 @@ async fn set(
     Ok(Json(Sent { commands }))
 }
 
-async fn off(State(runtime): State<Arc<Runtime>>, Extension(who): Extension<Principal>) -> Result<Json<Sent>, Refusal> {
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Off {
+    device: Option<DeviceId>,
+}
+
+async fn off(
+    State(runtime): State<Arc<Runtime>>,
+    Extension(who): Extension<Principal>,
+    body: Bytes,
+) -> Result<Json<Sent>, Refusal> {
     operator(&who)?;
-    let commands = runtime.control().off(&who.name).await?;
+    let Off { device } = if body.is_empty() { Off::default() } else { parse(&body)? };
+    let commands = runtime.control().off(device.as_ref(), &who.name).await?;
     Ok(Json(Sent { commands }))
 }
 

@@ -56,7 +56,7 @@ pub struct Runtime {
     clock: Arc<dyn Clock>,
     graphs: Vec<Arc<GraphHandle>>,
     unloadable: Vec<Unloadable>,
-    control: Control,
+    control: Arc<Control>,
 }
 
 impl Runtime {
@@ -94,7 +94,7 @@ impl Runtime {
                 }
             }
         }
-        let control = Control::new(ControlParts {
+        let control = Arc::new(Control::new(ControlParts {
             graphs: graphs.clone(),
             epoch,
             issuer: config.issuer.clone(),
@@ -102,7 +102,7 @@ impl Runtime {
             key: deps.control_key,
             bus: Arc::clone(&deps.bus),
             clock: Arc::clone(&deps.clock),
-        });
+        }));
         Ok(Arc::new(Self {
             config,
             bus: deps.bus,
@@ -158,7 +158,7 @@ impl Runtime {
     }
 
     /// Control over the devices.
-    pub fn control(&self) -> &Control {
+    pub fn control(&self) -> &Arc<Control> {
         &self.control
     }
 

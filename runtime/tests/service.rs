@@ -542,7 +542,7 @@ async fn a_heater_is_changed_behind_its_interlocks() {
     running.join_next().await.unwrap().unwrap().unwrap();
 
     let again = bench.open(&["twin.toml"]);
-    again.control().off("operator").await.unwrap();
+    again.control().off(None, "operator").await.unwrap();
     let last = bench.read(topics::CONTROL).await.pop().unwrap();
     assert_eq!(
         verify_command(&last.value, &key().public()).unwrap().issuer_epoch,

@@ -1,11 +1,11 @@
 //! The one reader of `orrery.aligned` and `orrery.traces`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orrery_bus::{BusError, From, Message, SharedBus};
+use orrery_bus::{BusError, From, Message, Position, SharedBus, Subscription};
 use orrery_protocol::{AlignedBlock, RowKey, StreamId, topics};
 use tokio_util::sync::CancellationToken;
 
@@ -16,10 +16,11 @@ use super::message::{self, MAX_ROWS, Outgoing};
 /// How long to wait before the bus is asked again after it failed.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Reads until stopped; a failing bus is waited out, since clients lose nothing that the window route does not have.
+/// Reads until stopped; a failing bus is waited out.
 pub async fn run(hub: Arc<Hub>, bus: SharedBus, stopping: CancellationToken) {
     let mut feed = Feed {
         hub,
+        places: BTreeMap::new(),
         frontier: Frontier::default(),
         last: HashMap::new(),
     };
@@ -41,6 +42,8 @@ pub async fn run(hub: Arc<Hub>, bus: SharedBus, stopping: CancellationToken) {
 
 struct Feed {
     hub: Arc<Hub>,
+    /// The next offset of each topic and partition: after an outage it goes on from there.
+    places: BTreeMap<&'static str, BTreeMap<u32, u64>>,
     /// The hub's frontier as this task knows it: nobody else moves it.
     frontier: Frontier,
     /// The last row of each stream, to tell new rows from late ones.
@@ -49,18 +52,43 @@ struct Feed {
 
 impl Feed {
     async fn read(&mut self, bus: &SharedBus) -> Result<(), BusError> {
-        let mut aligned = bus.subscribe(topics::ALIGNED, From::Latest).await?;
-        let mut traces = bus.subscribe(topics::TRACES, From::Latest).await?;
+        let mut aligned = self.subscribe(bus, topics::ALIGNED).await?;
+        let mut traces = self.subscribe(bus, topics::TRACES).await?;
         self.hub.set_reading(true);
         loop {
-            let batch = tokio::select! {
-                batch = aligned.next() => batch?,
-                batch = traces.next() => batch?,
+            let (topic, batch) = tokio::select! {
+                batch = aligned.next() => (topics::ALIGNED, batch?),
+                batch = traces.next() => (topics::TRACES, batch?),
             };
             for found in &batch {
+                let next = found.next_position();
+                self.places
+                    .entry(topic)
+                    .or_default()
+                    .insert(next.partition, next.offset);
                 self.take(found);
             }
         }
+    }
+
+    /// From the end of the topic, the first time; then from what was read last, so that an outage leaves no hole.
+    async fn subscribe(&mut self, bus: &SharedBus, topic: &'static str) -> Result<Box<dyn Subscription>, BusError> {
+        let places = self.places.entry(topic).or_default();
+        if places.is_empty() {
+            let ends = bus.end(topic).await?;
+            places.extend(ends.iter().map(|end| (end.partition, end.offset)));
+        }
+        let at = |(&partition, &offset): (&u32, &u64)| Position { partition, offset };
+        let from = match places.is_empty() {
+            true => From::Latest,
+            false => From::Offsets(places.iter().map(at).collect()),
+        };
+        let subscribed = bus.subscribe(topic, from).await;
+        if let Err(BusError::NoPartition { .. }) = subscribed {
+            // The topic was made anew.
+            self.places.remove(topic);
+        }
+        subscribed
     }
 
     fn take(&mut self, found: &Message) {

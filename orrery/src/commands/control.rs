@@ -16,9 +16,19 @@ const ASK_TIMES: u32 = 150;
 /// Sends the set-points together: either all of them may be sent, or none is.
 pub async fn control(arguments: &Control) -> Result<(), Failure> {
     let client = Source::running(&arguments.target)?;
-    if arguments.settings == ["off"] {
-        let answer = client.post("/control/off", &json!({})).await?;
+    let off = match (arguments.device.as_str(), arguments.settings.as_slice()) {
+        ("off", []) => Some(json!({})),
+        (device, [setting]) if setting == "off" => Some(json!({ "device": device })),
+        _ => None,
+    };
+    if let Some(which) = off {
+        let answer = client.post("/control/off", &which).await?;
         return follow(&client, &answer).await;
+    }
+    if arguments.settings.is_empty() {
+        let what = "say what to set, such as `orrery control tclab-01 q1=58`, `orrery control tclab-01 off`, or \
+                    `orrery control off` for every channel of every device";
+        return Err(Failure::new(Exit::Usage, what));
     }
     let mut changes = Vec::new();
     for setting in &arguments.settings {

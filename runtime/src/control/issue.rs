@@ -1,6 +1,7 @@
 //! Sealing, recording and publishing commands, and what became of them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_array::cast::AsArray;
@@ -30,13 +31,16 @@ impl Control {
     }
 
     pub(super) async fn check_and_issue(
-        &self,
+        self: &Arc<Self>,
         changes: Vec<Change>,
         who: &str,
         review: Option<&str>,
     ) -> Result<Vec<CommandStatus>, Refusal> {
         self.reviewed(&changes)?;
-        let reports = self.judge(&changes);
+        // Interlocks run models.
+        let control = Arc::clone(self);
+        let judged = tokio::task::spawn_blocking(move || (control.judge(&changes), changes)).await;
+        let (reports, changes) = judged.map_err(|error| Refusal::Ended(error.to_string()))?;
         if let Some(failed) = reports.iter().find(|report| !report.ok) {
             return Err(Refusal::Interlock(Box::new(failed.clone())));
         }

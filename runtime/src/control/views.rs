@@ -89,6 +89,10 @@ pub struct ControlView {
 /// A channel and its read-back.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ChannelView {
+    /// The graph whose model it drives.
+    pub graph: String,
+    /// The model's input.
+    pub input: String,
     /// The device.
     pub device: DeviceId,
     /// The channel.
