@@ -28,8 +28,8 @@ try {
     if (replay) {
       await page.keyboard.press('Shift+ArrowLeft')
       await page.keyboard.press('Shift+ArrowLeft')
+      await page.waitForTimeout(4000)
     }
-    if (replay) await page.waitForTimeout(4000)
     const path = join(folder, `${name}.png`)
     await page.screenshot({ path })
     console.log(path)

@@ -89,8 +89,8 @@ export interface ControlChannel {
   title: string
   unit: string
   /** The graph that commands it, and the input of that graph's model. */
-  graph?: string
-  input?: string
+  graph: string
+  input: string
   value: number | null
   low: number
   high: number

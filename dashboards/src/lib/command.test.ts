@@ -31,7 +31,7 @@ describe('questions', () => {
       { device: 'one', channel: 'q2', value: 2 },
       { device: 'one', channel: 'q1', value: 1 },
     ]
-    expect([...questions(changes, channels, 'a')]).toEqual([
+    expect([...questions(changes, channels)]).toEqual([
       ['b', { power: 3 }],
       ['a', { u2: 2, u1: 1 }],
     ])

@@ -42,13 +42,12 @@ export function setPoint(value: number): string {
   return fixed(value, Number.isInteger(value) ? 0 : 1)
 }
 
-/** By graph, the staged values under the names of its model's inputs; `first` takes those of a server that names none. */
-export function questions(changes: Change[], channels: ControlChannel[], first: string): Map<string, Record<string, number>> {
+/** By graph, the staged values under the names of its model's inputs. */
+export function questions(changes: Change[], channels: ControlChannel[]): Map<string, Record<string, number>> {
   const out = new Map<string, Record<string, number>>()
   for (const { device, channel, value } of changes) {
     const known = channels.find((c) => c.device === device && c.channel === channel)
-    const graph = known?.graph ?? first
-    out.set(graph, { ...out.get(graph), [known?.input ?? channel]: value })
+    if (known) out.set(known.graph, { ...out.get(known.graph), [known.input]: value })
   }
   return out
 }

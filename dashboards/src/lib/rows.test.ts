@@ -20,7 +20,7 @@ const graphs: Graph[] = [
   },
 ]
 const control: Control = {
-  channels: [{ device: 'tclab-01', channel: 'q1', title: 'Q1', unit: '%', value: 45, low: 0, high: 80, age_s: 0.1 }],
+  channels: [{ device: 'tclab-01', channel: 'q1', title: 'Q1', graph: 'twin', input: 'q1', unit: '%', value: 45, low: 0, high: 80, age_s: 0.1 }],
   interlocks: [{ id: 'hot', text: 'T1 below 60 °C', ok: true, channels: ['tclab-01/board.t1'], limit: { max: 60, unit: 'Cel' } }],
   lease: null,
 }

@@ -164,15 +164,13 @@ class Commands {
   }
 
   private async fetchWhatIf(): Promise<void> {
-    const [first] = rig.graphs
     const asked = this.staged
-    if (!first) return
     const ask = async ([graph, set]: [string, Record<string, number>]) => {
       const answer = await post<Forecast>(`/graphs/${encodeURIComponent(graph)}/what-if`, { set, horizon_s: WHAT_IF_HORIZON_S })
       return [graph, answer] as const
     }
     try {
-      const answers = await Promise.all([...questions(this.changes, rig.control?.channels ?? [], first.id)].map(ask))
+      const answers = await Promise.all([...questions(this.changes, rig.control?.channels ?? [])].map(ask))
       if (this.staged === asked) rig.whatIfs = Object.fromEntries(answers)
     } catch (error) {
       if (this.staged === asked) this.problem = message(error)
