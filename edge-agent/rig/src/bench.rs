@@ -3,9 +3,11 @@
 
 use std::f64::consts::TAU;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use orrery_protocol::MonoNanos;
+use orrery_protocol::{MonoNanos, TaiNanos};
 
+use crate::keep::Kept;
 use crate::noise::Noise;
 use crate::physics::{Drive, FITTED_AIR_CELSIUS, Plant, Temperatures};
 
@@ -56,6 +58,7 @@ impl SharedBench {
 
 /// The board, its chamber, the supply and the room.
 pub struct Bench {
+    seed: u64,
     plant: Plant,
     state: Temperatures,
     pwm: [u8; 2],
@@ -73,6 +76,7 @@ impl Bench {
     pub fn new(seed: u64, origin: MonoNanos) -> Self {
         let weather = Weather::draw(seed);
         Self {
+            seed,
             plant: Plant::TCLAB,
             state: Temperatures::uniform(weather.set_point(0.0)),
             pwm: [0; 2],
@@ -83,6 +87,29 @@ impl Bench {
             air_noise: Noise::new(seed, NOISE_AIR),
             supply_noise: Noise::new(seed, NOISE_SUPPLY),
             room_noise: Noise::new(seed, NOISE_ROOM),
+        }
+    }
+
+    /// The bench that was kept `away` before `now`: nobody heated it since.
+    pub(crate) fn resume(kept: Kept, away: Duration, now: MonoNanos) -> Self {
+        let elapsed = i64::try_from(kept.steps).unwrap_or(i64::MAX).saturating_mul(STEP_NANOS);
+        let away = i64::try_from(away.as_nanos()).unwrap_or(i64::MAX);
+        let mut bench = Self {
+            state: kept.temperatures,
+            steps: kept.steps,
+            ..Self::new(kept.seed, MonoNanos(now.0.saturating_sub(elapsed).saturating_sub(away)))
+        };
+        bench.advance(now);
+        bench
+    }
+
+    /// What [`Bench::resume`] goes on from.
+    pub(crate) fn keep(&self, at: TaiNanos) -> Kept {
+        Kept {
+            seed: self.seed,
+            steps: self.steps,
+            temperatures: self.state,
+            at,
         }
     }
 

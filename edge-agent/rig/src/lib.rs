@@ -14,6 +14,7 @@ pub mod bench;
 pub mod device_clock;
 mod error;
 pub mod firmware;
+mod keep;
 mod mqtt;
 mod noise;
 mod opcua;

@@ -10,6 +10,8 @@
 //! ```
 //! Temperatures are °C in the state and kelvin in the fourth powers. Pure: no clock, no noise.
 
+use serde::{Deserialize, Serialize};
+
 /// Stefan–Boltzmann constant, W/(m²·K⁴).
 const STEFAN_BOLTZMANN: f64 = 5.670_374_419e-8;
 const KELVIN: f64 = 273.15;
@@ -61,7 +63,8 @@ impl Plant {
 pub const FITTED_AIR_CELSIUS: f64 = 25.37;
 
 /// Temperatures, °C.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Temperatures {
     /// The two heaters.
     pub heaters: [f64; 2],
@@ -79,6 +82,15 @@ impl Temperatures {
             sensors: [celsius; 2],
             air: celsius,
         }
+    }
+
+    /// Whether a board may have them: its solder melts above.
+    pub fn are_possible(&self) -> bool {
+        let [h1, h2] = self.heaters;
+        let [t1, t2] = self.sensors;
+        [h1, h2, t1, t2, self.air]
+            .iter()
+            .all(|celsius| (-50.0..200.0).contains(celsius))
     }
 
     fn plus(self, rate: Self, seconds: f64) -> Self {

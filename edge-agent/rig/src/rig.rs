@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bench::{Bench, SharedBench};
 use crate::device_clock::{ClockError, DeviceClock};
 use crate::error::RigError;
+use crate::keep;
 use crate::mqtt::{self, BrokerAddress, Publisher};
 use crate::noise::Noise;
 use crate::opcua::{self, Chamber};
@@ -41,6 +42,8 @@ pub struct RigConfig {
     pub mqtt_port: u16,
     /// A foreign broker to publish to, `mqtt://[user:password@]host[:port]`; there is no embedded one then.
     pub mqtt_broker: Option<String>,
+    /// Where the simulated bench keeps how warm it is, to go on from there; without one it starts cold.
+    pub folder: Option<PathBuf>,
     /// Heater powers at the start, %: an experiment that is already running.
     pub heaters_percent: [f64; 2],
 }
@@ -54,6 +57,7 @@ impl Default for RigConfig {
             opcua_port: 0,
             mqtt_port: 0,
             mqtt_broker: None,
+            folder: None,
             heaters_percent: [45.0, 30.0],
         }
     }
@@ -147,11 +151,15 @@ pub async fn start(config: RigConfig, clock: Arc<dyn Clock>, shutdown: Cancellat
         None => mqtt::start_broker(config.mqtt_port).await?,
     };
     let now = clock.monotonic();
-    let bench = Bench::new(config.seed, now);
-    let bench = SharedBench::new(if recording.is_some() {
-        bench.in_still_air()
-    } else {
-        bench
+    // A recording says itself how warm it was.
+    let folder = config.folder.filter(|_| recording.is_none());
+    let kept = folder
+        .as_deref()
+        .and_then(|folder| keep::read(folder, config.seed, clock.wall()));
+    let bench = SharedBench::new(match kept {
+        Some((kept, away)) => Bench::resume(kept, away, now),
+        None if recording.is_some() => Bench::new(config.seed, now).in_still_air(),
+        None => Bench::new(config.seed, now),
     });
 
     let board_rate_hz = recording.as_ref().map_or(BOARD_RATE_HZ, Recording::rate_hz);
@@ -247,6 +255,13 @@ pub async fn start(config: RigConfig, clock: Arc<dyn Clock>, shutdown: Cancellat
     ];
     let mqtt_url = broker.url();
     let mut tasks = JoinSet::new();
+    if let Some(folder) = folder {
+        let keeping = keep::run(bench.clone(), clock.clone(), folder, shutdown.clone());
+        tasks.spawn(async move {
+            keeping.await;
+            Ok(())
+        });
+    }
     tasks.spawn(tclab::run(board, port, clock.clone(), shutdown.clone()));
     tasks.spawn(chamber.run(bench.clone(), clock.clone(), shutdown.clone()));
     for publisher in publishers {

@@ -395,6 +395,31 @@ async fn it_stops_when_told_and_takes_its_link_away() {
     assert!(std::fs::symlink_metadata(&link).is_err());
 }
 
+/// Stopped and started again, the board is as warm as it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bench_with_a_folder_goes_on_where_it_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = || RigConfig {
+        folder: Some(folder.path().join("rig")),
+        ..RigConfig::default()
+    };
+    let kept =
+        || -> Value { serde_json::from_slice(&std::fs::read(folder.path().join("rig/bench.json")).unwrap()).unwrap() };
+    let heater = |kept: &Value| number(&kept["temperatures"]["heaters"][0]);
+    let (heated, shutdown) = rig(config(), &FastClock::new(600.0)).await;
+    tokio::time::sleep(Duration::from_millis(1_000)).await;
+    shutdown.cancel();
+    heated.join().await.unwrap();
+    let before = kept();
+    assert!(heater(&before) > 40.0, "{before}");
+    let (resumed, shutdown) = rig(config(), &FastClock::new(1.0)).await;
+    shutdown.cancel();
+    resumed.join().await.unwrap();
+    let after = kept();
+    assert!((heater(&after) - heater(&before)).abs() < 1.0, "{before} {after}");
+    assert!(number(&after["steps"]) >= number(&before["steps"]));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_start_says_what_and_why() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
