@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use rumqttc::{AsyncClient, Event, Packet, QoS};
 
-use crate::connector::json;
 use crate::connector::mqtt::{MqttConfig, without_password};
 use crate::connector::opcua::nodes::{FoundVariable, browse_variables};
 use crate::connector::opcua::{Connection, OpcUaConfig};
+use crate::connector::{ConnectError, json};
 
 /// A topic heard, with one of its messages.
 #[derive(Debug, Clone)]
@@ -39,10 +39,12 @@ pub async fn mqtt_topics(
     filter: &str,
     span: Duration,
     only_first: bool,
-) -> Result<Vec<HeardTopic>, String> {
+) -> Result<Vec<HeardTopic>, ConnectError> {
     let mut suffix = [0u8; 4];
     let _ = getrandom::fill(&mut suffix);
-    let options = config.options(&format!("orrery-discover-{}", hex::encode(suffix)))?;
+    let options = config
+        .options(&format!("orrery-discover-{}", hex::encode(suffix)))
+        .map_err(ConnectError::Settings)?;
     let url = without_password(&config.url);
     let (client, mut events) = AsyncClient::new(options, 16);
     let mut heard: BTreeMap<String, HeardTopic> = BTreeMap::new();
@@ -52,7 +54,7 @@ pub async fn mqtt_topics(
                 Ok(Event::Incoming(Packet::ConnAck(_))) => {
                     client
                         .try_subscribe(filter, QoS::AtMostOnce)
-                        .map_err(|error| error.to_string())?;
+                        .map_err(|error| ConnectError::Unreachable(error.to_string()))?;
                 }
                 Ok(Event::Incoming(Packet::Publish(publish))) => {
                     let entry = heard.entry(publish.topic.clone()).or_insert_with(|| HeardTopic {
@@ -110,11 +112,11 @@ pub fn fields(payload: &[u8]) -> Result<Fields, String> {
 ///
 /// # Errors
 /// Says why the server cannot be browsed.
-pub async fn opcua_variables(config: &OpcUaConfig, limit: usize) -> Result<Vec<FoundVariable>, String> {
+pub async fn opcua_variables(config: &OpcUaConfig, limit: usize) -> Result<Vec<FoundVariable>, ConnectError> {
     let connection = Connection::open(config).await?;
     let found = browse_variables(&connection.session, limit).await;
     connection.close().await;
-    found
+    found.map_err(ConnectError::Unreachable)
 }
 
 /// The serial ports of this host, with what the system knows of them.

@@ -54,7 +54,7 @@ impl DeviceStatus {
         self.connected.load(Ordering::Relaxed)
     }
 
-    /// The last problem, until the device is connected again.
+    /// The last problem, until the device is connected again or the trouble is over.
     pub fn problem(&self) -> Option<String> {
         self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -73,6 +73,14 @@ impl DeviceStatus {
         }
         let mut held = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
         let is_new = was_connected || held.as_deref() != Some(problem);
+        *held = Some(problem.to_owned());
+        is_new
+    }
+
+    /// Records what is wrong although the device is connected; returns whether the text is new.
+    pub fn set_trouble(&self, problem: &str) -> bool {
+        let mut held = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = held.as_deref() != Some(problem);
         *held = Some(problem.to_owned());
         is_new
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use common::{Agent, Mosquitto, Reader, Server, blocks, bus, device, payloads, same_set, until, values};
 use orrery_edge_agent::config::{Config, ConnectorConfig, MqttConfig, TimeConfig, TimeFormat};
+use orrery_edge_agent::connector::ConnectError;
 use orrery_edge_agent::discover;
 use orrery_protocol::{ClockPayload, DeviceId, DeviceNanos, HeartbeatPayload, LogPayload, PayloadType};
 
@@ -158,7 +159,65 @@ async fn refused_credentials_and_wrong_addresses_are_named() {
     let refused = discover::mqtt_topics(&wrong, "#", Duration::from_secs(5), false)
         .await
         .unwrap_err();
-    assert!(refused.contains("refuses the credentials"), "{refused}");
+    assert!(matches!(refused, ConnectError::Denied(_)), "{refused}");
+
+    // The command line says where to set them, and has codes for it.
+    let url = format!("mqtt://127.0.0.1:{}", broker.port);
+    let run = |arguments: &[&str], password: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_orrery-edge"));
+        command.args(arguments).args(["--mqtt", &url, "--username", "lab"]);
+        let output = command.env("ORRERY_EDGE_PASSWORD", password).output().unwrap();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let one = &["run", "--url", "http://127.0.0.1:1", "--topic", "lab/x", "--wait", "1"];
+    for arguments in [one.as_slice(), &["discover"]] {
+        let (code, said) = run(arguments, "wrong");
+        assert!(
+            code == Some(4) && said.contains("ORRERY_EDGE_PASSWORD"),
+            "{code:?} {said}"
+        );
+    }
+    let (code, said) = run(one, "secret");
+    let listed = format!("`orrery-edge discover --mqtt {url} --username lab`");
+    assert!(code == Some(3) && said.contains(&listed), "{code:?} {said}");
+    let (code, said) = run(&["run", "--url", "http://127.0.0.1:1", "--topic", "lab/#"], "secret");
+    assert!(
+        code == Some(2) && said.contains("`lab/#` is many topics"),
+        "{code:?} {said}"
+    );
+}
+
+/// A mistyped topic is no error to a broker: the agent says that nothing comes, until something does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_never_speaks_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::start(folder.path()).await;
+    let mut config = config(folder.path(), &broker.url());
+    config.devices[0].streams[0].max_silence_ms = Some(500);
+    let bus = bus(&folder.path().join("bus")).await;
+    let mut reader = Reader::new(&bus, &config).await;
+    let agent = Agent::start(&config, &bus, Vec::new());
+    let status = agent.status.device(&room());
+    let wanted = format!("nothing on `lab/room` at mqtt://127.0.0.1:{} for 0.5 s", broker.port);
+    until("the silence is told", || {
+        status.problem().is_some_and(|problem| problem.contains(&wanted))
+    })
+    .await;
+    assert!(status.connected(), "the broker answers");
+    reader
+        .until("in the chain too", |seen| {
+            payloads(seen, PayloadType::Log)
+                .iter()
+                .any(|log| String::from_utf8_lossy(log).contains(&wanted))
+        })
+        .await;
+    broker.publish("lab/room", vec![message(1)]).await;
+    until("all is well", || status.problem().is_none()).await;
+    assert!(status.connected());
+    agent.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

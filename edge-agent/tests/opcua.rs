@@ -11,7 +11,9 @@ use std::sync::Arc;
 use common::{Agent, Reader, Server, blocks, bus, device, free_port, payloads, until, values};
 use orrery_edge_agent::SystemClock;
 use orrery_edge_agent::config::{Config, ConnectorConfig, OpcUaConfig};
-use orrery_edge_agent::connector::{Connector, ControlError, Emitter, opcua::OpcUa};
+use orrery_edge_agent::connector::opcua::nodes::numbers;
+use orrery_edge_agent::connector::opcua::{Connection, OpcUa};
+use orrery_edge_agent::connector::{Connector, ControlError, Emitter};
 use orrery_edge_agent::discover;
 use orrery_protocol::{Clock, ClockPayload, DeviceId, PayloadType};
 use tokio::task::JoinSet;
@@ -117,12 +119,39 @@ async fn variables_are_found_set_and_read_back_and_errors_are_named() {
     let _server = start(port);
     let found = discover::opcua_variables(&OpcUaConfig::at(&url), 100).await.unwrap();
     let count = found.iter().find(|variable| variable.path == "Chamber/Count").unwrap();
-    assert_eq!((count.node.as_str(), count.may_be_number), ("ns=2;s=Count", true));
-    assert!(
-        found
-            .iter()
-            .any(|variable| variable.path == "Chamber/Name" && !variable.may_be_number)
-    );
+    assert_eq!((count.node.as_str(), count.unfit.as_deref()), ("ns=2;s=Count", None));
+    assert!(found.iter().any(|variable| variable.path == "Chamber/Name"
+        && variable.unfit.as_deref() == Some("`Chamber/Name` is not a number (chamber 7)")));
+
+    let connection = Connection::open(&OpcUaConfig::at(&url)).await.unwrap();
+    for (node, wanted) in [
+        ("ns=2;s=Nope", "the server has no node `ns=2;s=Nope`"),
+        ("Chamber", "`Chamber` is not a variable"),
+        ("Chamber/Name", "`Chamber/Name` is not a number (chamber 7)"),
+    ] {
+        let problem = numbers(&connection.session, &[node.to_owned()]).await.unwrap_err();
+        assert_eq!(problem, wanted);
+    }
+    connection.close().await;
+    // What cannot be meant is told before anyone is asked.
+    for (url, node, wanted) in [
+        (
+            url.as_str(),
+            "ns=x;s=Air",
+            "orrery-edge: `ns=x;s=Air` is not a node id; write ns=2;s=Name",
+        ),
+        (
+            "tcp://127.0.0.1:4840",
+            "Chamber/Count",
+            "orrery-edge: `tcp://127.0.0.1:4840` is not an OPC UA address; write opc.tcp://HOST:4840",
+        ),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_orrery-edge"));
+        command.args(["run", "--url", "http://127.0.0.1:1", "--opcua", url, "--node", node]);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && said.contains(wanted), "{said}");
+    }
 
     let nodes = &[("target", "ns=2;s=Target"), ("count", "Chamber/Count")];
     let settings = device("chamber", ConnectorConfig::OpcUa(OpcUaConfig::at(&url)), nodes);

@@ -1,15 +1,16 @@
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use orrery_edge_agent::config::{MqttConfig, OpcUaConfig};
 use orrery_edge_agent::discover;
 
 use super::{Failure, say};
 
 #[derive(Args)]
+#[command(group = ArgGroup::new("server").args(["mqtt", "opcua"]))]
 pub struct DiscoverArgs {
-    /// Listen to an MQTT broker: mqtt://[USER:PASSWORD@]HOST[:PORT].
-    #[arg(long, value_name = "URL", conflicts_with = "opcua")]
+    /// Listen to an MQTT broker: mqtt://HOST[:PORT], or mqtts://.
+    #[arg(long, value_name = "URL")]
     mqtt: Option<String>,
     /// Topics to listen to.
     #[arg(long, default_value = "#", value_name = "FILTER")]
@@ -20,17 +21,11 @@ pub struct DiscoverArgs {
     /// Browse an OPC UA server: opc.tcp://HOST:PORT.
     #[arg(long, value_name = "URL")]
     opcua: Option<String>,
-    /// User name for the OPC UA server.
-    #[arg(long, value_name = "USER", requires = "opcua")]
+    /// User name for the broker or server.
+    #[arg(long, value_name = "USER", requires = "server")]
     username: Option<String>,
-    /// Password for the OPC UA server.
-    #[arg(
-        long,
-        value_name = "PASSWORD",
-        requires = "username",
-        env = "ORRERY_EDGE_PASSWORD",
-        hide_env_values = true
-    )]
+    /// Its password; better in the environment, where other users of this machine do not see it.
+    #[arg(long, value_name = "PASSWORD", env = "ORRERY_EDGE_PASSWORD", hide_env_values = true)]
     password: Option<String>,
 }
 
@@ -46,13 +41,18 @@ pub async fn run(arguments: DiscoverArgs) -> Result<(), Failure> {
 async fn mqtt(arguments: &DiscoverArgs, url: &str) -> Result<(), Failure> {
     eprintln!("listening to {} for {} s", arguments.topic, arguments.seconds);
     let span = Duration::from_secs(arguments.seconds);
-    let heard = discover::mqtt_topics(&MqttConfig::at(url), &arguments.topic, span, false)
-        .await
-        .map_err(Failure::unreachable)?;
+    let config = MqttConfig {
+        username: arguments.username.clone(),
+        password: arguments.password.clone(),
+        ..MqttConfig::at(url)
+    };
+    let heard = discover::mqtt_topics(&config, &arguments.topic, span, false).await?;
     if heard.is_empty() {
         return Err(Failure::not_found(format!(
-            "no message on {} within {} s",
-            arguments.topic, arguments.seconds
+            "no message on {} within {} s; listen longer with --seconds {}, or elsewhere with --topic",
+            arguments.topic,
+            arguments.seconds,
+            arguments.seconds.max(1) * 12
         )));
     }
     for topic in heard {
@@ -80,9 +80,7 @@ async fn opcua(arguments: &DiscoverArgs, url: &str) -> Result<(), Failure> {
         password: arguments.password.clone(),
         ..OpcUaConfig::at(url)
     };
-    let found = discover::opcua_variables(&config, MOST)
-        .await
-        .map_err(Failure::unreachable)?;
+    let found = discover::opcua_variables(&config, MOST).await?;
     for variable in &found {
         say(format_args!("{}\t{}\t{}", variable.node, variable.path, variable.value))?;
     }

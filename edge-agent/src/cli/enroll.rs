@@ -7,7 +7,7 @@ use orrery_edge_agent::keys;
 use orrery_protocol::DeviceId;
 use serde::Deserialize;
 
-use super::{Failure, say};
+use super::{Failure, data_home, say};
 
 /// Which gateway, and what opens it.
 #[derive(Args, Clone)]
@@ -65,12 +65,7 @@ impl Target {
 
 /// Where `orrery up` keeps its data when it is not told: `$XDG_DATA_HOME/orrery`, or `~/.local/share/orrery`.
 fn default_data() -> PathBuf {
-    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
-    std::env::var_os("XDG_DATA_HOME")
-        .map(PathBuf::from)
-        .or_else(home)
-        .unwrap_or_default()
-        .join("orrery")
+    data_home().unwrap_or_default().join("orrery")
 }
 
 fn read_endpoint(data: &Path) -> Result<Endpoint, Failure> {

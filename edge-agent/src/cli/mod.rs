@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use orrery_edge_agent::connector::ConnectError;
 use orrery_edge_agent::error::{ConfigError, Error};
 use orrery_edge_agent::gateway::GatewayError;
 use tokio_util::sync::CancellationToken;
@@ -85,6 +86,26 @@ impl Failure {
         Self {
             code: 6,
             message: message.into(),
+        }
+    }
+}
+
+/// Where things of this user are kept: `$XDG_DATA_HOME`, or `~/.local/share`; none when neither is known.
+fn data_home() -> Option<PathBuf> {
+    let of_home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
+    std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).or_else(of_home)
+}
+
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Self {
+        let code = match &error {
+            ConnectError::Settings(_) => 2,
+            ConnectError::Denied(_) => 4,
+            ConnectError::Unreachable(_) => 6,
+        };
+        Self {
+            code,
+            message: error.to_string(),
         }
     }
 }

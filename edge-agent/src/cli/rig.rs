@@ -4,7 +4,7 @@ use std::sync::Arc;
 use clap::Args;
 use orrery_edge_agent::SystemClock;
 use orrery_protocol::Clock;
-use orrery_rig::{RigConfig, start};
+use orrery_rig::{RigConfig, RigError, start};
 use tokio::task::JoinSet;
 
 use super::{Failure, say, stop_on_signal};
@@ -51,11 +51,22 @@ pub async fn run(arguments: RigArgs) -> Result<(), Failure> {
     let stop = stop_on_signal(&mut tasks)?;
     let rig = start(config, clock, stop.clone())
         .await
-        .map_err(|error| Failure::new(error.to_string()))?;
+        .map_err(|error| Failure::new(in_arguments(error)))?;
     for device in &rig.devices {
         let line = serde_json::to_string(device).map_err(|error| Failure::new(error.to_string()))?;
         say(line)?;
     }
     eprintln!("the rig runs; Ctrl-C stops it");
     rig.join().await.map_err(|error| Failure::new(error.to_string()))
+}
+
+/// What went wrong, with the argument to change instead of the configuration key.
+fn in_arguments(error: RigError) -> String {
+    let key = match &error {
+        RigError::Port { key, .. } => key,
+        RigError::SerialLink { .. } => "serial_link",
+        _ => return error.to_string(),
+    };
+    let argument = format!("`--{}`", key.replace('_', "-"));
+    error.to_string().replace(&format!("`{key}`"), &argument)
 }

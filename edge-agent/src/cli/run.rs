@@ -7,15 +7,17 @@ use orrery_edge_agent::config::{
     ChannelConfig, Config, ConnectorConfig, DeviceConfig, MqttConfig, OpcUaConfig, SinkConfig, StreamConfig,
     TimeConfig, TimeFormat,
 };
+use orrery_edge_agent::connector;
 use orrery_edge_agent::connector::mqtt::{Broker, without_password};
 use orrery_edge_agent::connector::opcua::{Connection, nodes};
+
 use orrery_edge_agent::gateway::{Enrolment, GatewayClient};
 use orrery_edge_agent::{Deps, SystemClock, discover};
 use orrery_protocol::{DeviceId, PublicKey, RESERVED_NAMES};
 use tokio::task::JoinSet;
 
 use super::enroll::{self, Target};
-use super::{Failure, say, stop_on_signal};
+use super::{Failure, data_home, say, stop_on_signal};
 
 #[derive(Args)]
 #[command(group = ArgGroup::new("instrument").args(["mqtt", "opcua"]))]
@@ -31,7 +33,7 @@ pub struct RunArgs {
     /// The id of the instrument; made from the topic or the variable when not given.
     #[arg(long, value_name = "ID")]
     device: Option<DeviceId>,
-    /// An MQTT broker: mqtt://[USER:PASSWORD@]HOST[:PORT].
+    /// An MQTT broker: mqtt://HOST[:PORT], or mqtts://.
     #[arg(long, value_name = "URL", requires = "topic")]
     mqtt: Option<String>,
     /// The topic of the instrument.
@@ -52,17 +54,11 @@ pub struct RunArgs {
     /// A variable, [NAME=]NODE[:UNIT], where NODE is a node id such as "ns=2;s=Temp" or a path such as Chamber/Temperature; several times for several.
     #[arg(long, value_name = "NODE", requires = "opcua")]
     node: Vec<String>,
-    /// User name for the OPC UA server.
-    #[arg(long, value_name = "USER", requires = "opcua")]
+    /// User name for the broker or server.
+    #[arg(long, value_name = "USER", requires = "instrument")]
     username: Option<String>,
-    /// Password for the OPC UA server.
-    #[arg(
-        long,
-        value_name = "PASSWORD",
-        requires = "username",
-        env = "ORRERY_EDGE_PASSWORD",
-        hide_env_values = true
-    )]
+    /// Its password; better in the environment, where other users of this machine do not see it.
+    #[arg(long, value_name = "PASSWORD", env = "ORRERY_EDGE_PASSWORD", hide_env_values = true)]
     password: Option<String>,
 }
 
@@ -125,11 +121,16 @@ pub fn check(file: &Path) -> Result<(), Failure> {
             ))?;
         }
     }
-    eprintln!(
-        "{}: {} device(s), no problem found",
-        file.display(),
-        config.devices.len()
-    );
+    let warnings = config.warnings();
+    for warning in &warnings {
+        eprintln!("{warning}");
+    }
+    let found = if warnings.is_empty() {
+        "no problem found"
+    } else {
+        "see above"
+    };
+    eprintln!("{}: {} device(s), {found}", file.display(), config.devices.len());
     Ok(())
 }
 
@@ -194,17 +195,25 @@ async fn of_arguments(arguments: &RunArgs) -> Result<Config, Failure> {
 }
 
 fn default_folder(device: &DeviceId) -> Result<PathBuf, Failure> {
-    let base = std::env::var_os("XDG_DATA_HOME")
-        .map(PathBuf::from)
-        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share")))
-        .ok_or_else(|| {
-            Failure::usage("neither HOME nor XDG_DATA_HOME is set: say where to keep keys with --folder DIR")
-        })?;
+    let base = data_home().ok_or_else(|| {
+        Failure::usage("neither HOME nor XDG_DATA_HOME is set: say where to keep keys with --folder DIR")
+    })?;
     Ok(base.join("orrery-edge").join(device.as_str()))
 }
 
 async fn mqtt_device(arguments: &RunArgs, url: &str, topic: &str) -> Result<DeviceConfig, Failure> {
-    let connector = MqttConfig::at(url);
+    if topic.contains(['+', '#']) {
+        let lists = MqttConfig::at(url).discover_command();
+        return Err(Failure::usage(format!(
+            "`{topic}` is many topics, whose values would become one signal; run one command for each topic \
+             (`{lists} --topic '{topic}'` lists them), or give each its stream in a file for --config"
+        )));
+    }
+    let connector = MqttConfig {
+        username: arguments.username.clone(),
+        password: arguments.password.clone(),
+        ..MqttConfig::at(url)
+    };
     let (channels, time) = if arguments.field.is_empty() {
         discovered_fields(arguments, &connector, topic).await?
     } else {
@@ -242,13 +251,12 @@ async fn discovered_fields(
     let shown = without_password(&connector.url);
     eprintln!("waiting for a message on {topic} at {shown}");
     let span = Duration::from_secs(arguments.wait);
-    let heard = discover::mqtt_topics(connector, topic, span, true)
-        .await
-        .map_err(Failure::unreachable)?;
+    let heard = discover::mqtt_topics(connector, topic, span, true).await?;
     let Some(first) = heard.first() else {
         return Err(Failure::not_found(format!(
-            "no message on {topic} at {shown} within {} s; check the topic with `orrery-edge discover --mqtt {shown}`",
-            arguments.wait
+            "no message on {topic} at {shown} within {} s; check the topic with `{}`",
+            arguments.wait,
+            connector.discover_command()
         )));
     };
     let fields = discover::fields(&first.payload).map_err(|problem| Failure::new(format!("{topic}: {problem}")))?;
@@ -294,30 +302,33 @@ async fn opcua_device(arguments: &RunArgs, url: &str) -> Result<DeviceConfig, Fa
         sources.push(source);
     }
     let id = device_id(arguments, names.first().map_or("opcua", String::as_str))?;
-    let connector = OpcUaConfig {
+    let settings = OpcUaConfig {
         username: arguments.username.clone(),
         password: arguments.password.clone(),
         ..OpcUaConfig::at(url)
     };
+    let device = DeviceConfig {
+        id,
+        title: Some(url.to_owned()),
+        connector: ConnectorConfig::OpcUa(settings.clone()),
+        batch: Default::default(),
+        streams: vec![stream("signal", &names.join(", "), channels)],
+    };
+    connector::check(&device).map_err(Failure::usage)?;
     // Before a device is enrolled that would never say a word.
-    let server = Connection::open(&connector).await.map_err(Failure::unreachable)?;
+    let server = Connection::open(&settings).await?;
     let found = nodes::numbers(&server.session, &sources).await;
     server.close().await;
     let found = found.map_err(|problem| {
         Failure::not_found(format!(
-            "{url}: {problem}; `orrery-edge discover --opcua {url}` lists what there is"
+            "{url}: {problem}; `{}` lists what there is",
+            settings.discover_command()
         ))
     })?;
     for variable in found {
         eprintln!("{} is {} now", variable.path, variable.value);
     }
-    Ok(DeviceConfig {
-        id,
-        title: Some(url.to_owned()),
-        connector: ConnectorConfig::OpcUa(connector),
-        batch: Default::default(),
-        streams: vec![stream("signal", url, channels)],
-    })
+    Ok(device)
 }
 
 /// `[NAME=]NODE[:UNIT]` into name, node and unit. A node id has `=` and may have `:` itself.

@@ -105,6 +105,24 @@ pub enum ControlError {
     Unknown(String),
 }
 
+/// Why a broker or server cannot be used: a sentence with the place and the remedy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectError {
+    /// What was configured cannot be one.
+    #[error("{0}")]
+    Settings(String),
+    /// It refuses the credentials.
+    #[error("{0}")]
+    Denied(String),
+    /// It does not answer, or not as it should.
+    #[error("{0}")]
+    Unreachable(String),
+}
+
+/// Where the credentials come from that a broker or server refuses.
+pub(crate) const CREDENTIALS: &str = "check username and password of its connector, or --username and \
+                                      ORRERY_EDGE_PASSWORD on the command line";
+
 /// The agent no longer takes readings: the connector should return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stopped;
@@ -290,14 +308,25 @@ impl Emitter {
     pub fn disconnected(&self, problem: &str) {
         // Once per change, not once per attempt: a retry every second must not fill the log.
         if self.status.set_problem(problem) {
-            tracing::warn!(device = %self.device, "{problem}");
-            let log = Emitted::Log {
-                level: "warn",
-                message: problem.to_owned(),
-            };
-            // A full queue already says that something is wrong; the counter and the log line stand anyway.
-            drop(self.sender.try_send(log));
+            self.tell(problem);
         }
+    }
+
+    /// Says what is wrong although the device answers, and what to do about it; [`Emitter::connected`] takes it back.
+    pub fn troubled(&self, problem: &str) {
+        if self.status.set_trouble(problem) {
+            self.tell(problem);
+        }
+    }
+
+    fn tell(&self, problem: &str) {
+        tracing::warn!(device = %self.device, "{problem}");
+        let log = Emitted::Log {
+            level: "warn",
+            message: problem.to_owned(),
+        };
+        // A full queue already says that something is wrong; the counter and the log line stand anyway.
+        drop(self.sender.try_send(log));
     }
 
     /// Whether the device answered last.

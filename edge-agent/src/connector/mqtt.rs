@@ -18,10 +18,11 @@ use rumqttc::{AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop,
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, Interval};
 use tokio_util::sync::CancellationToken;
 
 use super::json::Extractor;
-use super::{Backoff, Connector, Emitter, Stopped};
+use super::{Backoff, CREDENTIALS, ConnectError, Connector, Emitter, Stopped};
 use crate::config::DeviceConfig;
 
 /// An MQTT broker.
@@ -120,6 +121,14 @@ impl MqttConfig {
         }
     }
 
+    /// The command that lists what this broker has to say.
+    pub fn discover_command(&self) -> String {
+        let in_url = || Broker::parse(&self.url).ok()?.login.map(|(user, _)| user);
+        let user = self.username.clone().or_else(in_url);
+        let user = user.map_or_else(String::new, |user| format!(" --username {user}"));
+        format!("orrery-edge discover --mqtt {}{user}", without_password(&self.url))
+    }
+
     pub(crate) fn options(&self, client_id: &str) -> Result<MqttOptions, String> {
         let broker = Broker::parse(&self.url)?;
         let mut options = MqttOptions::new(client_id, broker.host, broker.port);
@@ -138,7 +147,9 @@ impl MqttConfig {
         }
         let login = match &self.username {
             Some(user) => Some((user.clone(), self.password.clone().unwrap_or_default())),
-            None => broker.login,
+            None => broker
+                .login
+                .map(|(user, password)| (user, self.password.clone().unwrap_or(password))),
         };
         if let Some((user, password)) = login {
             options.set_credentials(user, password);
@@ -152,12 +163,21 @@ struct Route {
     stream: usize,
     extractor: Extractor,
     has_time: bool,
+    /// How long it may stay silent after the subscription.
+    silence: Duration,
+    is_heard: bool,
 }
+
+/// How long a topic may stay silent whose stream does not say.
+const LONGEST_SILENCE: Duration = Duration::from_secs(60);
+/// The least real time of that for a sped-up clock: subscribing takes no less.
+const LEAST_SILENCE: Duration = Duration::from_secs(2);
 
 /// The connector.
 pub struct Mqtt {
     options: MqttOptions,
     url: String,
+    discover_command: String,
     routes: Vec<Route>,
     clock_id: Option<ClockId>,
 }
@@ -195,6 +215,8 @@ impl Mqtt {
                     stream: place,
                     extractor: Extractor::new(stream),
                     has_time,
+                    silence: stream.max_silence_ms.map_or(LONGEST_SILENCE, Duration::from_millis),
+                    is_heard: false,
                 })
             })
             .collect::<Result<Vec<_>, String>>()?;
@@ -206,6 +228,7 @@ impl Mqtt {
         Ok(Self {
             options,
             url: without_password(&config.url),
+            discover_command: config.discover_command(),
             routes,
             clock_id,
         })
@@ -240,6 +263,9 @@ impl Connector for Mqtt {
                 connection,
                 pending: pending_sender,
                 recent: Recent::default(),
+                subscribed: None,
+                is_silence_told: false,
+                look: tokio::time::interval(Duration::from_millis(500)),
             };
             let _ = reader.poll(events).await;
         });
@@ -258,6 +284,10 @@ struct Reader {
     connection: Arc<AtomicU64>,
     pending: mpsc::Sender<Pending>,
     recent: Recent,
+    /// Since when the broker would send what it has.
+    subscribed: Option<Instant>,
+    is_silence_told: bool,
+    look: Interval,
 }
 
 impl Reader {
@@ -265,7 +295,7 @@ impl Reader {
     async fn poll(&mut self, mut events: EventLoop) -> Result<(), Stopped> {
         let mut backoff = Backoff::for_devices();
         loop {
-            match events.poll().await {
+            match self.next(&mut events).await {
                 Ok(Event::Incoming(Packet::ConnAck(_))) => {
                     self.connection.fetch_add(1, Ordering::Relaxed);
                     backoff.reset();
@@ -283,15 +313,67 @@ impl Reader {
                         ));
                     } else {
                         self.emit.connected();
+                        self.subscribed.get_or_insert_with(Instant::now);
                     }
                 }
                 Ok(Event::Incoming(Packet::Publish(publish))) => self.take(publish).await?,
                 Ok(_) => {}
                 Err(error) => {
-                    self.emit.disconnected(&explain(&self.mqtt.url, &error));
+                    self.subscribed = None;
+                    self.is_silence_told = false;
+                    self.emit.disconnected(&explain(&self.mqtt.url, &error).to_string());
                     self.emit.sleep(backoff.next_pause()).await;
                 }
             }
+        }
+    }
+
+    /// The client's next event; topics that stay silent are told of meanwhile.
+    async fn next(&mut self, events: &mut EventLoop) -> Result<Event, ConnectionError> {
+        // One future to the end: dropped, it would give up the connection that it is making.
+        let mut next = std::pin::pin!(events.poll());
+        loop {
+            tokio::select! {
+                event = &mut next => return event,
+                _ = self.look.tick() => self.tell_of_silence(),
+            }
+        }
+    }
+
+    /// A mistyped topic is no error to a broker: nothing ever comes.
+    fn tell_of_silence(&mut self) {
+        let Some(subscribed) = self.subscribed else {
+            return;
+        };
+        let real = |silence: Duration| self.emit.clock().real(silence).max(silence.min(LEAST_SILENCE));
+        let is_silent = |route: &&Route| !route.is_heard && subscribed.elapsed() >= real(route.silence);
+        let silent: Vec<&Route> = self.mqtt.routes.iter().filter(is_silent).collect();
+        let Some(longest) = silent.iter().map(|route| route.silence).max() else {
+            if std::mem::take(&mut self.is_silence_told) {
+                self.emit.connected();
+            }
+            return;
+        };
+        let topics: Vec<_> = silent.iter().map(|route| format!("`{}`", route.filter)).collect();
+        self.emit.troubled(&format!(
+            "nothing on {} at {} for {} s; `{}` lists topics",
+            topics.join(", "),
+            self.mqtt.url,
+            longest.as_secs_f64(),
+            self.mqtt.discover_command
+        ));
+        self.is_silence_told = true;
+    }
+
+    fn hear(&mut self, topic: &str) {
+        let mut is_first = false;
+        for route in &mut self.mqtt.routes {
+            if rumqttc::matches(topic, &route.filter) {
+                is_first |= !std::mem::replace(&mut route.is_heard, true);
+            }
+        }
+        if is_first && self.is_silence_told {
+            self.tell_of_silence();
         }
     }
 
@@ -312,6 +394,9 @@ impl Reader {
         let received = self.emit.stamp();
         let mut durable = Vec::new();
         let is_repeat = publish.dup && self.recent.holds(&publish);
+        if !publish.retain {
+            self.hear(&publish.topic);
+        }
         if !publish.retain && !is_repeat {
             for route in &self.mqtt.routes {
                 if !rumqttc::matches(&publish.topic, &route.filter) {
@@ -353,11 +438,14 @@ impl Reader {
 }
 
 /// What a lost or refused connection means and what to do.
-pub(crate) fn explain(url: &str, error: &ConnectionError) -> String {
-    match error {
+pub(crate) fn explain(url: &str, error: &ConnectionError) -> ConnectError {
+    ConnectError::Unreachable(match error {
         ConnectionError::ConnectionRefused(
             ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized,
-        ) => format!("the MQTT broker {url} refuses the credentials; check username and password"),
+        ) => {
+            let refused = format!("the MQTT broker {url} refuses the credentials; {CREDENTIALS}");
+            return ConnectError::Denied(refused);
+        }
         ConnectionError::ConnectionRefused(ConnectReturnCode::BadClientId) => {
             format!("the MQTT broker {url} refuses the client id; set client_id")
         }
@@ -377,7 +465,7 @@ pub(crate) fn explain(url: &str, error: &ConnectionError) -> String {
             format!("the MQTT broker {url} closed the connection; does another client use the same client_id?")
         }
         other => format!("no connection to the MQTT broker {url} ({other}); check the address and the network"),
-    }
+    })
 }
 
 /// Acknowledges in the order of arrival, each when its readings are durable.
@@ -442,6 +530,8 @@ mod tests {
         assert_eq!(Broker::parse("mqtts://broker").unwrap().port, 8883);
         assert_eq!(Broker::parse("mqtt://[::1]").unwrap().host, "[::1]");
         assert_eq!(without_password("mqtt://lab:secret@broker:1"), "mqtt://broker:1");
+        let command = MqttConfig::at("mqtt://lab:secret@broker:1").discover_command();
+        assert_eq!(command, "orrery-edge discover --mqtt mqtt://broker:1 --username lab");
         let error = Broker::parse("http://u:secret@x").unwrap_err();
         assert!(
             error.contains("mqtt://HOST:1883") && !error.contains("secret"),

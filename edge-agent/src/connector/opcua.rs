@@ -70,6 +70,27 @@ impl OpcUaConfig {
             sampling_ms: 0,
         }
     }
+
+    /// Whether the address can be one.
+    ///
+    /// # Errors
+    /// Says what an address looks like.
+    pub fn check(&self) -> Result<(), String> {
+        match self.url.strip_prefix("opc.tcp://") {
+            Some(place) if !place.is_empty() => Ok(()),
+            _ => Err(format!(
+                "`{}` is not an OPC UA address; write opc.tcp://HOST:4840",
+                self.url
+            )),
+        }
+    }
+
+    /// The command that lists the variables of this server.
+    pub fn discover_command(&self) -> String {
+        let user = self.username.as_ref();
+        let user = user.map_or_else(String::new, |user| format!(" --username {user}"));
+        format!("orrery-edge discover --opcua {}{user}", self.url)
+    }
 }
 
 /// Without a word from us for so long, the server forgets the subscription.
@@ -101,17 +122,13 @@ impl OpcUa {
     /// Checks the address and the sources.
     ///
     /// # Errors
-    /// Says what an address looks like.
+    /// Says what an address or a node id looks like.
     pub fn new(config: OpcUaConfig, device: &DeviceConfig) -> Result<Self, String> {
-        if !config.url.starts_with("opc.tcp://") || config.url.len() <= "opc.tcp://".len() {
-            return Err(format!(
-                "`{}` is not an OPC UA address; write opc.tcp://HOST:4840",
-                config.url
-            ));
-        }
+        config.check()?;
         let mut items = Vec::new();
         for (stream, settings) in device.streams.iter().enumerate() {
             for (channel, described) in settings.channels.iter().enumerate() {
+                nodes::check(described.source()).map_err(|problem| format!("`{}` {problem}", described.source()))?;
                 items.push(Item {
                     stream,
                     channel,
@@ -161,7 +178,9 @@ impl Connector for OpcUa {
 impl OpcUa {
     /// One connection, from login to loss.
     async fn session(&self, emit: &Emitter, backoff: &mut Backoff) -> Result<Stopped, String> {
-        let mut connection = Connection::open(&self.config).await?;
+        let mut connection = Connection::open(&self.config)
+            .await
+            .map_err(|error| error.to_string())?;
         let session = Arc::clone(&connection.session);
         let nodes = self.resolve_all(&session).await?;
         let clock_id = self.clock_id(&session, emit).await;
@@ -333,8 +352,9 @@ impl OpcUa {
         for (item, status) in self.items.iter().zip(statuses) {
             if status.is_bad() {
                 return Err(wrong(format!(
-                    "`{}` ({status}); `orrery-edge discover --opcua {}` lists what there is",
-                    item.source, self.config.url
+                    "`{}` ({status}); `{}` lists what there is",
+                    item.source,
+                    self.config.discover_command()
                 )));
             }
         }

@@ -20,8 +20,8 @@ pub struct FoundVariable {
     pub node: String,
     /// Its value now, short.
     pub value: String,
-    /// Whether it can be a channel: a number or a truth value, or nothing yet.
-    pub may_be_number: bool,
+    /// Why it can be no channel; a number, a truth value, or nothing yet can.
+    pub unfit: Option<String>,
 }
 
 /// Characters of a value that are shown.
@@ -36,9 +36,7 @@ const SERVER: u32 = 2253;
 /// Names the part of the path that does not exist and what exists beside it.
 pub async fn resolve(session: &Session, source: &str) -> Result<NodeId, String> {
     if is_node_id(source) {
-        return source
-            .parse()
-            .map_err(|_| format!("`{source}` is not a node id; write ns=2;s=Name or ns=2;i=1234"));
+        return parse(source);
     }
     let mut at = NodeId::new(0, OBJECTS);
     let mut walked = String::new();
@@ -59,6 +57,22 @@ pub async fn resolve(session: &Session, source: &str) -> Result<NodeId, String> 
         at = found.node_id.node_id.clone();
     }
     Ok(at)
+}
+
+/// Whether a node id is well formed; a path may be anything.
+///
+/// # Errors
+/// Says what a node id looks like.
+pub fn check(source: &str) -> Result<(), String> {
+    if is_node_id(source) {
+        parse(source)?;
+    }
+    Ok(())
+}
+
+fn parse(source: &str) -> Result<NodeId, String> {
+    let wrong = |_| "is not a node id; write ns=2;s=Name or ns=2;i=1234".to_owned();
+    source.parse().map_err(wrong)
 }
 
 /// Whether the text is a node id rather than a path.
@@ -114,8 +128,8 @@ pub async fn numbers(session: &Session, sources: &[String]) -> Result<Vec<FoundV
         named.push((source.clone(), node));
     }
     let found = describe(session, named).await?;
-    match found.iter().find(|variable| !variable.may_be_number) {
-        Some(variable) => Err(format!("`{}` is not a number ({})", variable.path, variable.value)),
+    match found.iter().find_map(|variable| variable.unfit.clone()) {
+        Some(problem) => Err(problem),
         None => Ok(found),
     }
 }
@@ -138,28 +152,35 @@ async fn describe(session: &Session, found: Vec<(String, NodeId)>) -> Result<Vec
                 (None, None) => "no value".to_owned(),
                 (Some(value), None) => value.to_string(),
             };
-            let may_be_number = match (value.value, status) {
-                // Whatever else is bad may become good: a sensor warms up, a controller connects.
-                (_, Some(status)) => !is_missing(status),
-                (Some(value), None) => convert(&value, ChannelType::F64).is_some(),
-                (None, None) => true,
+            let path = path.trim_start_matches('/').to_owned();
+            let shown: String = text.chars().take(MOST_SHOWN).collect();
+            let unfit = match (value.value, status) {
+                (_, Some(status)) => missing(&path, status),
+                (Some(value), None) if convert(&value, ChannelType::F64).is_none() => {
+                    Some(format!("`{path}` is not a number ({shown})"))
+                }
+                _ => None,
             };
-            let value = text.chars().take(MOST_SHOWN).collect();
             variables.push(FoundVariable {
-                path: path.trim_start_matches('/').to_owned(),
+                path,
                 node: node.to_string(),
-                value,
-                may_be_number,
+                value: shown,
+                unfit,
             });
         }
     }
     Ok(variables)
 }
 
-fn is_missing(status: StatusCode) -> bool {
-    status == StatusCode::BadNodeIdUnknown
-        || status == StatusCode::BadNodeIdInvalid
-        || status == StatusCode::BadAttributeIdInvalid
+/// Why there will never be a value. Whatever else is bad may become good: a sensor warms up, a controller connects.
+fn missing(path: &str, status: StatusCode) -> Option<String> {
+    if status == StatusCode::BadNodeIdUnknown || status == StatusCode::BadNodeIdInvalid {
+        Some(format!("the server has no node `{path}`"))
+    } else if status == StatusCode::BadAttributeIdInvalid {
+        Some(format!("`{path}` is not a variable"))
+    } else {
+        None
+    }
 }
 
 async fn children(session: &Session, node: &NodeId) -> Result<Vec<ReferenceDescription>, String> {
@@ -213,7 +234,7 @@ fn name(reference: &ReferenceDescription) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::is_node_id;
+    use super::{check, is_node_id};
 
     #[test]
     fn node_ids_are_told_from_paths() {
@@ -225,6 +246,8 @@ mod tests {
         ] {
             assert!(is_node_id(id), "{id}");
         }
+        assert!(check("ns=2;s=Temp").is_ok() && check("Chamber/Temperature").is_ok());
+        assert!(check("ns=x;s=Air").unwrap_err().contains("is not a node id"));
         for path in ["Chamber/Temperature", "/Objects/2:Chamber", "", "ns=2"] {
             assert!(!is_node_id(path), "{path}");
         }

@@ -8,6 +8,7 @@ use opcua::types::{EndpointDescription, MessageSecurityMode, StatusCode, UserTok
 use tokio::task::JoinSet;
 
 use super::OpcUaConfig;
+use crate::connector::{CREDENTIALS, ConnectError};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -23,10 +24,12 @@ impl Connection {
     ///
     /// # Errors
     /// Names the server and the remedy.
-    pub async fn open(config: &OpcUaConfig) -> Result<Self, String> {
+    pub async fn open(config: &OpcUaConfig) -> Result<Self, ConnectError> {
+        config.check().map_err(ConnectError::Settings)?;
         let url = &config.url;
+        let unreachable = |problem: &str| ConnectError::Unreachable(format!("{url} {problem}"));
         let connect = async {
-            let mut client = client()?;
+            let mut client = client().map_err(ConnectError::Unreachable)?;
             let endpoint: EndpointDescription = (
                 url.as_str(),
                 "None",
@@ -45,7 +48,7 @@ impl Connection {
         };
         let (session, event_loop) = tokio::time::timeout(TIMEOUT, connect)
             .await
-            .map_err(|_| format!("{url} does not answer; check the address and the firewall"))??;
+            .map_err(|_| unreachable("does not answer; check the address and the firewall"))??;
         session.disable_reconnects();
         let mut driver = JoinSet::new();
         driver.spawn(event_loop.run());
@@ -59,8 +62,8 @@ impl Connection {
             }
             () = tokio::time::sleep(TIMEOUT) => {}
         }
-        Err(format!(
-            "{url} does not open a session; check user name, password and the server's log"
+        Err(unreachable(
+            "does not open a session; check user name, password and the server's log",
         ))
     }
 
@@ -94,12 +97,13 @@ fn client() -> Result<Client, String> {
         .map_err(|problems| format!("the OPC UA client cannot start: {}", problems.join(", ")))
 }
 
-fn explain(url: &str, status: StatusCode) -> String {
-    if status == StatusCode::BadUserAccessDenied
+fn explain(url: &str, status: StatusCode) -> ConnectError {
+    let problem = if status == StatusCode::BadUserAccessDenied
         || status == StatusCode::BadIdentityTokenRejected
         || status == StatusCode::BadIdentityTokenInvalid
     {
-        format!("the OPC UA server {url} refuses the credentials; check username and password")
+        let refused = format!("the OPC UA server {url} refuses the credentials; {CREDENTIALS}");
+        return ConnectError::Denied(refused);
     } else if status == StatusCode::BadCommunicationError || status == StatusCode::BadConnectionRejected {
         format!("nobody answers at {url} ({status}); check the address and that the server runs")
     } else if status == StatusCode::BadSecurityPolicyRejected || status == StatusCode::BadTcpEndpointUrlInvalid {
@@ -110,5 +114,6 @@ fn explain(url: &str, status: StatusCode) -> String {
         )
     } else {
         format!("no session with the OPC UA server {url} ({status}); check the address and the server's log")
-    }
+    };
+    ConnectError::Unreachable(problem)
 }
