@@ -35,7 +35,7 @@ pub use crate::connector::mqtt::MqttConfig;
 pub use crate::connector::opcua::OpcUaConfig;
 pub use crate::connector::tclab::TcLabConfig;
 use crate::error::ConfigError;
-use crate::strict;
+use crate::{strict, units};
 
 /// Everything one agent needs to know.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -97,7 +97,7 @@ pub enum SinkConfig {
     Https {
         /// The gateway: `https://orrery.lab:7070`.
         url: String,
-        /// A file with the agent's bearer token; `<folder>/token` when not given.
+        /// A file with the agent's bearer token; the one that enrolment gave when not given.
         #[serde(default)]
         token_file: Option<PathBuf>,
     },
@@ -445,6 +445,29 @@ impl Config {
                 .map_err(|what| wrong(format!("device `{}`: {what}", device.id)))?;
         }
         Ok(())
+    }
+
+    /// What is allowed and still looks like a mistake: units that UCUM does not have.
+    pub fn warnings(&self) -> Vec<String> {
+        let streams = self
+            .devices
+            .iter()
+            .flat_map(|device| device.streams.iter().map(move |stream| (device, stream)));
+        let channels =
+            streams.flat_map(|(device, stream)| stream.channels.iter().map(move |channel| (device, stream, channel)));
+        channels
+            .filter_map(|(device, stream, ChannelConfig { name, unit, .. })| {
+                let near = units::check(unit).err()?;
+                let remedy = near.map_or_else(
+                    || "write it in UCUM, such as Cel, % or m/s2".to_owned(),
+                    |near| format!("write `{near}`?"),
+                );
+                Some(format!(
+                    "{}/{}: the unit `{unit}` of `{name}` is not one of UCUM; {remedy}",
+                    device.id, stream.name
+                ))
+            })
+            .collect()
     }
 
     /// The spool's folder.

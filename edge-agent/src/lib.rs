@@ -33,6 +33,7 @@ pub mod sink;
 pub mod spool;
 pub mod status;
 pub mod strict;
+mod units;
 
 pub use clock::SystemClock;
 pub use config::Config;

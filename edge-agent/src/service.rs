@@ -89,6 +89,9 @@ type Tasks = JoinSet<(String, Result<(), Error>)>;
 /// When the agent's own files cannot be used. A device, a network or a gateway that fails is never an error here.
 pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Result<(), Error> {
     config.check("the edge agent's configuration")?;
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
     let config = Arc::new(config);
     let Deps {
         clock,

@@ -142,6 +142,14 @@ mod tests {
     }
 
     #[test]
+    fn a_unit_that_is_none_is_warned_of_with_the_nearest() {
+        let warnings = |text: &str| Config::parse(text, "edge.toml", Vec::new()).unwrap().warnings();
+        assert_eq!(warnings(GOOD), Vec::<String>::new());
+        let wanted = "d1/s: the unit `Celsius` of `t` is not one of UCUM; write `Cel`?";
+        assert_eq!(warnings(&GOOD.replace("\"Cel\"", "\"Celsius\"")), [wanted]);
+    }
+
+    #[test]
     fn values_that_make_no_sense_are_named() {
         for (from, to, wanted) in [
             ("topic = \"lab/x\"", "", "stream `s` has no topic"),
@@ -150,6 +158,11 @@ mod tests {
             ("mqtt://localhost", "http://localhost", "is not an MQTT address"),
             ("id = \"d1\"", "id = \"d1\"\nbatch = { max_rows = 0 }", "max_rows"),
             ("lab/x", "lab/#/x", "is not a topic filter"),
+            (
+                "kind = \"mqtt\", url = \"mqtt://localhost\"",
+                "kind = \"lines\", port = \"\"",
+                "port is empty",
+            ),
         ] {
             let error = error_of(&GOOD.replace(from, to));
             assert!(error.contains(wanted), "{to}: {error}");

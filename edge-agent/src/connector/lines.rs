@@ -161,17 +161,17 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Checks the sources.
+    /// Checks the port and the sources.
     ///
     /// # Errors
     /// Names a source that is not a column number.
     pub fn new(config: LinesConfig, device: &DeviceConfig) -> Result<Self, String> {
+        let (control, requests) = PortControl::new(&config.port)?;
         let parsers = device
             .streams
             .iter()
             .map(|stream| LineParser::new(&config, stream))
             .collect::<Result<_, _>>()?;
-        let (control, requests) = PortControl::new(&config.port);
         Ok(Self {
             config,
             parsers,

@@ -75,15 +75,19 @@ const CONTROL_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl PortControl {
     /// A control for the port and the end that the thread reads.
-    pub fn new(port: &str) -> (Arc<Self>, Receiver<Request>) {
+    ///
+    /// # Errors
+    /// When no port is named.
+    pub fn new(port: &str) -> Result<(Arc<Self>, Receiver<Request>), String> {
+        if port.trim().is_empty() {
+            return Err("port is empty; write one that `orrery-edge discover` lists, such as /dev/ttyACM0".to_owned());
+        }
         let (requests, receiver) = sync_channel(16);
-        (
-            Arc::new(Self {
-                requests,
-                port: port.to_owned(),
-            }),
-            receiver,
-        )
+        let control = Self {
+            requests,
+            port: port.to_owned(),
+        };
+        Ok((Arc::new(control), receiver))
     }
 
     async fn ask(&self, source: &str, value: Option<f64>) -> Result<f64, ControlError> {

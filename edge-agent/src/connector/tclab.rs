@@ -103,7 +103,7 @@ impl TcLab {
             .iter()
             .map(|stream| stream.channels.iter().map(|channel| column(channel.source())).collect())
             .collect::<Result<_, _>>()?;
-        let (control, requests) = PortControl::new(&config.port);
+        let (control, requests) = PortControl::new(&config.port)?;
         Ok(Self {
             config,
             columns,
