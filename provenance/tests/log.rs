@@ -231,6 +231,37 @@ fn altered_hashes_checkpoints_and_keys_are_found() {
 }
 
 #[test]
+fn a_log_that_its_owner_wrote_anew_is_told_by_a_checkpoint_that_was_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let public = key().public();
+    let mut log = open(dir.path());
+    log.append(&records(0..300)).unwrap();
+    let kept = log.checkpoint().to_owned();
+    log.append(&records(300..310)).unwrap();
+    let proved = verify_dir(dir.path(), Some(&public), Some(&kept)).unwrap();
+    assert!(proved.is_proved(), "{proved:?}");
+
+    for records in [records(0..100), [records(0..299), records(500..510)].concat()] {
+        let anew = tempfile::tempdir().unwrap();
+        open(anew.path()).append(&records).unwrap();
+        assert!(verify_dir(anew.path(), Some(&public), None).unwrap().is_proved());
+        let report = verify_dir(anew.path(), Some(&public), Some(&kept)).unwrap();
+        let why = &report.mismatches[0].why;
+        assert!(why.contains("does not begin with the 300 records"), "{why}");
+    }
+    let damaged = kept.replace("300", "299");
+    let report = verify_dir(dir.path(), Some(&public), Some(&damaged)).unwrap();
+    assert!(report.mismatches[0].why.starts_with("the checkpoint that was kept: "));
+
+    std::fs::remove_file(dir.path().join("checkpoint")).unwrap();
+    let error = verify_dir(dir.path(), None, None).unwrap_err().to_string();
+    assert!(
+        error.contains("checkpoint is missing: without it no record is proved"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_forger_who_makes_entries_and_hashes_agree_is_still_found() {
     let dir = tempfile::tempdir().unwrap();
     open(dir.path()).append(&records(0..5)).unwrap();

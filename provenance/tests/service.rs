@@ -123,6 +123,34 @@ async fn json(handle: &Handle, path: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_written_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let bus = bus(folder.path()).await;
+    let mut service = Running::start(folder.path(), Arc::clone(&bus)).await;
+    service.until(|handle| handle.status().state == State::Proved).await;
+    // A folder where the next state is to be written: no process can write there.
+    let blocked = folder.path().join("provenance/state.json.new");
+    std::fs::create_dir(&blocked).unwrap();
+    for n in 0..3 {
+        bus.publish(topics::PROVENANCE, vec![statement(n)]).await.unwrap();
+    }
+    service.until(|handle| handle.status().state == State::Behind).await;
+    let ended = tokio::time::timeout(Duration::from_millis(600), service.tasks.join_next()).await;
+    assert!(ended.is_err(), "the service goes on: {ended:?}");
+    assert_eq!(service.handle.log().size(), 0);
+    std::fs::remove_dir(&blocked).unwrap();
+    service
+        .until(|handle| handle.log().size() == 3 && handle.status().state == State::Proved)
+        .await;
+    service.stop().await;
+    assert!(
+        verify_dir(&folder.path().join("provenance"), None, None)
+            .unwrap()
+            .is_proved()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn records_enter_the_log_once_over_restarts_and_kills() {
     let folder = tempfile::tempdir().unwrap();
     let bus = bus(folder.path()).await;
@@ -154,7 +182,7 @@ async fn records_enter_the_log_once_over_restarts_and_kills() {
     assert_eq!(numbers, (0..published).collect::<Vec<_>>());
     service.stop().await;
     assert!(
-        verify_dir(&folder.path().join("provenance"), Some(&key().public()))
+        verify_dir(&folder.path().join("provenance"), Some(&key().public()), None)
             .unwrap()
             .is_proved()
     );

@@ -533,9 +533,21 @@ async fn a_heater_is_changed_behind_its_interlocks() {
         refused["detail"]
             .as_str()
             .unwrap()
-            .contains("Board answered within 2 s"),
+            .contains("The last reading of rig/board.t is 3"),
         "{refused}"
     );
+    let (_, answer) = call(&runtime, "GET", "/control", "").await;
+    let channel = &answer["channels"][0];
+    assert_eq!((&channel["graph"], &channel["input"]), (&"twin".into(), &"q".into()));
+    let failed = |id: &str| {
+        let reports = answer["interlocks"].as_array().unwrap();
+        reports.iter().any(|report| report["id"] == id && report["ok"] == false)
+    };
+    assert!(failed("limit") && failed("answers"), "{answer}");
+    let (status, refused) = call(&runtime, "POST", "/control/off", r#"{"device":"gir"}"#).await;
+    assert_eq!(status, StatusCode::NOT_FOUND, "{refused}");
+    let (status, sent) = call(&runtime, "POST", "/control/off", r#"{"device":"rig"}"#).await;
+    assert_eq!((status, &sent["commands"][0]["value"]), (StatusCode::OK, &0.0.into()));
     let (status, sent) = call(&runtime, "POST", "/control/off", "").await;
     assert_eq!((status, &sent["commands"][0]["value"]), (StatusCode::OK, &0.0.into()));
     shutdown.cancel();
@@ -549,6 +561,37 @@ async fn a_heater_is_changed_behind_its_interlocks() {
         2,
         "the epoch rises with each start"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_that_is_not_there_is_named() {
+    let bench = Bench::new().await;
+    let graph = GRAPH.replace("channel = \"q\", unit", "channel = \"q1\", unit");
+    std::fs::write(bench.path("typo.toml"), graph).unwrap();
+    let wanted = "stream `rig/board` has no channel `q1`, it has t, q; correct the graph's binding";
+    let file = GraphFile::read(&bench.path("typo.toml")).unwrap();
+    let compiled = orrery_runtime::compile_file(&file.model_path).unwrap();
+    let model = Engine::new(EngineKind::Cranelift).unwrap().load(&compiled).unwrap();
+    let error = replay_graph(&file, &model, log(20), []).unwrap_err().to_string();
+    assert_eq!(error, format!("graph `twin` never ran: {wanted}"));
+    let error = replay_graph(&file, &model, [], []).unwrap_err().to_string();
+    assert!(error.contains("waiting for a first row of rig/board"), "{error}");
+
+    bench.publish(&log(20)).await;
+    let runtime = bench.open(&["typo.toml"]);
+    let shutdown = CancellationToken::new();
+    let mut running = tokio::task::JoinSet::from_iter([runtime.clone().run(shutdown.clone())]);
+    let mut answer = serde_json::Value::Null;
+    for _ in 0..200 {
+        (_, answer) = call(&runtime, "GET", "/graphs", "").await;
+        if answer["graphs"][0]["reason"] == wanted {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    assert_eq!(answer["graphs"][0]["reason"], wanted);
+    shutdown.cancel();
+    running.join_next().await.unwrap().unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

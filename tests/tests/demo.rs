@@ -219,6 +219,10 @@ async fn a_heater_obeys_and_interlocks_refuse() {
 
     let said = demo.stdout(&["control", "tclab-01", "off"]);
     assert!(said.contains("applied"), "{said}");
+    let refused = demo.command(&["control", "tclab-1", "off"]);
+    assert_eq!(refused.status.code(), Some(3), "{refused:?}");
+    let said = demo.stdout(&["control", "off"]);
+    assert_eq!(said.matches("applied").count(), 2, "{said}");
 
     // Acknowledgements and the log remember.
     eventually("the acknowledgements are stored", PATIENCE, async || {
@@ -226,7 +230,23 @@ async fn a_heater_obeys_and_interlocks_refuse() {
     })
     .await;
     let checked = demo.stdout(&["provenance", "verify"]);
-    assert!(checked.contains("command") || checked.contains("record"), "{checked}");
+    assert!(checked.contains("records, all as signed"), "{checked}");
+    // The auditor's way: a key from elsewhere, and a checkpoint kept from before.
+    let key = checked.lines().find_map(|line| line.strip_prefix("key ")).unwrap();
+    let kept = data.path().join("kept");
+    std::fs::copy(data.path().join("provenance/checkpoint"), &kept).unwrap();
+    demo.stdout(&["control", "tclab-01", "q1=20"]);
+    demo.stdout(&[
+        "provenance",
+        "verify",
+        "--key",
+        key,
+        "--checkpoint",
+        kept.to_str().unwrap(),
+    ]);
+    let stranger = "orrery.local/provenance+00000000+AAAA";
+    let refused = demo.command(&["provenance", "verify", "--key", stranger]);
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

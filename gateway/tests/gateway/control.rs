@@ -84,6 +84,20 @@ async fn commands_reach_their_agent_in_order_and_resume_where_it_left_off() {
     let mut latest = open("devices=a,b&from=latest", None).await;
     command(&gateway, "b", "six").await;
     assert_eq!(next(&mut latest).await.0, "six");
+
+    // An id of another bus, one of several partitions: the agent is told to start again, not to wait.
+    let request = gateway.http.get(gateway.api("/control/stream?devices=a"));
+    let refused = request
+        .bearer_auth(&token)
+        .header("last-event-id", "0:5,1:3")
+        .send()
+        .await;
+    let (status, detail) = problem(refused.unwrap()).await;
+    assert_eq!(status, 410);
+    assert!(
+        detail.contains("has no partition 1: start again with `from=latest`"),
+        "{detail}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -84,6 +84,8 @@ pub struct Setup {
     pub services: Vec<Mount>,
     pub adjust: Option<fn(&mut Config)>,
     pub folder: Option<Arc<TempDir>>,
+    /// Puts something between the gateway and the bus.
+    pub between: Option<fn(SharedBus) -> SharedBus>,
 }
 
 pub async fn start() -> Gateway {
@@ -104,7 +106,9 @@ pub async fn start_with(setup: Setup) -> Gateway {
     }
     let (bound, address) = oneshot::channel::<Bound>();
     let deps = Deps {
-        bus: Arc::clone(&bus),
+        bus: setup
+            .between
+            .map_or_else(|| Arc::clone(&bus), |between| between(Arc::clone(&bus))),
         clock: Arc::clone(&clock) as Arc<dyn Clock>,
         services: setup.services,
         command_keys: vec![orrery_protocol::SealKey::from_seed(&[9; 32]).public()],

@@ -1,9 +1,11 @@
 //! The live stream, over both of its transports.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use async_trait::async_trait;
 use futures_util::StreamExt;
-use orrery_bus::Record;
+use orrery_bus::{Bus, BusError, From, Position, Record, SharedBus, Subscription};
 use orrery_protocol::topics;
 use serde_json::json;
 use tokio::time::timeout;
@@ -48,6 +50,77 @@ async fn both_transports_carry_the_same_messages() {
     let heard = socket.hear("watermark").await;
     assert_eq!(heard["watermark_ms"], later(2).to_unix_millis());
     assert_eq!(events.hear("watermark").await.0, heard);
+}
+
+/// A bus whose subscriptions fail once what says so is published on the dead letters.
+struct Failing(SharedBus);
+
+struct FailingReader {
+    inner: Box<dyn Subscription>,
+    fuse: Box<dyn Subscription>,
+}
+
+#[async_trait]
+impl Bus for Failing {
+    async fn publish(&self, topic: &str, records: Vec<Record>) -> Result<Vec<Position>, BusError> {
+        self.0.publish(topic, records).await
+    }
+    async fn subscribe(&self, topic: &str, from: From) -> Result<Box<dyn Subscription>, BusError> {
+        let fuse = self.0.subscribe(topics::DEADLETTER, From::Latest).await?;
+        let inner = self.0.subscribe(topic, from).await?;
+        Ok(Box::new(FailingReader { inner, fuse }))
+    }
+    async fn commit(&self, group: &str, topic: &str, position: Position) -> Result<(), BusError> {
+        self.0.commit(group, topic, position).await
+    }
+    async fn committed(&self, group: &str, topic: &str) -> Result<Vec<Position>, BusError> {
+        self.0.committed(group, topic).await
+    }
+    async fn end(&self, topic: &str) -> Result<Vec<Position>, BusError> {
+        self.0.end(topic).await
+    }
+}
+
+#[async_trait]
+impl Subscription for FailingReader {
+    async fn next(&mut self) -> Result<Vec<orrery_bus::Message>, BusError> {
+        tokio::select! {
+            biased;
+            _ = self.fuse.next() => Err(BusError::Unreachable {
+                address: "kafka:9092".to_owned(),
+                reason: "the test says so".to_owned(),
+            }),
+            batch = self.inner.next() => batch,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_published_while_the_bus_could_not_be_read_comes_after() {
+    let gateway = start_with(Setup {
+        between: Some(|bus| Arc::new(Failing(bus))),
+        ..Setup::default()
+    })
+    .await;
+    let mut socket = gateway.web_socket().await;
+    socket
+        .say(json!({ "type": "subscribe", "streams": ["a/b"], "cursor": null }))
+        .await;
+    socket.hear("resume").await;
+    gateway.publish_block(&block("a/b", NOW, 1, 0)).await;
+    socket.hear("samples").await;
+    gateway
+        .bus
+        .publish(topics::DEADLETTER, vec![Record::new("x", "fail")])
+        .await
+        .unwrap();
+    for n in 1..4u32 {
+        gateway.publish_block(&block("a/b", later(n.into()), 1, n.into())).await;
+    }
+    for n in 1..4u32 {
+        let heard = socket.hear("samples").await;
+        assert_eq!(heard["t"][0], later(n.into()).to_unix_millis(), "{heard}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
