@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clocks::{Maps, Place};
 
-/// Blocks whose delay bounds how late the next one may be stamped.
+/// Blocks whose delay and disorder bound how late the next one may be stamped.
 const DELAYS: usize = 64;
 
 /// A block's rows with their place in time.
@@ -23,23 +23,39 @@ pub struct AlignedRows {
     pub asymmetry_nanos: i64,
     /// How much later than its aligned time a row was received, at most.
     pub delay_nanos: i64,
+    /// Rows whose stamp is not believed: they stand where they were received.
+    pub implausible: u64,
 }
 
-/// Aligns a block: by the device's own stamp where there is one, else by reception. Regular timing is left as received.
+/// Aligns a block: by the device's own stamp where there is one that is believed, else by reception. `believed` has one
+/// entry for each row with a stamp. Regular timing is left as received.
 ///
 /// # Errors
 /// [`AlignedError`] when columns do not fit together, which a decoded block's do.
-pub fn align(block: &SampleBlock, place: Place, maps: &Maps<'_>) -> Result<AlignedRows, AlignedError> {
+pub fn align(
+    block: &SampleBlock,
+    place: Place,
+    maps: &Maps<'_>,
+    believed: &[bool],
+) -> Result<AlignedRows, AlignedError> {
     let rows = block.len();
     let mut times = Vec::with_capacity(rows);
     let mut uncertainties = Vec::with_capacity(rows);
-    let (mut asymmetry_nanos, mut delay_nanos) = (0, 0);
+    let (mut asymmetry_nanos, mut delay_nanos, mut implausible) = (0, 0, 0);
+    let mut believed = believed.iter();
     for row in 0..rows {
         let by_host = maps.reference_from_mono(block.received(row));
         let stamped = block
             .device_time(row)
-            .and_then(|stamp| maps.reference_from_device(stamp));
-        let aligned = stamped.unwrap_or(by_host);
+            .and_then(|stamp| Some((maps.reference_from_device(stamp)?, believed.next()? == &true)));
+        let aligned = match stamped {
+            Some((stamped, true)) => stamped,
+            Some((stamped, false)) => {
+                implausible += 1;
+                by_host.instead_of(stamped)
+            }
+            None => by_host,
+        };
         times.push(aligned.time.0);
         uncertainties.push(aligned.uncertainty_nanos);
         asymmetry_nanos = asymmetry_nanos.max(aligned.asymmetry_nanos);
@@ -50,7 +66,7 @@ pub fn align(block: &SampleBlock, place: Place, maps: &Maps<'_>) -> Result<Align
         .fields()
         .iter()
         .zip(block.batch.columns())
-        .filter(|(field, _)| field.name() != "device_time" && field.name() != "received")
+        .skip(SampleBlock::KEY_COLUMNS.len())
         .map(|(field, column)| (field.clone(), column.clone()))
         .collect();
     let batch = keyed_batch(&times, uncertainties, place, channels)?;
@@ -59,6 +75,7 @@ pub fn align(block: &SampleBlock, place: Place, maps: &Maps<'_>) -> Result<Align
         times,
         asymmetry_nanos,
         delay_nanos,
+        implausible,
     })
 }
 
@@ -91,9 +108,10 @@ pub struct Watermark {
     /// What it would be, were no hole holding it back.
     wanted: TaiNanos,
     latest: TaiNanos,
-    /// The furthest any row stood behind one before it: stamps may come out of order.
-    disorder_nanos: i64,
     delays: VecDeque<i64>,
+    /// Per block, the furthest any row stood behind one before it: stamps may come out of order.
+    #[serde(default)]
+    disorders: VecDeque<i64>,
 }
 
 impl Default for Watermark {
@@ -103,8 +121,8 @@ impl Default for Watermark {
             value: start,
             wanted: start,
             latest: start,
-            disorder_nanos: 0,
             delays: VecDeque::new(),
+            disorders: VecDeque::new(),
         }
     }
 }
@@ -122,19 +140,17 @@ impl Watermark {
 
     /// Takes in rows; says how many of them came too late for what was promised.
     pub fn rows(&mut self, times: &[i64], delay_nanos: i64) -> u64 {
-        let mut late = 0;
+        let (mut late, mut disorder) = (0, 0);
         for &time in times {
             late += u64::from(time < self.value.0);
             if self.latest.0 != i64::MIN {
-                self.disorder_nanos = self.disorder_nanos.max(self.latest.0.saturating_sub(time));
+                disorder = disorder.max(self.latest.0.saturating_sub(time));
             }
             self.latest = self.latest.max(TaiNanos(time));
         }
-        if self.delays.len() == DELAYS {
-            self.delays.pop_front();
-        }
-        self.delays.push_back(delay_nanos);
-        self.want(TaiNanos(self.latest.0.saturating_sub(self.disorder_nanos)));
+        push(&mut self.delays, delay_nanos);
+        push(&mut self.disorders, disorder);
+        self.want(TaiNanos(self.latest.0.saturating_sub(most(&self.disorders))));
         late
     }
 
@@ -142,8 +158,10 @@ impl Watermark {
     ///
     /// A stamping device's next row may be stamped earlier than received, by as much as rows before it were.
     pub fn complete_until(&mut self, received: TaiNanos, uncertainty_nanos: i64) {
-        let delay = self.delays.iter().copied().max().unwrap_or(0).max(0);
-        let margin = (delay + delay / 4).saturating_add(uncertainty_nanos.saturating_mul(3));
+        let delay = most(&self.delays);
+        let margin = delay
+            .saturating_add(delay / 4)
+            .saturating_add(uncertainty_nanos.saturating_mul(3));
         self.want(TaiNanos(received.0.saturating_sub(margin)));
     }
 
@@ -159,6 +177,18 @@ impl Watermark {
         }
         moves
     }
+}
+
+fn push(window: &mut VecDeque<i64>, value: i64) {
+    if window.len() == DELAYS {
+        window.pop_front();
+    }
+    window.push_back(value);
+}
+
+/// The greatest value of a window, at least zero.
+fn most(window: &VecDeque<i64>) -> i64 {
+    window.iter().copied().max().unwrap_or(0).max(0)
 }
 
 /// A row's place in its stream, for telling a trace's repeats from its news.

@@ -2,12 +2,16 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod common;
 mod simulated;
 
 use std::io::Write;
 
-use orrery_aligner::clocks::{ClockFilter, OneWay, WaveOutcome};
-use orrery_protocol::Probe;
+use orrery_aligner::clocks::{ClockFilter, OneWay, StampOutcome, WaveOutcome};
+use orrery_protocol::{
+    AlignedBlock, ClockId, ClockPayload, DeviceNanos, MonoNanos, PayloadType, Probe, SampleBuilder, TaiNanos, Value,
+    topics,
+};
 use proptest::prelude::*;
 use simulated::{EPOCH, ONE_WAY, OneWayScenario, Run, SCENARIOS, SECOND, Scenario, Score, quantile};
 
@@ -98,14 +102,18 @@ fn one_way_score(index: usize, scenario: &OneWayScenario, seeds: std::ops::Range
         let mut model = OneWay::start(pairs[0].0, pairs[0].1);
         let mut samples = Vec::new();
         for (at, &(stamp, received, least)) in pairs.iter().enumerate().skip(1) {
-            model.observe(stamp, received);
+            assert_eq!(
+                model.observe(stamp, received),
+                StampOutcome::Believed,
+                "{}",
+                scenario.name
+            );
             model.settle();
             if at % 7 == 0 && stamp > 60 * SECOND {
-                let estimate = model.host_from_device(stamp);
+                let estimate = model.line().forward(stamp);
                 samples.push((stamp, (estimate.nanos - least) as f64, estimate.sd_nanos));
             }
         }
-        assert_eq!(model.resets(), 0, "{}: the clock did not step", scenario.name);
         score.add(&samples);
     }
     score
@@ -237,12 +245,14 @@ fn one_way_begins_anew_when_the_device_clock_steps() {
         model.observe(EPOCH + tick * SECOND, tick * SECOND + 500_000);
         model.settle();
     }
+    let mut steps = 0;
     for tick in 100..160 {
-        model.observe(EPOCH + tick * SECOND + 3_600 * SECOND, tick * SECOND + 500_000);
+        let outcome = model.observe(EPOCH + tick * SECOND + 3_600 * SECOND, tick * SECOND + 500_000);
+        steps += u32::from(outcome == StampOutcome::Stepped);
         model.settle();
     }
-    assert_eq!(model.resets(), 1);
-    let estimate = model.host_from_device(EPOCH + 160 * SECOND + 3_600 * SECOND);
+    assert_eq!(steps, 1);
+    let estimate = model.line().forward(EPOCH + 160 * SECOND + 3_600 * SECOND);
     assert!(
         (estimate.nanos - 160 * SECOND - 500_000).abs() < 2_000_000,
         "{estimate:?}"
@@ -262,7 +272,7 @@ proptest! {
                 Some(filter) => drop(filter.observe(&probes)),
             }
             if let Some(filter) = &filter {
-                let _ = (filter.other_from_host(at), filter.host_from_other(at));
+                let _ = (filter.other_from_host(at), filter.line().inverse(at));
             }
         }
     }
@@ -274,7 +284,7 @@ proptest! {
             model.observe(*device, *received);
             model.settle();
         }
-        let _ = model.host_from_device(at);
+        let _ = model.line().forward(at);
     }
 
     #[test]
@@ -285,6 +295,192 @@ proptest! {
             filter.observe(wave);
         }
         let there = filter.other_from_host(host).nanos;
-        prop_assert!((filter.host_from_other(there).nanos - host).abs() <= 2);
+        prop_assert!((filter.line().inverse(there).nanos - host).abs() <= 2);
     }
+}
+
+/// A sample in nanoseconds since the start: when it was made, when received on the host clock, and its stamp.
+#[derive(Clone, Copy)]
+struct Sample {
+    made: i64,
+    received: i64,
+    stamp: i64,
+}
+
+/// Made every second from `first` on, received 3 ms later, the stamp good.
+fn live(first: i64, count: i64) -> Vec<Sample> {
+    let sample = |tick| {
+        let made = (first + tick) * SECOND;
+        Sample {
+            made,
+            received: made + 3_000_000,
+            stamp: common::START + made,
+        }
+    };
+    (0..count).map(sample).collect()
+}
+
+/// What the engine makes of samples: (aligned time, uncertainty) of each, the last watermark, and the implausible and late rows.
+struct Placed {
+    rows: Vec<(i64, i64)>,
+    watermark: i64,
+    counters: [u64; 2],
+}
+
+fn place(samples: &[Sample], probed: bool) -> Placed {
+    let mut agent = common::Agent::board();
+    let clock = ClockId::session("tclab-01", "s1");
+    let mut engine = common::engine(&agent);
+    let mut sealed = vec![agent.announce()];
+    sealed.extend((0..3).map(|wave| agent.probe(wave * SECOND)));
+    for block in samples.chunks(10) {
+        let at = block[0].received - 1_000_000;
+        let probes = (0..8).map(|n: i64| {
+            let t0 = at + n * 300_000;
+            let other = common::START + t0 + 100_000;
+            Probe {
+                t0,
+                t1: other,
+                t2: other + 10_000,
+                t3: t0 + 210_000,
+            }
+        });
+        let wave = ClockPayload {
+            clock_id: clock.clone(),
+            host: agent.host.clone(),
+            probes: probes.collect(),
+            pairs: Vec::new(),
+        };
+        if probed {
+            sealed.push(agent.seal(at, PayloadType::Clock, &wave.encode()));
+        }
+        let mut builder = SampleBuilder::new(&agent.descriptor, agent.host.clone());
+        for sample in block {
+            builder.push(
+                Some(DeviceNanos(sample.stamp)),
+                MonoNanos(sample.received),
+                &[Value::Float(1.0)],
+            );
+        }
+        let last = block[block.len() - 1].received;
+        let payload = builder.take(Some(clock.clone())).unwrap().encode().unwrap();
+        sealed.push(agent.seal(last, PayloadType::Samples, &payload));
+        sealed.push(agent.heartbeat(last));
+    }
+    for (offset, one) in sealed.iter().enumerate() {
+        assert!(engine.on_raw(&common::message(one, offset as u64)).is_none());
+    }
+    let (mut rows, mut watermark) = (Vec::new(), i64::MIN);
+    for (topic, record) in engine.take_outbox() {
+        if topic == topics::ALIGNED {
+            let block = AlignedBlock::decode(&record.value).unwrap();
+            rows.extend((0..block.len()).map(|row| (block.time(row).0, block.uncertainty_nanos(row))));
+            watermark = block.watermark.0;
+        }
+    }
+    let devices = engine.devices_json(TaiNanos(common::START));
+    let counter = |name: &str| {
+        devices["devices"][0]["counters"][name]
+            .as_str()
+            .map_or(0, |n| n.parse().unwrap())
+    };
+    Placed {
+        rows,
+        watermark,
+        counters: [counter("implausible_stamps"), counter("late_rows")],
+    }
+}
+
+/// The error of each row against the interval that it states; 3 ms is what one way cannot show.
+fn assert_honest(name: &str, samples: &[Sample], placed: &Placed) {
+    assert_eq!(placed.rows.len(), samples.len(), "{name}");
+    for (at, (sample, (time, uncertainty))) in samples.iter().zip(&placed.rows).enumerate() {
+        let error = time - common::START - sample.made;
+        assert!(
+            error.abs() <= 2 * uncertainty + 3_100_000,
+            "{name}: row {at} is off by {error} ns and states {uncertainty}"
+        );
+    }
+}
+
+/// A board without a battery starts in 1970, a flipped bit lands in 2080: neither moves the rows after it nor the watermark.
+#[test]
+fn a_stray_stamp_harms_no_other_row() {
+    const IN_2080: i64 = 3_471_292_800 * SECOND;
+    type Stray = fn(usize, i64) -> i64;
+    let cases: [(&str, Stray, [u64; 2]); 5] = [
+        ("none", |_, stamp| stamp, [0, 0]),
+        (
+            "one of 1970",
+            |at, stamp| if at == 65 { 5 * SECOND } else { stamp },
+            [1, 1],
+        ),
+        (
+            "one of 2080",
+            |at, stamp| if at == 65 { IN_2080 } else { stamp },
+            [1, 1],
+        ),
+        // Only what follows tells that the first stamps were the wrong ones: a one-way clock learns it from eight, and the
+        // rows of its block go with them.
+        (
+            "three before NTP",
+            |at, stamp| if at < 3 { at as i64 * SECOND } else { stamp },
+            [3, 7],
+        ),
+        (
+            "the first of 2080",
+            |at, stamp| if at == 0 { IN_2080 } else { stamp },
+            [1, 8],
+        ),
+    ];
+    for (name, stray, implausible) in cases {
+        for (probed, implausible) in [true, false].into_iter().zip(implausible) {
+            let name = format!("{name}, probed: {probed}");
+            let mut samples = live(10, 400);
+            for (at, sample) in samples.iter_mut().enumerate() {
+                sample.stamp = stray(at, sample.stamp);
+            }
+            let placed = place(&samples, probed);
+            assert_honest(&name, &samples, &placed);
+            assert_eq!(placed.counters, [implausible, 0], "{name}");
+            let last = common::START + samples[399].received;
+            assert!(
+                (last - SECOND..=last).contains(&placed.watermark),
+                "{name}: the watermark stands at {}",
+                placed.watermark
+            );
+            let widest = placed.rows[100..].iter().map(|row| row.1).max().unwrap();
+            assert!(widest < 30_000_000, "{name}: later rows state {widest} ns");
+        }
+    }
+}
+
+#[test]
+fn a_backlog_that_the_device_kept_for_hours_stands_by_its_stamps() {
+    for probed in [true, false] {
+        let mut samples = live(10, 100);
+        let cut = samples.len();
+        samples.extend(live(120, 3 * 3_600));
+        let back = samples[samples.len() - 1].received;
+        for (at, sample) in samples[cut..].iter_mut().enumerate() {
+            sample.received = back + at as i64 * 10_000;
+        }
+        samples.extend(live(120 + 3 * 3_600 + 60, 100));
+        let placed = place(&samples, probed);
+        assert_honest("backlog", &samples, &placed);
+        // Doubted at first, then believed: only the first minute may be uncertain by hours.
+        let vague = placed.rows.iter().filter(|row| row.1 > SECOND).count();
+        assert!(vague <= 61, "probed: {probed}: {vague} rows say nothing");
+    }
+}
+
+#[test]
+fn the_rows_of_a_block_in_which_the_clock_steps_stay_where_they_were() {
+    let mut samples = live(10, 300);
+    for sample in &mut samples[154..] {
+        sample.stamp -= 7_200 * SECOND;
+    }
+    let placed = place(&samples, false);
+    assert_honest("step", &samples, &placed);
+    assert!(placed.rows[299].1 < 30_000_000, "learnt anew: {:?}", placed.rows[299]);
 }

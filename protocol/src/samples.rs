@@ -15,9 +15,6 @@ use arrow_schema::{DataType, Field, Schema};
 
 use crate::{ChannelType, ClockId, Descriptor, DeviceNanos, Digest, MonoNanos, StreamId, ipc};
 
-/// The columns before the channels.
-const KEY_COLUMNS: [&str; 2] = ["device_time", "received"];
-
 /// A block that is not what it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SampleError {
@@ -53,6 +50,9 @@ pub struct SampleBlock {
 }
 
 impl SampleBlock {
+    /// The columns before the channels.
+    pub const KEY_COLUMNS: [&str; 2] = ["device_time", "received"];
+
     /// The payload's bytes.
     ///
     /// # Errors
@@ -101,7 +101,7 @@ impl SampleBlock {
             device_clock_id,
             batch,
         };
-        for (at, column) in KEY_COLUMNS.into_iter().enumerate() {
+        for (at, column) in Self::KEY_COLUMNS.into_iter().enumerate() {
             let found = schema.fields().get(at).map(|field| (field.name(), field.data_type()));
             match found {
                 Some((name, DataType::Int64)) if name == column => {}
@@ -124,7 +124,7 @@ impl SampleBlock {
     /// [`SampleError::Column`] names the first column that does not fit.
     pub fn check(&self, descriptor: &Descriptor) -> Result<(), SampleError> {
         let schema = self.batch.schema();
-        let channels = &schema.fields()[KEY_COLUMNS.len()..];
+        let channels = &schema.fields()[Self::KEY_COLUMNS.len()..];
         for (at, field) in channels.iter().enumerate() {
             if channels[..at].iter().any(|before| before.name() == field.name()) {
                 return Err(column_error(field.name(), "is there twice".to_owned()));

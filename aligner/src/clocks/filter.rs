@@ -123,11 +123,6 @@ impl ClockFilter {
         self.line.forward(host_nanos)
     }
 
-    /// What the host clock shows when the other clock shows `other_nanos`.
-    pub fn host_from_other(&self, other_nanos: i64) -> Estimate {
-        self.line.inverse(other_nanos)
-    }
-
     /// Half of the least round trip seen: what path asymmetry can hide, in nanoseconds.
     pub fn asymmetry_nanos(&self) -> i64 {
         self.least_trip_nanos / 2

@@ -35,7 +35,8 @@ impl Line {
         }
     }
 
-    pub(super) fn forward(&self, x: i64) -> Estimate {
+    /// `y` at `x`.
+    pub fn forward(&self, x: i64) -> Estimate {
         let seconds = x.saturating_sub(self.at) as f64 / 1e9;
         let moved = (self.offset_nanos + self.drift_ppb * seconds).round() as i64;
         Estimate {
@@ -44,7 +45,8 @@ impl Line {
         }
     }
 
-    pub(super) fn inverse(&self, y: i64) -> Estimate {
+    /// The `x` at which the line shows `y`.
+    pub fn inverse(&self, y: i64) -> Estimate {
         let first = y.saturating_sub(self.base_nanos);
         let mut x = first;
         // The drift is below 1e-3, so each round leaves a thousandth of the error of the one before.

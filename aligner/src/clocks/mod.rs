@@ -5,6 +5,7 @@
 //! place in the chain, so when it arrives does not show.
 
 mod bank;
+mod doubt;
 mod filter;
 mod line;
 mod one_way;
@@ -16,9 +17,10 @@ use orrery_protocol::{
 };
 use serde::{Deserialize, Serialize};
 
+use doubt::{BACKLOG_NANOS, LATE_NANOS, Run};
 pub use filter::{ClockFilter, WaveOutcome};
 pub use line::{Estimate, Line};
-pub use one_way::OneWay;
+pub use one_way::{OneWay, StampOutcome};
 
 /// Models of the past kept for late envelopes, per clock.
 const HISTORY: usize = 64;
@@ -26,6 +28,9 @@ const HISTORY: usize = 64;
 const MAX_CLOCKS: usize = 16;
 /// What an agent's wall clock is trusted to when nothing better is known: one second.
 const WALL_SD_NANOS: f64 = 1e9;
+/// A stamp of a probed clock may lie after its reception by this much more than is known to be uncertain (10 ms): devices
+/// round.
+const ROUNDING_NANOS: i64 = 10_000_000;
 /// One-way models are announced when they moved by a quarter of their uncertainty, or this long after the last.
 const ANNOUNCE_EVERY_NANOS: i64 = 10_000_000_000;
 
@@ -56,6 +61,9 @@ struct Tracked {
     last: Place,
     /// (place of the evidence, the model after it, asymmetry).
     history: VecDeque<(Place, Line, i64)>,
+    /// Stamps held in doubt.
+    #[serde(default)]
+    doubt: Option<Run>,
 }
 
 impl Tracked {
@@ -68,6 +76,21 @@ impl Tracked {
             Some((_, line, asymmetry)) => (line, *asymmetry),
             None => (self.filter.line(), self.filter.asymmetry_nanos()),
         }
+    }
+
+    /// Whether a stamp is believed, beside its reception on the host clock.
+    fn believes(&mut self, place: Place, stamp_nanos: i64, received_nanos: i64) -> bool {
+        let (line, asymmetry_nanos) = self.line_at(place);
+        let made = line.inverse(stamp_nanos);
+        let slack = ((3.0 * made.sd_nanos) as i64)
+            .saturating_add(asymmetry_nanos)
+            .saturating_add(ROUNDING_NANOS);
+        let delay = received_nanos.saturating_sub(made.nanos);
+        if (slack.saturating_neg()..=LATE_NANOS.saturating_add(slack)).contains(&delay) {
+            self.doubt = None;
+            return true;
+        }
+        Run::follow(&mut self.doubt, stamp_nanos, received_nanos, delay > 0).is_backlog(delay)
     }
 }
 
@@ -128,6 +151,24 @@ impl Maps<'_> {
     }
 }
 
+impl Aligned {
+    /// The place of a sample by its reception, where `stamped`, the place by its stamp, is not believed. A late stamp may
+    /// be right after all; nothing was received before it was made, nor kept for months.
+    pub fn instead_of(self, stamped: Self) -> Self {
+        let apart = self.time.nanos_since(stamped.time);
+        let beside = if (0..=BACKLOG_NANOS).contains(&apart) {
+            apart as f64
+        } else {
+            (apart.saturating_abs() as f64).min(WALL_SD_NANOS)
+        };
+        let sd = self.uncertainty_nanos as f64;
+        Self {
+            uncertainty_nanos: (sd * sd + beside * beside).sqrt().ceil() as i64,
+            ..self
+        }
+    }
+}
+
 impl DeviceClocks {
     /// Takes in a clock payload.
     pub fn observe(&mut self, place: Place, payload: &ClockPayload) -> WaveOutcome {
@@ -158,6 +199,7 @@ impl DeviceClocks {
             host: payload.host.clone(),
             last: place,
             history: VecDeque::new(),
+            doubt: None,
         };
         remember(&mut tracked, place);
         self.probed.insert(payload.clock_id.clone(), tracked);
@@ -183,30 +225,42 @@ impl DeviceClocks {
         self.bound();
     }
 
-    /// Takes in the stamps of a block; without probes of the device's clock they are all that is known of it.
-    pub fn observe_stamps(&mut self, stamps: Stamps<'_>, pairs: impl Iterator<Item = (DeviceNanos, MonoNanos)>) {
-        let Some(device) = stamps.device else { return };
-        if self.is_probed(device, stamps.host) {
-            return;
+    /// Takes in the stamps of a block and says which of them are believed. Without probes of the device's clock they are all
+    /// that is known of it.
+    pub fn observe_stamps(
+        &mut self,
+        stamps: Stamps<'_>,
+        pairs: impl Iterator<Item = (DeviceNanos, MonoNanos)>,
+    ) -> Vec<bool> {
+        let Some(device) = stamps.device else {
+            return Vec::new();
+        };
+        if let Some(tracked) = self.probed.get_mut(device).filter(|known| known.host == *stamps.host) {
+            return pairs
+                .map(|(stamp, received)| tracked.believes(stamps.place, stamp.0, received.0))
+                .collect();
         }
         let mut pairs = pairs.peekable();
         let Some(&(first_stamp, first_received)) = pairs.peek() else {
-            return;
+            return Vec::new();
         };
         let (model, last) = self
             .one_way
             .entry(one_way_key(device, stamps.host))
             .or_insert_with(|| (OneWay::start(first_stamp.0, first_received.0), stamps.place));
+        let mut believed: Vec<bool> = Vec::new();
         for (stamp, received) in pairs {
-            model.observe(stamp.0, received.0);
+            let outcome = model.observe(stamp.0, received.0);
+            if outcome == StampOutcome::Stepped {
+                // The line that the stamps before the step lie on is gone.
+                believed.fill(false);
+            }
+            believed.push(outcome != StampOutcome::Doubted);
         }
         model.settle();
         *last = (*last).max(stamps.place);
         self.bound();
-    }
-
-    fn is_probed(&self, device: &ClockId, host: &ClockId) -> bool {
-        self.probed.get(device).is_some_and(|tracked| tracked.host == *host)
+        believed
     }
 
     /// The maps that hold at a place in the chain; none when the chain has said nothing about the host clock.

@@ -7,7 +7,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Estimate, Line};
+use super::Line;
+use super::doubt::{LATE_NANOS, Run};
 
 const MAX_BUCKETS: usize = 192;
 const FIRST_WIDTH_SECONDS: f64 = 1.0;
@@ -38,9 +39,24 @@ pub struct OneWay {
     width_seconds: f64,
     buckets: Vec<Bucket>,
     line: Line,
-    above: u32,
+    /// Pairs far above the envelope.
+    #[serde(default)]
+    above_run: Option<Run>,
+    /// Pairs held in doubt.
+    #[serde(default)]
+    doubt: Option<Run>,
     pairs: u64,
-    resets: u32,
+}
+
+/// What a pair did to the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StampOutcome {
+    /// The stamp is believed.
+    Believed,
+    /// The stamp is not believed: it lies far from the line, and nothing confirms it yet.
+    Doubted,
+    /// The device's clock stepped: the model begins anew with this pair.
+    Stepped,
 }
 
 impl OneWay {
@@ -64,35 +80,53 @@ impl OneWay {
                 covariance: [SCATTER_PRIOR_NANOS * SCATTER_PRIOR_NANOS, 0.0, 1e10],
                 wander: 0.0,
             },
-            above: 0,
+            above_run: None,
+            doubt: None,
             pairs: 1,
-            resets: 0,
         }
     }
 
     /// Takes in one pair. Call [`settle`](Self::settle) after the pairs of a block.
-    pub fn observe(&mut self, device_nanos: i64, received_nanos: i64) {
+    pub fn observe(&mut self, device_nanos: i64, received_nanos: i64) -> StampOutcome {
         let seconds = device_nanos.saturating_sub(self.origin) as f64 / 1e9;
         let delay_nanos = received_nanos
             .saturating_sub(device_nanos)
             .saturating_sub(self.base_nanos) as f64;
         let excess = delay_nanos - self.delay_on_line(device_nanos);
         let scatter = self.line.covariance[0].sqrt();
-        let far = 20.0 * scatter + 2e7;
-        self.above = if excess > far && self.pairs > 8 {
-            self.above + 1
+        let late = LATE_NANOS as f64;
+        let far = if self.pairs > 8 {
+            (20.0 * scatter + 2e7).min(late)
         } else {
-            0
+            late
         };
         // Reception before the least delay ever seen, by more than the line can be wrong, is no network's doing.
-        if excess < -far && self.pairs > 8 || self.above >= ABOVE_TO_RESET {
-            let resets = self.resets + 1;
-            *self = Self::start(device_nanos, received_nanos);
-            self.resets = resets;
-            return;
+        if excess < -far || excess > late {
+            let run = *Run::follow(&mut self.doubt, device_nanos, received_nanos, excess > 0.0);
+            if run.is_step() {
+                *self = Self::start(device_nanos, received_nanos);
+                return StampOutcome::Stepped;
+            }
+            return if run.is_backlog(excess as i64) {
+                StampOutcome::Believed
+            } else {
+                StampOutcome::Doubted
+            };
         }
+        self.doubt = None;
+        if excess > far {
+            // What queued for so long says nothing of the least delay, unless the clock stepped back a little.
+            let run = *Run::follow(&mut self.above_run, device_nanos, received_nanos, true);
+            if run.count() >= ABOVE_TO_RESET && run.keeps_pace() {
+                *self = Self::start(device_nanos, received_nanos);
+                return StampOutcome::Stepped;
+            }
+            return StampOutcome::Believed;
+        }
+        self.above_run = None;
         self.pairs += 1;
         self.insert(seconds, delay_nanos);
+        StampOutcome::Believed
     }
 
     fn insert(&mut self, seconds: f64, delay_nanos: f64) {
@@ -198,19 +232,9 @@ impl OneWay {
             + self.line.drift_ppb * seconds
     }
 
-    /// What the host clock shows when the device's stamp was made, the least delay counted as none.
-    pub fn host_from_device(&self, device_nanos: i64) -> Estimate {
-        self.line.forward(device_nanos)
-    }
-
     /// The estimate as a line: host clock from device clock.
     pub fn line(&self) -> &Line {
         &self.line
-    }
-
-    /// How often the device's clock was seen to step.
-    pub fn resets(&self) -> u32 {
-        self.resets
     }
 }
 

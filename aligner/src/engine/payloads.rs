@@ -137,13 +137,14 @@ impl Engine {
             clocks.observe_wall(place, stamps.host, last_received, claims.timestamp);
             self.pending.clocks.insert(claims.device_id.clone());
         }
+        let mut believed = Vec::new();
         if stamps.device.is_some() {
             let pairs = (0..block.len()).filter_map(|row| Some((block.device_time(row)?, block.received(row))));
-            clocks.observe_stamps(stamps, pairs);
+            believed = clocks.observe_stamps(stamps, pairs);
             self.pending.clocks.insert(claims.device_id.clone());
         }
         let maps = clocks.maps(stamps, bound).ok_or("its host clock is unknown")?;
-        let rows = align(block, place, &maps).map_err(|error| error.to_string())?;
+        let rows = align(block, place, &maps, &believed).map_err(|error| error.to_string())?;
 
         let model = stamps
             .device
@@ -160,6 +161,9 @@ impl Engine {
         activity.last_sample = activity
             .last_sample
             .max(rows.times.iter().max().map(|time| TaiNanos(*time)));
+        if rows.implausible > 0 {
+            self.count(Some(&claims.device_id), "implausible_stamps", rows.implausible);
+        }
         self.emit(
             &block.stream,
             digest,
@@ -282,7 +286,7 @@ impl Engine {
         };
         let chain = self.door.chain(&claims.device_id, place.boot);
         let undelivered = payload.except.iter().any(|(first, last)| {
-            !(*first..=(*last).min(first + 64)).all(|s| chain.is_some_and(|c| c.accepted.contains(s)))
+            first <= last && !chain.is_some_and(|chain| chain.accepted.contains_range(*first, *last))
         });
         if undelivered {
             return Ok(());
@@ -356,6 +360,13 @@ impl Engine {
     fn on_loss(&mut self, claims: &Claims, payload: &LossPayload) -> Outcome {
         if payload.first > payload.last {
             return Err(format!("its range {}–{} is empty", payload.first, payload.last));
+        }
+        // An agent tells of its past only: a boot to come would stand behind all real ones.
+        if payload.boot_id > claims.boot_id && self.door.chain(&claims.device_id, payload.boot_id).is_none() {
+            let (lost, own) = (payload.boot_id, claims.boot_id);
+            return Err(format!(
+                "it is about boot {lost}, which is unknown and later than its own, {own}"
+            ));
         }
         self.door
             .chain_mut(&claims.device_id, payload.boot_id)
