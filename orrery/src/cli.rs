@@ -1,6 +1,5 @@
 //! The command line's grammar.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -90,7 +89,7 @@ pub struct Up {
     pub demo: bool,
     /// Address and port of the page and the API; port 0 takes a free one.
     #[arg(long, value_name = "ADDR:PORT")]
-    pub listen: Option<SocketAddr>,
+    pub listen: Option<String>,
     /// Where messages go between the services.
     #[arg(long, value_name = "journal|kafka://HOST:PORT")]
     pub bus: Option<BusUrl>,
@@ -119,7 +118,7 @@ pub struct Serve {
     pub data: Data,
     /// Address and port; port 0 takes a free one.
     #[arg(long, value_name = "ADDR:PORT")]
-    pub listen: Option<SocketAddr>,
+    pub listen: Option<String>,
     /// The Kafka brokers that the services share.
     #[arg(long, value_name = "kafka://HOST:PORT")]
     pub bus: Option<BusUrl>,
@@ -188,11 +187,11 @@ pub struct Replay {
     /// Which instance.
     #[command(flatten)]
     pub target: Target,
-    /// From this time on (RFC 3339).
-    #[arg(long, value_name = "TIME")]
+    /// From this time on (RFC 3339, or such as -5m for five minutes ago).
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub from: String,
-    /// Up to and without this time (RFC 3339).
-    #[arg(long, value_name = "TIME")]
+    /// Up to and without this time (RFC 3339, or such as -5m for five minutes ago).
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub to: String,
     /// Only these streams.
     #[arg(long, value_name = "STREAM", value_delimiter = ',')]
@@ -214,7 +213,8 @@ pub struct Seek {
     /// Which instance.
     #[command(flatten)]
     pub target: Target,
-    /// The time (RFC 3339).
+    /// The time (RFC 3339, or such as -5m for five minutes ago).
+    #[arg(allow_hyphen_values = true)]
     pub time: String,
     /// Only these streams.
     #[arg(long, value_name = "STREAM", value_delimiter = ',')]
@@ -261,11 +261,11 @@ pub struct Run {
     /// The graph file.
     #[arg(long, value_name = "FILE")]
     pub graph: PathBuf,
-    /// From this time on (RFC 3339).
-    #[arg(long, value_name = "TIME")]
+    /// From this time on (RFC 3339, or such as -5m for five minutes ago).
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub from: String,
-    /// Up to and without this time (RFC 3339).
-    #[arg(long, value_name = "TIME")]
+    /// Up to and without this time (RFC 3339, or such as -5m for five minutes ago).
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub to: String,
     /// Repeat what the graph published then, from the log as it stood, and hold the two against each other.
     #[arg(long)]

@@ -1,6 +1,6 @@
 //! The configuration of an instance: one section a service, every value with a default.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use orrery_bus::BusUrl;
 use orrery_edge_agent::config::{Config as AgentConfig, DeviceConfig};
@@ -98,20 +98,30 @@ impl Config {
     /// Names the file, the line and the key, with the nearest known key where one was mistyped.
     pub fn load(data: &Path, file: Option<&Path>) -> Result<Self, Failure> {
         let inside = data.join(FILE);
-        let (text, place) = match file {
-            Some(file) => (read(file)?, file.to_owned()),
-            None if inside.exists() => (read(&inside)?, inside),
-            None => (String::new(), PathBuf::from("environment")),
+        let mut config = match file {
+            Some(file) => Self::read(file)?,
+            None if inside.exists() => Self::read(&inside)?,
+            None => Self::parse("", "the environment")?,
         };
-        let mut config = Self::parse(&text, &place.display().to_string())?;
-        // Graphs are named from the file that names them, as models are from their graph.
-        let beside = place.parent().filter(|_| !text.is_empty()).unwrap_or(Path::new(""));
-        for graph in &mut config.runtime.graphs {
-            *graph = beside.join(&*graph);
-        }
         config.aligner.data = data.to_owned();
         config.gateway.keys_dir = data.join("keys");
         config.runtime.data = data.join("runtime");
+        Ok(config)
+    }
+
+    /// Reads and checks a file. Graphs are named from the file that names them, as models are from their graph.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn read(file: &Path) -> Result<Self, Failure> {
+        let text = std::fs::read_to_string(file).map_err(|error| {
+            let message = format!("cannot read {}: {error}; give the path of a TOML file", file.display());
+            Failure::new(Exit::Usage, message)
+        })?;
+        let mut config = Self::parse(&text, &file.display().to_string())?;
+        for graph in &mut config.runtime.graphs {
+            *graph = file.parent().unwrap_or(Path::new("")).join(&*graph);
+        }
         Ok(config)
     }
 
@@ -123,6 +133,11 @@ impl Config {
         let usage = |error: orrery_edge_agent::error::ConfigError| Failure::new(Exit::Usage, error.to_string());
         let config: Self = strict::from_text(text, place, strict::variables()).map_err(usage)?;
         config.agent(Path::new("edge")).check(place).map_err(usage)?;
+        let listen = &config.gateway.listen;
+        if !is_address(listen) {
+            let message = format!("{place}: gateway.listen = `{listen}` is no address; write ADDRESS:PORT");
+            return Err(Failure::new(Exit::Usage, message));
+        }
         Ok(config)
     }
 
@@ -143,7 +158,8 @@ impl Config {
     }
 }
 
-fn read(path: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path)
-        .map_err(|error| Failure::new(Exit::Usage, format!("cannot read {}: {error}", path.display())))
+/// Whether a text has the form `HOST:PORT`.
+fn is_address(text: &str) -> bool {
+    text.rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
 }

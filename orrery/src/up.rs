@@ -40,8 +40,8 @@ pub async fn up(arguments: &Up) -> Result<(), Failure> {
         SystemClock::scaled(arguments.speed).map_err(|error| Failure::new(Exit::Usage, format!("--speed: {error}")))?;
     let clock: Arc<dyn Clock> = Arc::new(clock);
     let mut config = Config::load(&arguments.data.data, arguments.config.as_deref())?;
-    if let Some(listen) = arguments.listen {
-        config.gateway.listen = listen.to_string();
+    if let Some(listen) = &arguments.listen {
+        config.gateway.listen.clone_from(listen);
     }
     if let Some(bus) = &arguments.bus {
         config.bus.url = bus.clone();
@@ -80,8 +80,8 @@ pub async fn up(arguments: &Up) -> Result<(), Failure> {
 pub async fn serve(arguments: &Serve) -> Result<(), Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let mut config = Config::load(&arguments.data.data, arguments.config.as_deref())?;
-    if let Some(listen) = arguments.listen {
-        config.gateway.listen = listen.to_string();
+    if let Some(listen) = &arguments.listen {
+        config.gateway.listen.clone_from(listen);
     }
     if let Some(bus) = &arguments.bus {
         config.bus.url = bus.clone();

@@ -44,7 +44,10 @@ pub async fn replay(folder: &Folder, request: &ReplayRequest, format: Format, di
     let store = store(folder).await?;
     let mut replay = store.replay(request).map_err(Failure::from_error)?;
     if digest {
-        let (digest, _) = replay.digest().await.map_err(Failure::from_error)?;
+        let (digest, rows) = replay.digest().await.map_err(Failure::from_error)?;
+        if rows == 0 {
+            super::say_empty();
+        }
         return say(digest);
     }
     let schema = replay_schema(&replay.union_channels());

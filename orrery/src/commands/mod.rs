@@ -11,8 +11,10 @@ pub mod run;
 pub mod stream;
 
 use std::io::Write;
+use std::time::Duration;
 
-use orrery_protocol::TaiNanos;
+use orrery_edge_agent::clock::SystemClock;
+use orrery_protocol::{Clock, TaiNanos};
 
 use crate::error::{Exit, Failure};
 
@@ -33,5 +35,30 @@ pub fn say(text: impl std::fmt::Display) -> Result<(), Failure> {
 
 /// Reads a time of the command line.
 pub fn time(option: &str, text: &str) -> Result<TaiNanos, Failure> {
-    TaiNanos::parse_rfc3339(text).map_err(|error| Failure::new(Exit::Usage, format!("{option}: {error}")))
+    if let Some(ago) = text.strip_prefix('-').and_then(span) {
+        return Ok(SystemClock::new().wall().minus(ago));
+    }
+    TaiNanos::parse_rfc3339(text).map_err(|error| {
+        let message = format!("{option}: {error}, or a time ago: -30s, -5m, -2h, -1d");
+        Failure::new(Exit::Usage, message)
+    })
+}
+
+/// The digest of nothing looks like any other.
+pub fn say_empty() {
+    eprintln!("orrery: there is no row in this window: the digest is that of nothing");
+}
+
+/// `90s`, `5m`, `2h` or `1d`.
+fn span(text: &str) -> Option<Duration> {
+    let (at, unit) = text.char_indices().last()?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return None,
+    };
+    let count: u32 = text[..at].parse().ok()?;
+    Some(Duration::from_secs(u64::from(count) * seconds))
 }

@@ -43,6 +43,9 @@ pub async fn replay(arguments: &Replay) -> Result<(), Failure> {
                 return client.print_get("/replay", &parameters).await;
             }
             let answer = client.get("/replay", &parameters).await?;
+            if answer["rows"] == "0" {
+                super::say_empty();
+            }
             say(answer["digest"].as_str().unwrap_or_default())
         }
     }
