@@ -1,7 +1,9 @@
 //! The door: from foreign bytes to a verdict. Pure: no clock, no I/O; whoever holds it acts on what it says.
 //!
 //! Per (device, boot) it keeps the *set of intervals* of accepted sequences, never a high-water mark, because a backlog
-//! may arrive after live data. A hole is pending until it is filled or a signed `loss` record covers it.
+//! may arrive after live data. A hole is pending until it is filled or a signed `loss` record covers it. Each envelope
+//! names the digest of the one before it, across boots and across losses; what does not link is counted as a break or
+//! shown as a hole, never taken as complete.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,10 +13,9 @@ use orrery_protocol::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::clocks::Place;
-
-/// Digests kept at hand per chain; older ones are asked from the archive.
+/// Digests kept at hand per chain, and chains per device; older ones are asked from the archive.
 const RECENT: usize = 4096;
+const RECENT_BOOTS: usize = 4;
 /// Gaps listed per chain; more of them are still in the interval set.
 const MAX_GAPS: usize = 1024;
 
@@ -90,8 +91,9 @@ pub struct EnrolledKey {
     pub public: PublicKey,
     /// When it was enrolled.
     pub enrolled_at: TaiNanos,
-    /// From where in the chain it is no longer valid.
-    pub revoked_from: Option<Place>,
+    /// Once revoked: the boots that were known then, each with the first sequence that is no longer accepted.
+    #[serde(default)]
+    pub revoked: Option<BTreeMap<BootId, u64>>,
 }
 
 /// An enrolled device.
@@ -118,6 +120,32 @@ pub struct Gap {
     pub to: TaiNanos,
     /// Set once a signed record says that it is lost.
     pub lost: Option<String>,
+    /// Digest of the envelope before, which the first missing one names.
+    #[serde(default)]
+    pub before: Option<Digest>,
+    /// Digest of the last missing one, as the envelope after it or the loss record names it.
+    #[serde(default)]
+    pub after: Option<Digest>,
+}
+
+/// The end of a boot that did not come: the next boot names another envelope as the last before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenEnd {
+    /// First missing sequence; how many follow is not known.
+    pub first: u64,
+    /// When the envelope before was sealed.
+    pub from: Option<TaiNanos>,
+    /// When the first envelope of the next boot was sealed.
+    pub to: TaiNanos,
+}
+
+/// The first envelope of a boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// What it names as the last envelope of the boot before.
+    pub previous: Option<Digest>,
+    /// When it was sealed.
+    pub at: TaiNanos,
 }
 
 /// One start of one agent, as far as it came in.
@@ -125,11 +153,14 @@ pub struct Gap {
 pub struct ChainState {
     /// Accepted sequences.
     pub accepted: IntervalSet,
-    /// Holes, pending or lost.
+    /// Holes, pending or lost, in order; the last may stand behind all that came.
     pub gaps: Vec<Gap>,
     /// Digest and seal time of the highest sequence.
     pub head: Option<(Digest, TaiNanos)>,
-    /// Envelopes whose `previous` did not name the one before.
+    /// Sequence 0, once it came.
+    #[serde(default)]
+    pub start: Option<Start>,
+    /// Places where `previous` or a loss record did not name the envelope before.
     pub breaks: u64,
 }
 
@@ -139,63 +170,99 @@ impl ChainState {
         self.gaps.iter().filter(|gap| gap.lost.is_none())
     }
 
+    /// The sequence after all that came or is known to be missing.
+    pub fn next(&self) -> u64 {
+        let came = self.accepted.last().map_or(0, |last| last.saturating_add(1));
+        self.tail().map_or(came, |gap| gap.last.saturating_add(1))
+    }
+
+    /// The digest of the envelope before [`next`](Self::next), where something names it.
+    fn end(&self) -> Option<Digest> {
+        match self.tail() {
+            Some(gap) => gap.after,
+            None => self.head.map(|(digest, _)| digest),
+        }
+    }
+
+    /// The hole behind all that came.
+    fn tail(&self) -> Option<&Gap> {
+        let last = self.accepted.last();
+        self.gaps.last().filter(|gap| last.is_none_or(|last| gap.last > last))
+    }
+
     /// Notes an accepted sequence; says whether it was late.
     fn accept(&mut self, claims: &Claims, digest: Digest) -> bool {
         let sequence = claims.sequence;
-        let next = self.accepted.last().map_or(0, |last| last + 1);
-        self.accepted.insert(sequence);
-        if sequence < next {
-            self.fill(sequence);
-            return true;
-        }
-        let before = self.head;
-        if sequence > next && self.gaps.len() < MAX_GAPS {
-            let from = before.map(|(_, at)| at);
-            self.gaps.push(Gap {
-                first: next,
-                last: sequence - 1,
-                from,
-                to: claims.timestamp,
-                lost: None,
-            });
-        }
-        if sequence == next && before.is_some_and(|(head, _)| claims.previous != Some(head)) {
-            self.breaks += 1;
-        }
-        self.head = Some((digest, claims.timestamp));
-        false
-    }
-
-    fn fill(&mut self, sequence: u64) {
-        let Some(at) = self
+        let last = self.accepted.last();
+        let late = last.is_some_and(|last| sequence < last);
+        let hole = self
             .gaps
             .iter()
-            .position(|gap| (gap.first..=gap.last).contains(&sequence))
-        else {
-            return;
-        };
-        let gap = self.gaps.remove(at);
-        if sequence < gap.last {
-            self.gaps.insert(
-                at,
-                Gap {
-                    first: sequence + 1,
-                    ..gap.clone()
-                },
-            );
+            .position(|gap| (gap.first..=gap.last).contains(&sequence));
+        match hole {
+            Some(at) => self.fill(at, claims, digest),
+            // A hole beyond those that are listed.
+            None if late => {}
+            None => self.append(claims),
         }
-        if sequence > gap.first {
-            self.gaps.insert(
-                at,
-                Gap {
-                    last: sequence - 1,
-                    ..gap
-                },
-            );
+        if sequence == 0 {
+            self.start = Some(Start {
+                previous: claims.previous,
+                at: claims.timestamp,
+            });
+        }
+        self.accepted.insert(sequence);
+        if !late {
+            self.head = Some((digest, claims.timestamp));
+        }
+        late
+    }
+
+    /// Links an envelope behind all that is known, or notes the hole before it.
+    fn append(&mut self, claims: &Claims) {
+        let (next, end) = (self.next(), self.end());
+        if claims.sequence == next {
+            self.breaks += u64::from(end.is_some() && claims.previous != end);
+        } else if claims.sequence > next && self.gaps.len() < MAX_GAPS {
+            self.gaps.push(Gap {
+                first: next,
+                last: claims.sequence - 1,
+                from: self.head.map(|(_, at)| at),
+                to: claims.timestamp,
+                lost: None,
+                before: end,
+                after: claims.previous,
+            });
         }
     }
 
-    /// Marks a range as lost, as its device says.
+    fn fill(&mut self, at: usize, claims: &Claims, digest: Digest) {
+        let sequence = claims.sequence;
+        let gap = self.gaps.remove(at);
+        if sequence < gap.last {
+            let rest = Gap {
+                first: sequence + 1,
+                before: Some(digest),
+                ..gap.clone()
+            };
+            self.gaps.insert(at, rest);
+        } else {
+            self.breaks += u64::from(gap.after.is_some_and(|after| after != digest));
+        }
+        if sequence > gap.first {
+            let rest = Gap {
+                last: sequence - 1,
+                after: claims.previous,
+                ..gap
+            };
+            self.gaps.insert(at, rest);
+        } else {
+            self.breaks += u64::from(gap.before.is_some() && claims.previous != gap.before);
+        }
+    }
+
+    /// Marks a range as lost, as its device says. A record that names another last envelope than the one that the next
+    /// envelope follows explains nothing: the hole stays pending.
     pub fn lose(&mut self, loss: &LossPayload, at: TaiNanos) {
         let mut gaps = Vec::with_capacity(self.gaps.len() + 2);
         for gap in self.gaps.drain(..) {
@@ -204,9 +271,16 @@ impl ChainState {
                 gaps.push(gap);
                 continue;
             }
+            let named = (last == loss.last).then_some(loss.last_digest);
+            if last == gap.last && named.zip(gap.after).is_some_and(|(named, after)| named != after) {
+                self.breaks += 1;
+                gaps.push(gap);
+                continue;
+            }
             if gap.first < first {
                 gaps.push(Gap {
                     last: first - 1,
+                    after: None,
                     ..gap.clone()
                 });
             }
@@ -214,35 +288,62 @@ impl ChainState {
                 first,
                 last,
                 lost: Some(loss.reason.clone()),
+                before: gap.before.filter(|_| first == gap.first),
+                after: named.or(gap.after.filter(|_| last == gap.last)),
                 ..gap.clone()
             });
             if last < gap.last {
-                gaps.push(Gap { first: last + 1, ..gap });
+                gaps.push(Gap {
+                    first: last + 1,
+                    before: named,
+                    ..gap
+                });
             }
         }
-        // What was dropped at the end of a boot never became a hole between two envelopes.
-        let beyond = self.accepted.last().map_or(0, |last| last + 1).max(loss.first);
-        let known = gaps.iter().any(|gap| gap.first <= beyond && beyond <= gap.last);
-        if beyond <= loss.last && !known && gaps.len() < MAX_GAPS {
-            let from = self.head.map(|(_, at)| at);
-            gaps.push(Gap {
-                first: beyond,
-                last: loss.last,
-                from,
-                to: at,
-                lost: Some(loss.reason.clone()),
+        self.gaps = gaps;
+        self.lose_tail(loss, at);
+    }
+
+    /// What was dropped at the end of a boot never became a hole between two envelopes.
+    fn lose_tail(&mut self, loss: &LossPayload, at: TaiNanos) {
+        let (next, end) = (self.next(), self.end());
+        let is_known = self.accepted.contains(loss.last) || self.gaps.iter().any(|gap| gap.last >= loss.last);
+        if loss.last < next || is_known || self.gaps.len() + 2 > MAX_GAPS {
+            return;
+        }
+        let tail = Gap {
+            first: next.max(loss.first),
+            last: loss.last,
+            from: self.head.map(|(_, at)| at),
+            to: at,
+            lost: Some(loss.reason.clone()),
+            before: end.filter(|_| loss.first <= next),
+            after: Some(loss.last_digest),
+        };
+        if loss.first > next {
+            self.gaps.push(Gap {
+                first: next,
+                last: loss.first - 1,
+                lost: None,
+                before: end,
+                after: None,
+                ..tail.clone()
             });
         }
-        self.gaps = gaps;
+        self.gaps.push(tail);
     }
 }
+
+/// Digests by sequence.
+type Digests = BTreeMap<u64, Digest>;
 
 /// Who may come in, and who did.
 #[derive(Debug, Default)]
 pub struct Door {
     devices: BTreeMap<DeviceId, Device>,
     chains: BTreeMap<(DeviceId, BootId), ChainState>,
-    recent: HashMap<(DeviceId, BootId), BTreeMap<u64, Digest>>,
+    /// Per device the chains heard last, the newest at the end.
+    recent: HashMap<DeviceId, Vec<(BootId, Digests)>>,
 }
 
 impl Door {
@@ -261,9 +362,19 @@ impl Door {
         self.chains.insert((device, boot), chain);
     }
 
-    /// Restores the digest of an accepted envelope.
-    pub fn restore_digest(&mut self, device: &DeviceId, boot: BootId, sequence: u64, digest: Digest) {
-        remember(self.recent.entry((device.clone(), boot)).or_default(), sequence, digest);
+    /// Keeps the digest of an accepted envelope at hand.
+    pub fn remember(&mut self, device: &DeviceId, boot: BootId, sequence: u64, digest: Digest) {
+        let boots = self.recent.entry(device.clone()).or_default();
+        let known = boots.iter().position(|(known, _)| *known == boot);
+        let (_, mut digests) = known.map_or_else(|| (boot, Digests::new()), |at| boots.remove(at));
+        digests.insert(sequence, digest);
+        if digests.len() > RECENT {
+            digests.pop_first();
+        }
+        boots.push((boot, digests));
+        if boots.len() > RECENT_BOOTS {
+            boots.remove(0);
+        }
     }
 
     /// The enrolled devices.
@@ -293,6 +404,41 @@ impl Door {
         self.chains.range(first..=last).map(|((_, boot), chain)| (*boot, chain))
     }
 
+    /// The boots of a device whose end did not come, as the boots after them say. Boots may come in any order, so this is
+    /// looked up, never remembered; a boot without a named boot before it says nothing.
+    pub fn open_ends(&self, device: &DeviceId) -> Vec<(BootId, OpenEnd)> {
+        let mut ends: HashMap<Digest, BootId> = self
+            .chains_of(device)
+            .filter_map(|(boot, chain)| Some((chain.end()?, boot)))
+            .collect();
+        let mut open = Vec::new();
+        let mut before: Option<(BootId, &ChainState)> = None;
+        for (boot, chain) in self.chains_of(device) {
+            let named = chain.start.and_then(|start| Some((start.previous?, start.at)));
+            // The last envelope of a boot has one successor: who names it second stands beside a boot that is hidden.
+            let follows = named.is_none_or(|(previous, _)| ends.remove(&previous).is_some());
+            if let (false, Some((_, at)), Some((last, known))) = (follows, named, before)
+                && known.end().is_some()
+            {
+                let end = OpenEnd {
+                    first: known.next(),
+                    from: known.head.map(|(_, at)| at),
+                    to: at,
+                };
+                open.push((last, end));
+            }
+            before = Some((boot, chain));
+        }
+        open
+    }
+
+    /// Where each boot of a device stands: the next sequence after what was accepted of it.
+    pub fn places(&self, device: &DeviceId) -> BTreeMap<BootId, u64> {
+        self.chains_of(device)
+            .filter_map(|(boot, chain)| Some((boot, chain.accepted.last()?.saturating_add(1))))
+            .collect()
+    }
+
     /// Decides about foreign bytes; never panics on any of them.
     pub fn admit(&mut self, bytes: Vec<u8>) -> Admission {
         let digest = Digest::of(&bytes);
@@ -320,20 +466,19 @@ impl Door {
             );
             return refused(Verdict::Forged, reason, Some(claims), digest);
         };
-        let revoked_from = key.revoked_from;
+        let is_revoked = key.revoked.as_ref().is_some_and(|ends| {
+            let end = ends.get(&claims.boot_id);
+            end.is_none_or(|end| claims.sequence >= *end)
+        });
         let envelope = match unverified.verify(&key.public) {
             Ok(envelope) => envelope,
             Err(error) => {
                 return refused(Verdict::Forged, error.0.to_string(), Some(claims), digest);
             }
         };
-        let place = Place {
-            boot: claims.boot_id,
-            sequence: claims.sequence,
-        };
-        if revoked_from.is_some_and(|from| place >= from) {
+        if is_revoked {
             let reason = format!(
-                "signed with a key of `{}` that is revoked from this place on",
+                "signed with a revoked key of `{}`: of that key only what belongs before the revocation is let in",
                 claims.device_id
             );
             return refusal(Verdict::Revoked, reason, envelope);
@@ -344,17 +489,14 @@ impl Door {
             .get(&id)
             .is_some_and(|chain| chain.accepted.contains(claims.sequence))
         {
-            return match self
-                .recent
-                .get(&id)
-                .and_then(|recent| recent.get(&claims.sequence))
-                .copied()
-            {
-                Some(known) => compare(envelope, Some(known)),
+            let boots = self.recent.get(&claims.device_id).into_iter().flatten();
+            let mut known = boots.filter(|(boot, _)| *boot == claims.boot_id);
+            return match known.find_map(|(_, digests)| digests.get(&claims.sequence)) {
+                Some(known) => compare(envelope, Some(*known)),
                 None => Admission::Ask(Box::new(envelope)),
             };
         }
-        remember(self.recent.entry(id.clone()).or_default(), claims.sequence, digest);
+        self.remember(&claims.device_id, claims.boot_id, claims.sequence, digest);
         let late = self.chains.entry(id).or_default().accept(&claims, digest);
         Admission::Accepted {
             envelope: Box::new(envelope),
@@ -408,13 +550,6 @@ fn refusal(verdict: Verdict, reason: String, envelope: Verified<Envelope>) -> Ad
     }))
 }
 
-fn remember(recent: &mut BTreeMap<u64, Digest>, sequence: u64, digest: Digest) {
-    recent.insert(sequence, digest);
-    if recent.len() > RECENT {
-        recent.pop_first();
-    }
-}
-
 /// What enrolling a key did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Enrolment {
@@ -424,19 +559,28 @@ pub enum Enrolment {
     Unchanged,
     /// Another valid key is there.
     Conflict(KeyId),
+    /// This key was revoked, and stays so.
+    Revoked,
 }
 
 impl Device {
     /// Enrols a key; one valid key at a time.
     pub fn enrol(&mut self, public: PublicKey, now: TaiNanos) -> Enrolment {
-        match self.keys.iter().find(|key| key.revoked_from.is_none()) {
+        if self
+            .keys
+            .iter()
+            .any(|key| key.public == public && key.revoked.is_some())
+        {
+            return Enrolment::Revoked;
+        }
+        match self.keys.iter().find(|key| key.revoked.is_none()) {
             Some(known) if known.public == public => Enrolment::Unchanged,
             Some(known) => Enrolment::Conflict(known.public.key_id()),
             None => {
                 self.keys.push(EnrolledKey {
                     public,
                     enrolled_at: now,
-                    revoked_from: None,
+                    revoked: None,
                 });
                 Enrolment::Created
             }

@@ -104,7 +104,8 @@ pub enum Error {
     Sql(String),
     /// Enrolling a second key under one name.
     #[error(
-        "device `{device}` is already enrolled with key {known}: revoke that key first, or enrol under another name"
+        "device `{device}` is already enrolled with key {known}: revoke that key first with `orrery device revoke {device} \
+         {known}`, or enrol under another name"
     )]
     KeyConflict {
         /// The device.
@@ -112,6 +113,30 @@ pub enum Error {
         /// Its key.
         known: String,
     },
+    /// Enrolling a key that was revoked.
+    #[error(
+        "key {key} of device `{device}` was revoked and stays so: stop its agent, remove the file `{device}.key` from the \
+         agent's folder of keys, and enrol the key that it makes at its next start"
+    )]
+    KeyRevoked {
+        /// The device.
+        device: String,
+        /// The revoked key.
+        key: String,
+    },
+    /// No such key.
+    #[error(
+        "device `{device}` has no key {key}: `orrery device list` shows the devices, and GET /api/v1/devices their keys"
+    )]
+    UnknownKey {
+        /// The device asked for.
+        device: String,
+        /// The key asked for.
+        key: String,
+    },
+    /// Something within the aligner that must not happen; no fault of whoever asked.
+    #[error("{0}; this is a defect of Orrery: please report it with the log")]
+    Internal(String),
     /// Arrow refused a batch.
     #[error("columns of `{table}`: {source}")]
     Arrow {

@@ -102,7 +102,8 @@ impl Handle {
     /// Enrols a device's key; true when it is new, durable when it returns.
     ///
     /// # Errors
-    /// [`Error::KeyConflict`] when another valid key is there; [`Error::NotRunning`].
+    /// [`Error::KeyConflict`] when another valid key is there, [`Error::KeyRevoked`] when this one was revoked;
+    /// [`Error::NotRunning`].
     pub async fn enrol(
         &self,
         device: DeviceId,
@@ -122,10 +123,11 @@ impl Handle {
         .await?
     }
 
-    /// Revokes a device's key from the next envelope of its chain on; false when there is no such valid key.
+    /// Revokes a device's key, durable when it returns; false when it was revoked before. Of what the key signed, only
+    /// what belongs to the boots known now, up to where they stand, is let in from here on.
     ///
     /// # Errors
-    /// [`Error::NotRunning`].
+    /// [`Error::UnknownKey`] when the device has no such key; [`Error::NotRunning`].
     pub async fn revoke(&self, device: DeviceId, key_id: KeyId) -> Result<bool, Error> {
         self.ask(|reply| Command::Revoke { device, key_id, reply }).await?
     }

@@ -457,7 +457,8 @@ pub fn seek_json(rows: &[LastRow]) -> Result<serde_json::Value, Error> {
                 };
                 let mut renderer = Renderer::new(Format::Ndjson, Arc::clone(&schema));
                 let line = renderer.batch(&replay_batch(&[run], &schema)?)?;
-                serde_json::from_slice(&line).map_err(|error| Error::Request(error.to_string()))?
+                serde_json::from_slice(&line)
+                    .map_err(|error| Error::Internal(format!("a row of a seek is no JSON: {error}")))?
             }
         };
         streams.insert(stream.to_string(), value);

@@ -234,9 +234,6 @@ impl Replay {
             self.push_rows(stream, Rest::Nothing, &rows)?;
         }
         for segment in table.segments_within(self.from, self.to) {
-            if segment.added > self.revision && segment.rows == 0 {
-                continue;
-            }
             let cursor = self.cursors.len();
             let time = segment.min.max(self.from);
             let empty = Arc::new(RecordBatch::new_empty(Arc::clone(&schema)));

@@ -12,7 +12,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Json};
 use base64::Engine as _;
 use futures_util::stream;
-use orrery_protocol::{DeviceId, Principal, Problem, PublicKey, RecordKind, Role, StreamId, Subject, TaiNanos};
+use orrery_protocol::{DeviceId, KeyId, Principal, Problem, PublicKey, RecordKind, Role, StreamId, Subject, TaiNanos};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -26,6 +26,7 @@ const PIECE_BYTES: usize = 64 * 1024;
 pub fn routes(handle: Handle) -> Router {
     Router::new()
         .route("/devices", get(devices).post(enrol))
+        .route("/devices/{device}/keys/{key}/revoke", post(revoke))
         .route("/streams", get(streams))
         .route("/streams/{device}/{name}/window", get(window))
         .route("/presence", get(presence))
@@ -59,6 +60,9 @@ impl From<Error> for Refusal {
             Error::Request(_) => (400, "bad-request", "The request makes no sense"),
             Error::Sql(_) => (400, "bad-sql", "The query cannot be answered"),
             Error::KeyConflict { .. } => (409, "key-conflict", "Another key is enrolled"),
+            Error::KeyRevoked { .. } => (409, "key-revoked", "This key was revoked"),
+            Error::UnknownKey { .. } => (404, "unknown-key", "No such key"),
+            Error::Internal(_) => (500, "internal", "The aligner failed"),
             Error::Segment { .. } => (500, "segment", "A part of the store is damaged"),
             Error::NotRunning => (503, "not-running", "The aligner is not running"),
             _ => (500, "aligner", "The aligner failed"),
@@ -109,6 +113,28 @@ async fn enrol(
     ))
 }
 
+/// Revokes a key and answers the device as it is then.
+async fn revoke(
+    State(handle): State<Handle>,
+    Extension(principal): Extension<Principal>,
+    Path((device, key)): Path<(String, String)>,
+) -> Answer<Json<Value>> {
+    if principal.role != Role::Operator {
+        let detail = format!("`{}` may not revoke keys: use the operator token", principal.name);
+        return Err(Refusal(Problem::new(403, "forbidden", "Not allowed", detail)));
+    }
+    let device = DeviceId::new(&device).map_err(|error| bad(error.to_string()))?;
+    let key_id = hex::decode(&key).map_err(|_| bad(format!("`{key}` is no key id: it has 32 hexadecimal digits")))?;
+    handle.revoke(device.clone(), KeyId(key_id)).await?;
+    let devices = handle.devices().await?;
+    let mut known = devices["devices"].as_array().into_iter().flatten();
+    let found = known.find(|known| known["device_id"] == device.as_str());
+    found
+        .cloned()
+        .map(Json)
+        .ok_or_else(|| Error::Internal(format!("device `{device}` is gone")).into())
+}
+
 async fn streams(State(handle): State<Handle>) -> Answer<Json<Value>> {
     let view = handle.store()?.view();
     Ok(Json(
@@ -139,7 +165,8 @@ async fn window(
     let window = handle.store()?.window(&request).await?;
     let (from, to) = (TaiNanos::from_unix_millis(from_ms), TaiNanos::from_unix_millis(to_ms));
     let gaps = handle.gaps(stream.device(), from, to).await?;
-    let mut body = serde_json::to_value(window).map_err(|error| bad(error.to_string()))?;
+    let mut body =
+        serde_json::to_value(window).map_err(|error| Error::Internal(format!("a window is no JSON: {error}")))?;
     body["gaps"] = Value::from(gaps);
     Ok(Json(body))
 }
@@ -353,7 +380,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         ContentBuilder, InfoBuilder, OpenApiBuilder, PathsBuilder, Required, ResponseBuilder, ResponsesBuilder,
     };
     type Row<'a> = (HttpMethod, &'a str, &'a str, &'a [(&'a str, bool)]);
-    let table: [Row<'_>; 9] = [
+    let table: [Row<'_>; 10] = [
         (
             HttpMethod::Get,
             "/api/v1/devices",
@@ -361,6 +388,12 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
             &[],
         ),
         (HttpMethod::Post, "/api/v1/devices", "Enrols a device's public key", &[]),
+        (
+            HttpMethod::Post,
+            "/api/v1/devices/{device}/keys/{key}/revoke",
+            "Revokes a device's key: what it signs later is kept out. Answers the device. For the operator",
+            &[("device", true), ("key", true)],
+        ),
         (
             HttpMethod::Get,
             "/api/v1/streams",
@@ -423,7 +456,8 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
             .summary(Some(summary))
             .tag("aligner")
             .responses(responses.build());
-        if matches!(method, HttpMethod::Post) {
+        let has_body = matches!(path, "/api/v1/devices" | "/api/v1/query");
+        if has_body && matches!(method, HttpMethod::Post) {
             let json = ContentBuilder::new().build();
             let body = RequestBodyBuilder::new()
                 .content("application/json", json)
@@ -453,4 +487,15 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         .version(env!("CARGO_PKG_VERSION"))
         .build();
     OpenApiBuilder::new().info(info).paths(paths.build()).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_within_is_not_the_fault_of_whoever_asked() {
+        assert_eq!(Refusal::from(Error::Internal("a task ended".to_owned())).0.status, 500);
+        assert_eq!(bad("an empty window").0.status, 400);
+    }
 }

@@ -229,7 +229,7 @@ impl Service {
     }
 
     fn on_ended(&mut self, ended: Result<Ended, tokio::task::JoinError>) -> Result<(), Error> {
-        let broken = |what: String| Error::Request(format!("the aligner's {what}; it starts again from the catalog"));
+        let broken = |what: String| Error::Internal(format!("the aligner's {what}; it starts again from the catalog"));
         match ended.map_err(|error| broken(format!("task failed: {error}")))? {
             Ended::Publisher => Err(broken("publisher ended".to_owned())),
             Ended::Commit(writer, done) => {
@@ -264,10 +264,10 @@ impl Service {
                     Err(error) => drop(reply.send(Err(error))),
                 }
             }
-            Command::Revoke { device, key_id, reply } => {
-                let revoked = self.engine.revoke(&device, &key_id, now);
-                self.reply_when_durable(reply, revoked);
-            }
+            Command::Revoke { device, key_id, reply } => match self.engine.revoke(&device, &key_id, now) {
+                Ok(revoked) => self.reply_when_durable(reply, revoked),
+                Err(error) => drop(reply.send(Err(error))),
+            },
             Command::Devices(reply) => drop(reply.send(self.engine.devices_json(now))),
             Command::Gaps {
                 device,

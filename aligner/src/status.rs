@@ -152,7 +152,7 @@ impl Engine {
                 "kid": key.public.key_id().to_string(),
                 "cose_key": base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(key.public.to_cose_key()),
                 "enrolled_at": key.enrolled_at.to_rfc3339(),
-                "state": if key.revoked_from.is_some() { "revoked" } else { "valid" },
+                "state": if key.revoked.is_some() { "revoked" } else { "valid" },
             })).collect::<Vec<_>>(),
         })
     }
@@ -224,9 +224,10 @@ impl Engine {
         })
     }
 
-    /// The holes in a device's chains.
+    /// The holes in a device's chains; one that ends where nobody knows has no `last` and no `count`.
     pub fn gaps_json(&self, id: &DeviceId) -> Vec<Value> {
-        self.door
+        let holes = self
+            .door
             .chains_of(id)
             .flat_map(|(boot, chain)| chain.gaps.iter().map(move |gap| (boot, gap)))
             .map(|(boot, gap)| {
@@ -240,8 +241,20 @@ impl Engine {
                     "state": if gap.lost.is_some() { "lost" } else { "pending" },
                     "reason": gap.lost,
                 })
+            });
+        let ends = self.door.open_ends(id).into_iter().map(|(boot, end)| {
+            json!({
+                "boot_id": boot.to_string(),
+                "first": end.first.to_string(),
+                "last": null,
+                "count": null,
+                "from": end.from.map(TaiNanos::to_rfc3339),
+                "to": end.to.to_rfc3339(),
+                "state": "pending",
+                "reason": null,
             })
-            .collect()
+        });
+        holes.chain(ends).collect()
     }
 
     /// The holes of a stream's device that touch a window, in the chart's units.

@@ -110,7 +110,7 @@ impl Store {
                         raw[at].push((time, value));
                     }
                     let Some(value) = value else { continue };
-                    let column = ((time - from.0) as f64 / span * columns as f64) as usize;
+                    let column = (time.saturating_sub(from.0) as f64 / span * columns as f64) as usize;
                     add(&mut buckets[at][column.min(columns - 1)], (time, value));
                 }
             }
@@ -147,7 +147,7 @@ impl Store {
             return Err(Error::Request(format!("the window {from_ms} to {to_ms} ms is empty")));
         }
         let (from, to) = (TaiNanos::from_unix_millis(from_ms), TaiNanos::from_unix_millis(to_ms));
-        let span = (to.0 - from.0).max(1) as f64;
+        let span = to.0.saturating_sub(from.0).max(1) as f64;
         let view = self.view();
         let mut devices: BTreeMap<String, Vec<u8>> = BTreeMap::new();
         for (stream, table) in view.streams() {
@@ -167,7 +167,7 @@ impl Store {
             while let Some(run) = replay.next().await? {
                 for &time in &run.batch.column(0).as_primitive::<Int64Type>().values()[run.first..run.first + run.count]
                 {
-                    let column = ((time - from.0) as f64 / span * columns as f64) as usize;
+                    let column = (time.saturating_sub(from.0) as f64 / span * columns as f64) as usize;
                     bins[column.min(columns - 1)] = 1;
                 }
             }

@@ -103,6 +103,11 @@ async fn routes_answer_in_every_format_and_refuse_with_problems() {
     let presence = get(&handle, &path).await;
     assert_eq!(presence["devices"]["tclab-01"], json!([0, 0, 0, 1, 1, 1, 0, 0, 0, 0]));
 
+    // Wider than all of time, and still a window.
+    for path in ["/presence", "/streams/tclab-01/board/window"] {
+        get(&handle, &format!("{path}?from_ms=-1e300&to_ms=1e300&columns=10")).await;
+    }
+
     let digest = get(&handle, "/replay?format=digest").await;
     assert_eq!(
         (digest["rows"].as_str(), digest["digest"].as_str()),
@@ -179,6 +184,29 @@ async fn routes_answer_in_every_format_and_refuse_with_problems() {
     );
     let wrong = json!({ "device_id": "tclab-01", "public_key": "AAAA" }).to_string();
     assert_eq!(request(&handle, "POST", "/devices", Some(wrong)).await.0, 400);
+    // Revoking answers the device; twice is as good as once.
+    let key = agent.key.key_id();
+    let path = format!("/devices/tclab-01/keys/{key}/revoke");
+    for _ in 0..2 {
+        let (code, text) = request(&handle, "POST", &path, None).await;
+        assert_eq!(code, 200, "{text}");
+        let device: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            (&device["device_id"], &device["keys"][0]["state"]),
+            (&json!("tclab-01"), &json!("revoked"))
+        );
+    }
+    for (path, expected) in [
+        (format!("/devices/nosuch/keys/{key}/revoke"), 404),
+        ("/devices/tclab-01/keys/00ff/revoke".to_owned(), 404),
+        ("/devices/tclab-01/keys/key/revoke".to_owned(), 400),
+    ] {
+        assert_eq!(request(&handle, "POST", &path, None).await.0, expected, "{path}");
+    }
+    let (code, problem) = request(&handle, "POST", "/devices", Some(body(&agent.key))).await;
+    assert_eq!(code, 409, "{problem}");
+    let records = bench.bus.end(topics::PROVENANCE).await.unwrap();
+    assert!(!records.is_empty());
     let openapi = serde_json::to_value(orrery_aligner::openapi()).unwrap();
     assert!(openapi["paths"]["/api/v1/query"]["post"].is_object());
     bench.stop().await;

@@ -201,7 +201,7 @@ impl Engine {
                 digests.value(row).parse(),
             );
             if let (Ok(device), Ok(boot), Ok(digest)) = parsed {
-                self.door.restore_digest(&device, boot, sequences.value(row), digest);
+                self.door.remember(&device, boot, sequences.value(row), digest);
             }
         }
     }
@@ -377,7 +377,7 @@ impl Engine {
     /// Enrols a device's key and records it in the provenance log.
     ///
     /// # Errors
-    /// [`Error::KeyConflict`] when another valid key is there.
+    /// [`Error::KeyConflict`] when another valid key is there, [`Error::KeyRevoked`] when this one was revoked.
     pub fn enrol(
         &mut self,
         id: &DeviceId,
@@ -390,11 +390,20 @@ impl Engine {
             Some(known) => known.clone().enrol(public, now),
             None => Enrolment::Created,
         };
-        if let Enrolment::Conflict(known) = enrolment {
-            return Err(Error::KeyConflict {
-                device: id.to_string(),
-                known: known.to_string(),
-            });
+        match enrolment {
+            Enrolment::Created | Enrolment::Unchanged => {}
+            Enrolment::Conflict(known) => {
+                return Err(Error::KeyConflict {
+                    device: id.to_string(),
+                    known: known.to_string(),
+                });
+            }
+            Enrolment::Revoked => {
+                return Err(Error::KeyRevoked {
+                    device: id.to_string(),
+                    key: public.key_id().to_string(),
+                });
+            }
         }
         let device = self.door.device_mut(id);
         device.enrol(public, now);
@@ -407,32 +416,31 @@ impl Engine {
         Ok(enrolment == Enrolment::Created)
     }
 
-    /// Revokes a key from the place in its chain that comes next.
-    pub fn revoke(&mut self, id: &DeviceId, key_id: &KeyId, now: TaiNanos) -> bool {
-        let last = self.door.chains_of(id).last();
-        let from = last.map_or(
-            Place {
-                boot: BootId([0; 16]),
-                sequence: 0,
-            },
-            |(boot, chain)| Place {
-                boot,
-                sequence: chain.accepted.last().map_or(0, |last| last + 1),
-            },
-        );
-        let Some(device) = self.door.devices().contains_key(id).then(|| self.door.device_mut(id)) else {
-            return false;
+    /// Revokes a key: of what it signed, only what belongs to the boots known now, up to where they stand, is still let
+    /// in, so that a backlog may arrive. False when it was revoked before.
+    ///
+    /// # Errors
+    /// [`Error::UnknownKey`] when the device or its key is not enrolled.
+    pub fn revoke(&mut self, id: &DeviceId, key_id: &KeyId, now: TaiNanos) -> Result<bool, Error> {
+        let places = self.door.places(id);
+        let unknown = || Error::UnknownKey {
+            device: id.to_string(),
+            key: key_id.to_string(),
         };
-        let key = device
-            .keys
-            .iter_mut()
-            .find(|key| key.revoked_from.is_none() && key.public.key_id() == *key_id);
-        let Some(key) = key else { return false };
-        key.revoked_from = Some(from);
+        if !self.door.devices().contains_key(id) {
+            return Err(unknown());
+        }
+        let keys = &mut self.door.device_mut(id).keys;
+        let key = keys.iter_mut().find(|key| key.public.key_id() == *key_id);
+        let key = key.ok_or_else(unknown)?;
+        if key.revoked.is_some() {
+            return Ok(false);
+        }
+        key.revoked = Some(places);
         let public = key.public;
         self.pending.devices.insert(id.clone());
         self.record_key(id, &public, "revoked", now);
-        true
+        Ok(true)
     }
 
     fn record_key(&mut self, id: &DeviceId, public: &PublicKey, what: &str, now: TaiNanos) {

@@ -66,13 +66,16 @@ impl StreamState {
     /// Rows per second of reference time, lately; none before the second row.
     pub fn observed_hz(&self) -> Option<f64> {
         let last = *self.recent.iter().max()?;
-        let within = self.recent.iter().filter(|time| last - **time <= RATE_WINDOW_NANOS);
+        let within = self
+            .recent
+            .iter()
+            .filter(|time| last.saturating_sub(**time) <= RATE_WINDOW_NANOS);
         let (mut first, mut count) = (last, 0u32);
         for &time in within {
             first = first.min(time);
             count += 1;
         }
-        (count >= 2 && last > first).then(|| f64::from(count - 1) / ((last - first) as f64 / 1e9))
+        (count >= 2 && last > first).then(|| f64::from(count - 1) / (last.saturating_sub(first) as f64 / 1e9))
     }
 
     /// The watermark.

@@ -25,10 +25,3 @@ pub struct Commit {
     /// Small state by (kind, name): chains, clocks, devices, watermarks, counters.
     pub state: BTreeMap<(&'static str, String), Vec<u8>>,
 }
-
-impl Commit {
-    /// Whether there is nothing to make durable.
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.descriptors.is_empty() && self.offsets.is_empty() && self.state.is_empty()
-    }
-}

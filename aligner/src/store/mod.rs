@@ -41,7 +41,6 @@ struct Inner {
     view: RwLock<Arc<View>>,
     checked: Mutex<HashSet<String>>,
     query_memory_bytes: usize,
-    config: Config,
 }
 
 /// What was durable when the store was opened, for whoever goes on from there.
@@ -128,7 +127,6 @@ impl Store {
             view: RwLock::new(Arc::new(view)),
             checked: Mutex::default(),
             query_memory_bytes: config.query_memory_bytes,
-            config: config.clone(),
         }))
     }
 
@@ -143,11 +141,6 @@ impl Store {
 
     pub(crate) fn query_memory_bytes(&self) -> usize {
         self.0.query_memory_bytes
-    }
-
-    /// The configuration it was opened with.
-    pub fn config(&self) -> &Config {
-        &self.0.config
     }
 
     pub(crate) fn files(&self) -> Option<&SegmentFiles> {

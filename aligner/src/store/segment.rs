@@ -66,7 +66,7 @@ impl SegmentFiles {
         let rows = batch.num_rows();
         let times = batch.column(1).as_primitive::<Int64Type>().values().clone();
         let (Some(&min), Some(&max)) = (times.first(), times.last()) else {
-            return Err(Error::Request(format!("segment {path} would be empty")));
+            return Err(Error::Internal(format!("segment {path} would be empty")));
         };
         let max_revision = batch
             .column(3)

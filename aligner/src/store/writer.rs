@@ -129,7 +129,7 @@ impl Writer {
         let files = self
             .store
             .files()
-            .ok_or_else(|| Error::Request("the store was opened for reading only".to_owned()))?;
+            .ok_or_else(|| Error::Internal("the store was opened for reading only".to_owned()))?;
 
         let (taken, kept): (Vec<_>, Vec<_>) = change.table.tail.drain(..).partition(|part| part.min < until);
         let batches: Vec<RecordBatch> = taken.iter().map(|part| part.batch.clone()).collect();
