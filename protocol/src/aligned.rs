@@ -1,4 +1,4 @@
-//! Aligned blocks: what travels on `orrery.aligned`, `orrery.replay` and `orrery.traces`.
+//! Aligned blocks: what travels on `orrery.aligned` and `orrery.traces`.
 //!
 //! An Arrow IPC stream of one record batch. Columns, in this order: `time_tai` (Int64, TAI nanoseconds),
 //! `time_uncertainty` (Int64, nanoseconds, standard uncertainty), `boot_id` (FixedSizeBinary(16)), `sequence` (UInt64),
@@ -16,12 +16,27 @@ use arrow_array::{
 use arrow_schema::{DataType, Field, FieldRef, Schema};
 
 use crate::digest::KEY_COLUMNS;
-use crate::{BootId, Digest, RowKey, StreamId, TaiNanos, ipc};
+use crate::{BootId, Digest, StreamId, TaiNanos, ipc};
 
 /// A block that is not what it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not an aligned block: {0}")]
 pub struct AlignedError(String);
+
+/// A row's place in the total order.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RowKey {
+    /// Aligned time.
+    pub time: TaiNanos,
+    /// The stream, compared as text.
+    pub stream: StreamId,
+    /// The boot, compared as bytes.
+    pub boot: BootId,
+    /// The envelope's sequence.
+    pub sequence: u64,
+    /// The row within its envelope.
+    pub index: u32,
+}
 
 /// Rows of one stream on the reference timeline, in stream order; without rows, a bare watermark.
 #[derive(Debug, Clone, PartialEq)]

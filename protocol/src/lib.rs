@@ -17,7 +17,6 @@ mod intervals;
 mod ipc;
 mod keys;
 pub mod leap;
-mod merge;
 mod payload;
 mod principal;
 mod problem;
@@ -27,7 +26,7 @@ mod stream;
 mod time;
 pub mod topics;
 
-pub use aligned::{AlignedBlock, AlignedError};
+pub use aligned::{AlignedBlock, AlignedError, RowKey};
 pub use chain::{Chain, Sealed};
 pub use clock_model::{ClockKind, ClockModel};
 pub use command::{Command, CommandError, seal_command, verify_command};
@@ -38,7 +37,6 @@ pub use envelope::{
 pub use ids::{BootId, ClockId, DeviceId, IdError, StreamId};
 pub use intervals::IntervalSet;
 pub use keys::{KeyId, PublicKey, SealKey};
-pub use merge::{Merge, MergedRow, RowKey};
 pub use payload::{
     AckPayload, AckStatus, ClockPair, ClockPayload, EventPayload, HeartbeatPayload, LogPayload, LossPayload,
     PayloadError, Probe,

@@ -4,8 +4,6 @@
 pub const RAW: &str = "orrery.raw";
 /// [`AlignedBlock`](crate::AlignedBlock)s of every stream, each in stream order; key: stream id.
 pub const ALIGNED: &str = "orrery.aligned";
-/// What a replay publishes for consumers that cannot tell it from live; key: stream id.
-pub const REPLAY: &str = "orrery.replay";
 /// [`ClockModel`](crate::ClockModel)s; key: clock id.
 pub const CLOCK: &str = "orrery.clock";
 /// [`Descriptor`](crate::Descriptor)s; key: stream id; compacted where the bus can.
@@ -18,8 +16,3 @@ pub const CONTROL: &str = "orrery.control";
 pub const PROVENANCE: &str = "orrery.provenance";
 /// What the aligner's door refused, with the reason in the headers; key: device id where known.
 pub const DEADLETTER: &str = "orrery.deadletter";
-
-/// Every topic, for whoever has to create them.
-pub const ALL: [&str; 9] = [
-    RAW, ALIGNED, REPLAY, CLOCK, STREAMS, TRACES, CONTROL, PROVENANCE, DEADLETTER,
-];

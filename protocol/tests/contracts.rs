@@ -263,10 +263,6 @@ fn the_digest_sees_content_and_order_but_not_batches_or_revisions() {
     assert_ne!(digest(&[(&whole, 0, 3)]), digest(&[(&other, 0, 3)]));
 }
 
-fn drain(merge: &mut Merge) -> Vec<RowKey> {
-    std::iter::from_fn(|| merge.pop()).map(|row| row.key).collect()
-}
-
 proptest! {
     #[test]
     fn one_flipped_bit_is_never_accepted(at in 0usize..4096, bit in 0u8..8) {
@@ -342,36 +338,5 @@ proptest! {
                 prop_assert!(!(stands(0, "device_time") && stands(1, "received")) || nulls);
             }
         }
-    }
-
-    #[test]
-    fn the_merge_gives_one_order_however_blocks_arrive(
-        a in prop::collection::vec(0i64..50, 0..12),
-        b in prop::collection::vec(0i64..50, 0..12),
-        cut in 0usize..12,
-    ) {
-        let (mut a, mut b) = (a, b);
-        a.sort_unstable();
-        b.sort_unstable();
-        let ids = ["x/a", "x/b"].map(|id| StreamId::new(id).unwrap());
-        let mut whole = Merge::new(ids.clone());
-        whole.push(aligned("x/a", &a, 60));
-        whole.push(aligned("x/b", &b, 60));
-        let expected = drain(&mut whole);
-        prop_assert_eq!(expected.len(), a.len() + b.len());
-
-        let mut parts = Merge::new(ids);
-        let cut = cut.min(b.len());
-        let mut found = Vec::new();
-        let watermark = b.get(cut).copied().unwrap_or(0);
-        parts.push(aligned("x/b", &b[..cut], watermark));
-        found.extend(drain(&mut parts));
-        parts.push(aligned("x/a", &a, 60));
-        found.extend(drain(&mut parts));
-        // The second part's rows restart at index 0; compare times and streams.
-        parts.push(aligned("x/b", &b[cut..], 60));
-        found.extend(drain(&mut parts));
-        let shape = |keys: &[RowKey]| keys.iter().map(|k| (k.time, k.stream.clone())).collect::<Vec<_>>();
-        prop_assert_eq!(shape(&found), shape(&expected));
     }
 }
