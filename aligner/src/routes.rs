@@ -188,6 +188,9 @@ struct ReplayQuery {
     streams: Option<String>,
     revision: Option<u64>,
     format: Option<String>,
+    /// Leave a record of the digest in the provenance log.
+    #[serde(default)]
+    record: bool,
 }
 
 async fn replay(State(handle): State<Handle>, Query(asked): Query<ReplayQuery>) -> Answer<Response> {
@@ -216,7 +219,7 @@ async fn replay(State(handle): State<Handle>, Query(asked): Query<ReplayQuery>) 
     }
 }
 
-/// Digests a replay and leaves a record of it in the provenance log.
+/// Digests a replay; with `record` the provenance log keeps the digest.
 async fn digest(handle: &Handle, replay: Replay, asked: &ReplayQuery, request: &ReplayRequest) -> Answer<Json<Value>> {
     let revision = replay.revision();
     let at = replay.view().stamp;
@@ -226,6 +229,9 @@ async fn digest(handle: &Handle, replay: Replay, asked: &ReplayQuery, request: &
         "digest": digest.to_string(), "rows": rows.to_string(), "revision": revision.to_string(),
         "from": asked.from, "to": asked.to, "streams": streams,
     });
+    if !asked.record {
+        return Ok(Json(answer));
+    }
     let record = orrery_protocol::Record {
         kind: RecordKind::Replay,
         subject: vec![Subject {
@@ -421,13 +427,14 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         (
             HttpMethod::Get,
             "/api/v1/replay",
-            "Rows in the total order, or their digest",
+            "Rows in the total order, or with format=digest their digest, which record=true keeps in the provenance log",
             &[
                 ("from", false),
                 ("to", false),
                 ("streams", false),
                 ("revision", false),
                 ("format", false),
+                ("record", false),
             ],
         ),
         (

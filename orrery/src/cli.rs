@@ -30,6 +30,9 @@ pub enum Command {
     /// Streams and their channels.
     #[command(subcommand)]
     Stream(Stream),
+    /// Devices and their keys.
+    #[command(subcommand)]
+    Device(Device),
     /// Set a channel of a device, such as a heater.
     Control(Control),
     /// Run a graph over a recorded window and print what it computes.
@@ -205,6 +208,9 @@ pub struct Replay {
     /// Print the digest alone.
     #[arg(long)]
     pub digest: bool,
+    /// Keep the digest in the provenance log of the running instance.
+    #[arg(long, requires = "digest")]
+    pub record: bool,
 }
 
 /// `orrery seek`.
@@ -232,6 +238,30 @@ pub enum Stream {
         /// Print JSON.
         #[arg(long)]
         json: bool,
+    },
+}
+
+/// `orrery device`.
+#[derive(Debug, Subcommand)]
+pub enum Device {
+    /// List the devices with their state and keys.
+    List {
+        /// Which instance.
+        #[command(flatten)]
+        target: Target,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let nothing in any more that this key signs from now on.
+    Revoke {
+        /// Which instance.
+        #[command(flatten)]
+        target: Target,
+        /// The device.
+        device: String,
+        /// The key's id, as `orrery device list` prints it.
+        key: String,
     },
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Exit codes, as the guide documents them.
+/// Exit codes, as docs/guides/replay-and-sql.md tells them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {

@@ -52,6 +52,7 @@ async fn dispatch(command: &Command) -> Result<(), Failure> {
         Command::Replay(arguments) => commands::replay::replay(arguments).await,
         Command::Seek(arguments) => commands::replay::seek(arguments).await,
         Command::Stream(arguments) => commands::stream::stream(arguments).await,
+        Command::Device(arguments) => commands::device::device(arguments).await,
         Command::Control(arguments) => commands::control::control(arguments).await,
         Command::Run(arguments) => commands::run::run(arguments).await,
         Command::Provenance(arguments) => commands::provenance::provenance(arguments),

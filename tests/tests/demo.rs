@@ -247,6 +247,18 @@ async fn a_heater_obeys_and_interlocks_refuse() {
     let stranger = "orrery.local/provenance+00000000+AAAA";
     let refused = demo.command(&["provenance", "verify", "--key", stranger]);
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+
+    // A key that leaked: from here on nothing that it signs is measured.
+    let listed = demo.stdout(&["device", "list"]);
+    let key = |device: &str| {
+        let line = listed.lines().find(|line| line.starts_with(device)).unwrap();
+        line.split_whitespace().last().unwrap().to_owned()
+    };
+    let wrong = demo.command(&["device", "revoke", "tclab-01", &key("room-sensor")]);
+    assert_eq!(wrong.status.code(), Some(3), "{wrong:?}");
+    let key = key("tclab-01");
+    let revoked = demo.stdout(&["device", "revoke", "tclab-01", &key]);
+    assert_eq!(revoked, format!("tclab-01: {key} (revoked)\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

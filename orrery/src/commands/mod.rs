@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod control;
+pub mod device;
 pub mod local;
 pub mod model;
 pub mod provenance;

@@ -12,6 +12,10 @@ pub async fn replay(arguments: &Replay) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Usage, "replay prints ndjson, csv or arrow"));
     }
     match Source::find(&arguments.target)? {
+        Source::Stopped(_) if arguments.record => {
+            let message = "--record needs a running instance: its log is what keeps the digest";
+            Err(Failure::new(Exit::Usage, message))
+        }
         Source::Stopped(folder) => {
             let streams = local::streams(&arguments.streams)?;
             let request = orrery_aligner::ReplayRequest {
@@ -38,6 +42,9 @@ pub async fn replay(arguments: &Replay) -> Result<(), Failure> {
             }
             if let Some(revision) = arguments.revision {
                 parameters.push(("revision", revision.to_string()));
+            }
+            if arguments.record {
+                parameters.push(("record", "true".to_owned()));
             }
             if !arguments.digest {
                 return client.print_get("/replay", &parameters).await;

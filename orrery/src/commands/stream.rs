@@ -24,12 +24,7 @@ pub async fn stream(arguments: &Stream) -> Result<(), Failure> {
             Value::Null => "–".to_owned(),
             other => other.to_string(),
         };
-        let descriptor = if stream["descriptor"].is_object() {
-            &stream["descriptor"]
-        } else {
-            stream
-        };
-        let channels = descriptor["channels"].as_array().into_iter().flatten().map(|channel| {
+        let channels = stream["channels"].as_array().into_iter().flatten().map(|channel| {
             format!(
                 "{} [{}]",
                 channel["name"].as_str().unwrap_or("?"),
