@@ -415,3 +415,13 @@ fn files_are_formatted_once() {
     assert_eq!(std::fs::read_to_string(folder.path("ball.mo")).unwrap(), BALL);
     assert_eq!(folder.out(&["fmt", "--check", "ball.mo"]), "");
 }
+
+#[test]
+fn the_guide_shows_what_the_commands_print() {
+    let guide = include_str!("../../docs/guides/models.md");
+    let folder = Folder(tempfile::tempdir().unwrap());
+    folder.out(&["new", "Tank"]);
+    let printed = folder.out(&["run", "Tank.mo", "--until", "3600", "--every", "600"]);
+    let shown: Vec<&str> = printed.lines().take(3).collect();
+    assert!(guide.contains(&shown.join("\n")), "{shown:?}");
+}
