@@ -22,8 +22,9 @@ export interface Stream {
 export interface DeviceGap {
   boot_id: string
   first: string
-  last: string
-  count: string
+  /** Null while nobody knows where it ends. */
+  last: string | null
+  count: string | null
   from: string | null
   to: string | null
   state: 'pending' | 'lost'

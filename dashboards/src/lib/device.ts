@@ -48,6 +48,7 @@ const NAMES: Record<string, string> = {
   equivocations: 'Two for one number',
   revoked: 'Signed with a revoked key',
   chain_breaks: 'Breaks of the chain',
+  implausible_stamps: 'Stamps not believed',
 }
 const AGENT_NAMES: Record<string, string> = {
   readings: 'Readings taken',

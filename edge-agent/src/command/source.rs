@@ -237,9 +237,13 @@ impl GatewayCommands {
         }
         let status = response.status();
         if !status.is_success() {
+            let remedy = match status {
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "enrol again with `orrery-edge enroll`",
+                _ => "asking again; its log says why",
+            };
+            let url = self.gateway.url();
             return Err(format!(
-                "the gateway {} does not give the commands ({status}); enrol again with `orrery-edge enroll`",
-                self.gateway.url()
+                "the gateway {url} does not give the commands ({status}); {remedy}"
             ));
         }
         self.parser = EventParser::default();
