@@ -56,6 +56,7 @@ pub async fn up(arguments: &Up) -> Result<(), Failure> {
         let rig = RigConfig {
             seed: arguments.seed.unwrap_or(1),
             play: arguments.play.clone(),
+            folder: Some(folder.path("rig")),
             ..RigConfig::default()
         };
         let rig = orrery_rig::start(rig, Arc::clone(&clock), tasks.intake.stop()).await;
