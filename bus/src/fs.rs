@@ -7,7 +7,9 @@
 mod memory;
 mod real;
 
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -107,9 +109,7 @@ pub trait File: Send + Sync {
 /// # Errors
 /// The filesystem's own.
 pub fn write_atomically(fs: &dyn FileSystem, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let new: PathBuf = path.with_file_name(name);
+    let new = beside(path);
     match fs.remove(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -119,6 +119,35 @@ pub fn write_atomically(fs: &dyn FileSystem, path: &Path, bytes: &[u8]) -> io::R
     file.sync()?;
     fs.rename(&new, path)?;
     fs.sync_dir(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// Replaces a file of the host with these rights (such as `0o600`), and makes its folder: after an `Ok` the new content survives
+/// a power cut, after a crash the old or the new is there. Blocks.
+///
+/// # Errors
+/// The filesystem's own.
+pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let folder = parent.unwrap_or(Path::new("."));
+    RealFs.create_dir(folder)?;
+    let beside = beside(path);
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(&beside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)?;
+    RealFs.sync_dir(folder)
+}
+
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    path.with_file_name(name)
 }
 
 /// Reads a whole small file.

@@ -1,10 +1,10 @@
 //! Small files that must survive a crash whole: written beside, fsynced, renamed.
 
-use std::fs::{File, OpenOptions, Permissions};
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs::Permissions;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
+use orrery_bus::fs::replace;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -21,22 +21,7 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), Error> {
 
 /// Replaces a file durably; only its owner can read it.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let failed = at("write", path);
-    let beside = path.with_extension("new");
-    let replace = || {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&beside)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&beside, path)?;
-        // The rename is durable once the folder is.
-        path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
-    };
-    replace().map_err(failed)
+    replace(path, bytes, 0o600).map_err(at("write", path))
 }
 
 /// Reads a file; none when there is none.

@@ -41,6 +41,15 @@ pub use error::{ConfigError, Error};
 pub use service::{Deps, run};
 pub use status::Status;
 
+/// Writes a line to standard error. A reader that has gone (`2>&1 | head`) is no failure; `eprintln!` would panic.
+#[macro_export]
+macro_rules! tell {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+
 /// A log filter for libraries whose messages the connectors say better, with place and remedy: a refused connection, a missing
 /// certificate where no security is asked for, a client that only looks whether the rig's broker answers.
 pub const QUIET_LIBRARIES: &str = "opcua_core=off,opcua_client=off,opcua_crypto=off,opcua_server=off,opcua_types=off,\

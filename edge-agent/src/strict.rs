@@ -30,14 +30,16 @@ pub fn from_text<T: DeserializeOwned>(
     }
     // The text's own syntax first: its errors have line numbers, a merged table's have none.
     let mut table: toml::Table = toml::from_str(text).map_err(|error| refused(place, error))?;
+    let mut names = Vec::new();
     for (name, value) in variables {
         set(&mut table, &name, &value)?;
+        names.push(name);
     }
     T::deserialize(table).map_err(|error| {
         // A text that is wrong by itself is reported with its line.
         match toml::from_str::<T>(text) {
             Err(own) => refused(place, own),
-            Ok(_) => refused(&format!("{place} and the {PREFIX}… variables"), error),
+            Ok(_) => refused(&format!("{place} under {}", names.join(", ")), error),
         }
     })
 }
@@ -121,6 +123,7 @@ mod tests {
         let stray = vec![("ORRERY__SPOOL__MAX_BYTE".to_owned(), "1".to_owned())];
         let error = Config::parse(GOOD, "edge.toml", stray).unwrap_err().to_string();
         assert!(error.contains("did you mean `max_bytes`"), "{error}");
+        assert!(error.contains("edge.toml under ORRERY__SPOOL__MAX_BYTE"), "{error}");
     }
 
     #[test]

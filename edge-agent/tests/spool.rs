@@ -110,7 +110,7 @@ async fn what_a_full_disk_keeps_is_not_declared_lost() {
     let spool = Spool::open(folder.path(), 1 << 20, clock, Arc::clone(&status)).unwrap();
     let mut chain = Chain::start(device(), BootId([1; 16]), None);
     // Whatever is written there finds no space.
-    let beside = folder.path().join("state.new");
+    let beside = folder.path().join("state.json.new");
     std::os::unix::fs::symlink("/dev/full", &beside).unwrap();
     let filling = async {
         for _ in 0..60 {

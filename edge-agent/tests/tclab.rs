@@ -213,7 +213,7 @@ async fn a_full_disk_refuses_commands_and_still_lets_a_heater_go_safe() {
 
     // Whatever is written there finds no space.
     let ledger = orrery_edge_agent::command::ledger_file(&config.folder, &DeviceId::new("tclab").unwrap());
-    let beside = ledger.with_extension("new");
+    let beside = ledger.with_extension("json.new");
     std::os::unix::fs::symlink("/dev/full", &beside).unwrap();
     let refused = issuer.send(60.0, soon, None).await;
     reader.until("refused", |seen| ack(seen, &refused).is_some()).await;

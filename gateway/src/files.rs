@@ -1,8 +1,8 @@
 //! Small private files that survive a crash: written beside, synced, renamed, and the folder synced.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::KeysError;
@@ -16,23 +16,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), KeysError> {
         path: path.to_owned(),
         source,
     };
-    let folder = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).map_err(fail)?;
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(OWNER_ONLY)
-        .open(&beside)
-        .map_err(fail)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(fail)?;
-    fs::rename(&beside, path).map_err(fail)?;
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(fail)
+    orrery_bus::fs::replace(path, bytes, OWNER_ONLY).map_err(fail)
 }
 
 /// [`replace`] for async callers: the disk may take its time.

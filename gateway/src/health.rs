@@ -23,13 +23,13 @@ impl std::fmt::Debug for Check {
     }
 }
 
-/// `GET /healthz`.
+/// Whether the process runs.
 #[utoipa::path(get, path = "/healthz", tag = "gateway", responses((status = 200, body = Object)))]
 pub async fn healthz(State(app): State<Shared>) -> Json<Value> {
     Json(json!({ "status": "alive", "build": app.build }))
 }
 
-/// `GET /readyz`.
+/// Whether it can do its work, and which check fails.
 #[utoipa::path(get, path = "/readyz", tag = "gateway",
     responses((status = 200, body = Object), (status = 503, body = Object)))]
 pub async fn readyz(State(app): State<Shared>) -> (StatusCode, Json<Value>) {

@@ -184,7 +184,7 @@ impl Metrics {
     }
 }
 
-/// `GET /metrics`. Open like the health checks: it holds counts, and no name of a device, channel or person.
+/// Counters as Prometheus text. Open like the health checks: it holds counts, and no name of a device, channel or person.
 #[utoipa::path(get, path = "/metrics", tag = "gateway", responses((status = 200, content_type = "text/plain", body = String)))]
 pub async fn metrics(State(app): State<Shared>) -> Response {
     let mut found = own(&app);

@@ -1,12 +1,11 @@
 //! The data folder: one process owns it, and tells others of its user where it answers.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use orrery_bus::fs::replace;
 use orrery_protocol::SealKey;
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Exit, Failure};
@@ -95,13 +94,13 @@ impl Folder {
             .mode(0o600)
             .open(&path)
             .map_err(|error| cannot("open", &path, &error))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        match file.try_lock() {
             Ok(()) => Ok(Some(Self {
                 root: root.to_owned(),
                 _lock: file,
             })),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(cannot("lock", &path, &error.into())),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(cannot("lock", &path, &error)),
         }
     }
 
@@ -158,20 +157,7 @@ pub fn private_dir(path: &Path) -> Result<(), Failure> {
 
 /// Writes a file that only its user may read, durably and in one step.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let temporary = path.with_extension("new");
-    let write = || -> std::io::Result<()> {
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
-    };
-    write().map_err(|error| cannot("write", path, &error))
+    replace(path, bytes, 0o600).map_err(|error| cannot("write", path, &error))
 }
 
 fn cannot(verb: &str, path: &Path, error: &std::io::Error) -> Failure {

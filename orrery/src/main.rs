@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("orrery: cannot start: {error}");
+            orrery_edge_agent::tell!("orrery: cannot start: {error}");
             return ExitCode::FAILURE;
         }
     };
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("orrery: {failure}");
+            orrery_edge_agent::tell!("orrery: {failure}");
             ExitCode::from(failure.exit as u8)
         }
     }

@@ -93,6 +93,7 @@ pub async fn serve(arguments: &Serve) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Usage, message));
     }
     let folder = Folder::own(&arguments.data.data)?;
+    warn_of_leap_table(&*clock);
     let stop = stop_signal()?;
     let mut tasks = Tasks::default();
     let agent = config.agent(&folder.path("edge"));
@@ -427,7 +428,7 @@ fn endpoint(bound: &Bound) -> Endpoint {
 
 fn say_where(url: &str) {
     if std::io::stderr().is_terminal() {
-        eprintln!("Open this address in a browser; Ctrl-C stops everything:");
+        orrery_edge_agent::tell!("Open this address in a browser; Ctrl-C stops everything:");
     }
     let mut out = std::io::stdout();
     let _ = writeln!(out, "{url}").and_then(|()| out.flush());

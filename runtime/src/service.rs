@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use orrery_bus::fs::replace;
 use orrery_bus::{From, Record as BusRecord, SharedBus};
 use orrery_protocol::{AlignedBlock, Clock, Record, RecordKind, SealKey, Subject, topics};
 use tokio::task::JoinSet;
@@ -20,7 +21,6 @@ use crate::graph::GraphFile;
 use crate::handle::GraphHandle;
 use crate::model::compile_file;
 use crate::runner::Runner;
-use crate::snapshot::write_durably;
 
 /// What the runtime stands on.
 pub struct Deps {
@@ -249,6 +249,6 @@ fn next_epoch(path: &PathBuf) -> Result<u64, Error> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
         Err(error) => return Err(failed(error)),
     };
-    write_durably(path, format!("{}\n", last + 1).as_bytes()).map_err(failed)?;
+    replace(path, format!("{}\n", last + 1).as_bytes(), 0o600).map_err(failed)?;
     Ok(last + 1)
 }

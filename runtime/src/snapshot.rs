@@ -3,11 +3,12 @@
 //! File layout: 8 bytes `ORRSNAP1`, 32 bytes SHA-256 of the rest, then CBOR of [`Snapshot`]. A file is written beside
 //! its place, synced and renamed over it; one that does not read is set aside, never trusted and never fatal.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use orrery_bus::Position;
+use orrery_bus::fs::replace;
 use orrery_protocol::Digest;
 use serde::{Deserialize, Serialize};
 
@@ -66,7 +67,7 @@ impl Snapshot {
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&Digest::of(&body).0);
         bytes.extend_from_slice(&body);
-        write_durably(path, &bytes).map_err(|source| Error::File {
+        replace(path, &bytes, 0o600).map_err(|source| Error::File {
             path: path.to_owned(),
             source,
         })
@@ -106,18 +107,6 @@ pub fn set_aside(path: &Path, why: &str) {
     if let Err(error) = fs::rename(path, PathBuf::from(aside)) {
         tracing::warn!(file = %path.display(), %error, "the snapshot could not be renamed");
     }
-}
-
-/// Replaces a file: written beside it, synced, renamed, and the folder synced.
-pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    let beside = path.with_extension("new");
-    let mut file = File::create(&beside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

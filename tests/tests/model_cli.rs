@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use orrery_tests::instance::binary;
 use orrery_tests::venv::run_script;
@@ -414,6 +414,18 @@ fn files_are_formatted_once() {
     folder.out(&["fmt", "ball.mo"]);
     assert_eq!(std::fs::read_to_string(folder.path("ball.mo")).unwrap(), BALL);
     assert_eq!(folder.out(&["fmt", "--check", "ball.mo"]), "");
+}
+
+#[test]
+fn a_reader_of_messages_that_has_gone_is_no_failure() {
+    let folder = Folder::with("decay.mo", DECAY);
+    let mut run = Command::new(binary("orrery"));
+    run.args(["model", "run"])
+        .arg(folder.path("decay.mo"))
+        .args(["--until", "1"]);
+    let mut run = run.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(run.stderr.take());
+    assert!(run.wait().unwrap().success());
 }
 
 #[test]

@@ -39,7 +39,7 @@ pub async fn run(arguments: DiscoverArgs) -> Result<(), Failure> {
 }
 
 async fn mqtt(arguments: &DiscoverArgs, url: &str) -> Result<(), Failure> {
-    eprintln!("listening to {} for {} s", arguments.topic, arguments.seconds);
+    orrery_edge_agent::tell!("listening to {} for {} s", arguments.topic, arguments.seconds);
     let span = Duration::from_secs(arguments.seconds);
     let config = MqttConfig {
         username: arguments.username.clone(),
@@ -85,7 +85,7 @@ async fn opcua(arguments: &DiscoverArgs, url: &str) -> Result<(), Failure> {
         say(format_args!("{}\t{}\t{}", variable.node, variable.path, variable.value))?;
     }
     if found.len() == MOST {
-        eprintln!("there are more than {MOST}; the rest is not shown");
+        orrery_edge_agent::tell!("there are more than {MOST}; the rest is not shown");
     }
     Ok(())
 }

@@ -152,7 +152,7 @@ pub async fn run(arguments: EnrollArgs) -> Result<(), Failure> {
     for device in &enrolment.devices {
         say(device)?;
     }
-    eprintln!(
+    orrery_edge_agent::tell!(
         "enrolled with {}; keys and token are in {}",
         enrolment.url,
         folder.display()

@@ -179,7 +179,7 @@ fn say(text: impl std::fmt::Display) -> Result<(), Failure> {
 }
 
 fn report(failure: Failure) -> ExitCode {
-    eprintln!("orrery-edge: {}", failure.message);
+    orrery_edge_agent::tell!("orrery-edge: {}", failure.message);
     ExitCode::from(failure.code)
 }
 
@@ -216,7 +216,7 @@ fn stop_on_signal(tasks: &mut tokio::task::JoinSet<()>) -> Result<CancellationTo
             if token.is_cancelled() {
                 std::process::exit(130);
             }
-            eprintln!("stopping; press Ctrl-C again to stop at once");
+            orrery_edge_agent::tell!("stopping; press Ctrl-C again to stop at once");
             token.cancel();
         }
     });

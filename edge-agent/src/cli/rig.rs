@@ -56,7 +56,7 @@ pub async fn run(arguments: RigArgs) -> Result<(), Failure> {
         let line = serde_json::to_string(device).map_err(|error| Failure::new(error.to_string()))?;
         say(line)?;
     }
-    eprintln!("the rig runs; Ctrl-C stops it");
+    orrery_edge_agent::tell!("the rig runs; Ctrl-C stops it");
     rig.join().await.map_err(|error| Failure::new(error.to_string()))
 }
 

@@ -89,7 +89,7 @@ pub async fn run(arguments: RunArgs) -> Result<(), Failure> {
     for device in &config.devices {
         for stream in &device.streams {
             let channels: Vec<_> = stream.channels.iter().map(|channel| channel.name.as_str()).collect();
-            eprintln!(
+            orrery_edge_agent::tell!(
                 "{}/{}: {} → {}",
                 device.id,
                 stream.name,
@@ -123,14 +123,14 @@ pub fn check(file: &Path) -> Result<(), Failure> {
     }
     let warnings = config.warnings();
     for warning in &warnings {
-        eprintln!("{warning}");
+        orrery_edge_agent::tell!("{warning}");
     }
     let found = if warnings.is_empty() {
         "no problem found"
     } else {
         "see above"
     };
-    eprintln!("{}: {} device(s), {found}", file.display(), config.devices.len());
+    orrery_edge_agent::tell!("{}: {} device(s), {found}", file.display(), config.devices.len());
     Ok(())
 }
 
@@ -249,7 +249,7 @@ async fn discovered_fields(
 ) -> Result<(Vec<ChannelConfig>, Option<String>), Failure> {
     Broker::parse(&connector.url).map_err(Failure::usage)?;
     let shown = without_password(&connector.url);
-    eprintln!("waiting for a message on {topic} at {shown}");
+    orrery_edge_agent::tell!("waiting for a message on {topic} at {shown}");
     let span = Duration::from_secs(arguments.wait);
     let heard = discover::mqtt_topics(connector, topic, span, true).await?;
     let Some(first) = heard.first() else {
@@ -271,7 +271,7 @@ async fn discovered_fields(
     let stamped = time
         .as_deref()
         .map_or_else(|| "no time in it".to_owned(), |time| format!("its time is {time}"));
-    eprintln!("the message has {}; {stamped}", names.join(", "));
+    orrery_edge_agent::tell!("the message has {}; {stamped}", names.join(", "));
     Ok((channels, time))
 }
 
@@ -326,7 +326,7 @@ async fn opcua_device(arguments: &RunArgs, url: &str) -> Result<DeviceConfig, Fa
         ))
     })?;
     for variable in found {
-        eprintln!("{} is {} now", variable.path, variable.value);
+        orrery_edge_agent::tell!("{} is {} now", variable.path, variable.value);
     }
     Ok(device)
 }

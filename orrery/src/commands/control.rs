@@ -68,7 +68,7 @@ async fn follow(client: &Client, answer: &Value) -> Result<(), Failure> {
         let reported = report(&state);
         outcome = match (outcome, reported) {
             (Err(first), Err(another)) => {
-                eprintln!("orrery: {another}");
+                orrery_edge_agent::tell!("orrery: {another}");
                 Err(first)
             }
             (outcome, reported) => outcome.and(reported),

@@ -47,7 +47,7 @@ pub fn time(option: &str, text: &str) -> Result<TaiNanos, Failure> {
 
 /// The digest of nothing looks like any other.
 pub fn say_empty() {
-    eprintln!("orrery: there is no row in this window: the digest is that of nothing");
+    orrery_edge_agent::tell!("orrery: there is no row in this window: the digest is that of nothing");
 }
 
 /// `90s`, `5m`, `2h` or `1d`.

@@ -46,7 +46,7 @@ pub fn provenance(arguments: &Provenance) -> Result<(), Failure> {
         say(format_args!("{size} {records}, all as signed; root {root}"))?;
         say(format_args!("key {}", report.key))?;
         if !report.key_was_given {
-            eprintln!(
+            orrery_edge_agent::tell!(
                 "the key was found beside the log, where a forger could have put it: give the one you know with --key"
             );
         }

@@ -108,7 +108,7 @@ fn hold_against<'a>(again: &[AlignedBlock], trace: impl Iterator<Item = &'a Publ
     let differing = lived.iter().find(|(key, bytes)| computed.get(*key) != Some(**bytes));
     match differing {
         None => {
-            eprintln!("{} published rows, all computed again byte for byte", lived.len());
+            orrery_edge_agent::tell!("{} published rows, all computed again byte for byte", lived.len());
             Ok(())
         }
         Some((key, _)) => {
@@ -190,7 +190,7 @@ async fn recorded(
 
 fn print(blocks: &[AlignedBlock], format: Format) -> Result<(), Failure> {
     let Some(first) = blocks.first() else {
-        eprintln!("no tick ran in this window: the graph's streams have no complete rows in it");
+        orrery_edge_agent::tell!("no tick ran in this window: the graph's streams have no complete rows in it");
         return Ok(());
     };
     let batches: Vec<&RecordBatch> = blocks.iter().map(|block| &block.batch).collect();

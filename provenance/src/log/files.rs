@@ -4,6 +4,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use orrery_bus::fs::{FileSystem, RealFs, replace};
+
 use crate::LogError;
 
 /// The tile that is being filled, open for appending. A full one is left for the next by its path.
@@ -62,16 +64,7 @@ impl TileFile {
 
 /// Replaces a file so that a crash leaves the old or the new content.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), LogError> {
-    let parent = path.parent().unwrap_or(Path::new("."));
-    create_dir(parent)?;
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let new = path.with_file_name(name);
-    let mut file = File::create(&new).map_err(LogError::io("create", &new))?;
-    file.write_all(bytes).map_err(LogError::io("write", &new))?;
-    file.sync_all().map_err(LogError::io("sync", &new))?;
-    fs::rename(&new, path).map_err(LogError::io("replace", path))?;
-    sync_dir(parent)
+    replace(path, bytes, 0o644).map_err(LogError::io("replace", path))
 }
 
 /// Takes the folder for this process until the file is dropped.
@@ -87,20 +80,7 @@ pub fn lock(dir: &Path) -> Result<File, LogError> {
 }
 
 pub fn create_dir(dir: &Path) -> Result<(), LogError> {
-    if dir.is_dir() {
-        return Ok(());
-    }
-    let parent = dir
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    create_dir(parent)?;
-    match fs::create_dir(dir) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(LogError::io("create the folder", dir)(error))
-        }
-        _ => sync_dir(parent),
-    }
+    RealFs.create_dir(dir).map_err(LogError::io("create the folder", dir))
 }
 
 pub fn read_to_end(path: &Path) -> Result<Vec<u8>, LogError> {

@@ -57,7 +57,7 @@ pub fn gradient(arguments: &ModelGradient) -> Result<(), Failure> {
             for ((name, one), (_, other)) in numbers(&first).into_iter().zip(numbers(second)) {
                 say(format_args!("{},{},{}", quoted(&name), number(one), number(other)))?;
             }
-            eprintln!("largest difference {}", number(difference));
+            orrery_edge_agent::tell!("largest difference {}", number(difference));
         }
         (ModelFormat::Csv, ..) => {
             say(format_args!("name,value\n,{}", number(first.value)))?;

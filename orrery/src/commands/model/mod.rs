@@ -114,7 +114,7 @@ fn failure(file: &Path, error: SolveError) -> Failure {
 
 fn refused(file: &Path, diagnostics: &[Diagnostic]) -> Failure {
     for diagnostic in diagnostics {
-        eprintln!("{}", diagnostic.render());
+        orrery_edge_agent::tell!("{}", diagnostic.render());
     }
     let errors = if diagnostics.len() == 1 { "error" } else { "errors" };
     Failure::new(

@@ -35,7 +35,7 @@ pub fn run(arguments: &ModelRun) -> Result<(), Failure> {
                 return closed(&error);
             }
             let statistics = solved.map_err(|error| failure(file, error))?;
-            eprintln!("{}", in_words(&statistics));
+            orrery_edge_agent::tell!("{}", in_words(&statistics));
         }
         ModelFormat::Json => {
             let solution = problem.solve(&options).map_err(|error| failure(file, error))?;
