@@ -2,26 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
 
-use orrery_protocol::Clock;
 use serde::{Deserialize, Serialize};
 
-use crate::journal::JournalOptions;
-use crate::{BusError, JournalBus, KafkaBus, SharedBus};
-
-/// Opens the bus that `url` names. The journal lives in `folder`, one folder per topic; Kafka ignores it.
-///
-/// # Errors
-/// [`BusError`] names the broker or the folder that could not be used, and what to do.
-pub async fn open(url: &BusUrl, folder: &Path, config: &Config, clock: Arc<dyn Clock>) -> Result<SharedBus, BusError> {
-    match url {
-        BusUrl::Journal => Ok(Arc::new(JournalBus::open(folder, config.journal.clone(), clock).await?)),
-        BusUrl::Kafka(brokers) => Ok(Arc::new(KafkaBus::connect(brokers, config.kafka.clone(), clock).await?)),
-    }
-}
+use crate::BusError;
 
 /// `journal`, or `kafka://HOST:PORT[,HOST:PORT]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -80,16 +66,6 @@ impl fmt::Display for BusUrl {
             Self::Kafka(brokers) => write!(f, "kafka://{}", brokers.join(",")),
         }
     }
-}
-
-/// Settings of both kinds of bus; the URL decides which half counts.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// The embedded journal.
-    pub journal: JournalOptions,
-    /// Apache Kafka.
-    pub kafka: KafkaConfig,
 }
 
 /// How to talk to Kafka.

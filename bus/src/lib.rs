@@ -21,7 +21,7 @@ mod kafka;
 
 pub use bus::{Bus, From, MAX_RECORD_BYTES, Message, Position, Record, SharedBus, Subscription};
 pub use cloudevents::cloudevents;
-pub use config::{BusUrl, Config, KafkaConfig, SaslConfig, open};
+pub use config::{BusUrl, KafkaConfig, SaslConfig};
 pub use error::BusError;
 pub use journal_bus::JournalBus;
 pub use kafka::KafkaBus;

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use orrery_bus::journal::JournalOptions;
-use orrery_bus::{BusUrl, Config, JournalBus, SharedBus, conformance};
+use orrery_bus::{JournalBus, SharedBus, conformance};
 use orrery_protocol::{ManualClock, TaiNanos};
 
 fn clock() -> Arc<ManualClock> {
@@ -16,8 +16,8 @@ fn clock() -> Arc<ManualClock> {
 async fn the_journal_conforms() {
     let folder = tempfile::tempdir().unwrap();
     let open = || async {
-        let opened = orrery_bus::open(&BusUrl::Journal, folder.path(), &Config::default(), clock()).await;
-        opened.unwrap()
+        let opened = JournalBus::open(folder.path(), JournalOptions::default(), clock()).await;
+        Arc::new(opened.unwrap()) as SharedBus
     };
     conformance::run(open).await;
 }

@@ -9,7 +9,8 @@ use std::time::Duration;
 use arrow_array::{ArrayRef, Float64Array};
 use arrow_schema::{DataType, Field};
 use futures_util::{SinkExt, StreamExt};
-use orrery_bus::{BusUrl, From, Record, SharedBus};
+use orrery_bus::journal::JournalOptions;
+use orrery_bus::{From, JournalBus, Record, SharedBus};
 use orrery_gateway::{Config, Deps, ENVELOPES};
 use orrery_protocol::{
     AlignedBlock, BootId, Chain, Clock, DeviceId, Digest, ManualClock, PayloadType, SealKey, StreamId, TaiNanos, topics,
@@ -32,13 +33,8 @@ async fn main() -> Result<(), Failure> {
     let folder = tempfile::tempdir()?;
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(NOW));
     let bus_folder = folder.path().join("bus");
-    let bus = orrery_bus::open(
-        &BusUrl::Journal,
-        &bus_folder,
-        &orrery_bus::Config::default(),
-        Arc::clone(&clock),
-    )
-    .await?;
+    let bus = JournalBus::open(&bus_folder, JournalOptions::default(), Arc::clone(&clock)).await?;
+    let bus: SharedBus = Arc::new(bus);
     let (bound, address) = oneshot::channel();
     let deps = Deps {
         bus: Arc::clone(&bus),

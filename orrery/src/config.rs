@@ -148,14 +148,6 @@ impl Config {
             ..AgentConfig::in_folder(folder)
         }
     }
-
-    /// The bus's own settings.
-    pub fn bus_settings(&self) -> orrery_bus::Config {
-        orrery_bus::Config {
-            journal: self.bus.journal.clone(),
-            kafka: self.bus.kafka.clone(),
-        }
-    }
 }
 
 /// Whether a text has the form `HOST:PORT`.

@@ -1,15 +1,20 @@
 //! The bus with its traffic counted: the same for the journal and for Kafka.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use orrery_bus::{Bus, BusError, BusUrl, Config, From, JournalBus, Message, Position, Record, SharedBus, Subscription};
+use orrery_bus::{
+    Bus, BusError, BusUrl, From, JournalBus, KafkaBus, Message, Position, Record, SharedBus, Subscription,
+};
 use orrery_gateway::Metric;
 use orrery_gateway::MetricKind::{Counter, Gauge};
 use orrery_protocol::{Clock, MonoNanos};
+
+use crate::config::BusSection;
 
 /// A bus that counts what passes through it.
 pub struct CountedBus {
@@ -38,22 +43,20 @@ struct Traffic {
 }
 
 impl CountedBus {
-    /// Opens the bus that a URL names.
+    /// Opens the bus that is configured. The journal lives in `folder`, one folder per topic; Kafka ignores it.
     ///
     /// # Errors
-    /// As [`orrery_bus::open`].
-    pub async fn open(
-        url: &BusUrl,
-        folder: &std::path::Path,
-        config: &Config,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Arc<Self>, BusError> {
-        let (inner, journal): (SharedBus, _) = match url {
+    /// [`BusError`] names the broker or the folder that could not be used, and what to do.
+    pub async fn open(config: &BusSection, folder: &Path, clock: Arc<dyn Clock>) -> Result<Arc<Self>, BusError> {
+        let (inner, journal): (SharedBus, _) = match &config.url {
             BusUrl::Journal => {
                 let journal = Arc::new(JournalBus::open(folder, config.journal.clone(), Arc::clone(&clock)).await?);
                 (Arc::clone(&journal) as SharedBus, Some(journal))
             }
-            BusUrl::Kafka(_) => (orrery_bus::open(url, folder, config, Arc::clone(&clock)).await?, None),
+            BusUrl::Kafka(brokers) => {
+                let kafka = KafkaBus::connect(brokers, config.kafka.clone(), Arc::clone(&clock)).await?;
+                (Arc::new(kafka), None)
+            }
         };
         Ok(Arc::new(Self {
             inner,

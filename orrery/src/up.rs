@@ -186,7 +186,7 @@ impl Shared {
     async fn open(config: &Config, folder: &Folder, clock: &Arc<dyn Clock>) -> Result<Self, Failure> {
         let bus_folder = folder.path("bus");
         private_dir(&bus_folder)?;
-        let counted = CountedBus::open(&config.bus.url, &bus_folder, &config.bus_settings(), Arc::clone(clock)).await;
+        let counted = CountedBus::open(&config.bus, &bus_folder, Arc::clone(clock)).await;
         let counted = counted.map_err(|error| Failure::new(Exit::Unreachable, error.to_string()))?;
         let bus: SharedBus = Arc::clone(&counted) as SharedBus;
         record_configuration(config, &bus, &**clock).await?;

@@ -5,9 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use orrery_bus::{
-    BusError, BusUrl, Config, From, KafkaBus, KafkaConfig, Record, SaslConfig, SharedBus, Subscription, conformance,
-};
+use orrery_bus::{BusError, From, KafkaBus, KafkaConfig, Record, SaslConfig, SharedBus, Subscription, conformance};
 use orrery_protocol::{ManualClock, TaiNanos};
 use orrery_tests::kafka::{Kafka, PASSWORD, USER};
 
@@ -29,12 +27,9 @@ fn impatient() -> KafkaConfig {
 #[tokio::test(flavor = "multi_thread")]
 async fn kafka_conforms() {
     let kafka = Kafka::start();
-    let url: BusUrl = kafka.url().parse().unwrap();
     let open = || async {
-        let folder = std::path::Path::new("unused");
-        orrery_bus::open(&url, folder, &Config::default(), clock())
-            .await
-            .unwrap()
+        let connected = connect(kafka.address(), KafkaConfig::default()).await;
+        Arc::new(connected.unwrap()) as SharedBus
     };
     conformance::run(open).await;
 }

@@ -13,7 +13,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::{SinkExt, StreamExt};
-use orrery_bus::{BusUrl, Record, SharedBus};
+use orrery_bus::journal::JournalOptions;
+use orrery_bus::{JournalBus, Record, SharedBus};
 use orrery_gateway::{Bound, Config, Deps, Error, Mount};
 use orrery_protocol::{
     AlignedBlock, BootId, Clock, ClockId, Digest, MonoNanos, Principal, Problem, StreamId, TaiNanos, topics,
@@ -144,12 +145,11 @@ pub async fn start_with(setup: Setup) -> Gateway {
 /// The journal of a gateway that has just stopped is let go a moment later, with the last of its connections.
 async fn open_bus(folder: &TempDir, clock: &Arc<TickingClock>) -> SharedBus {
     let path = folder.path().join("bus");
-    let settings = orrery_bus::Config::default();
     timeout(PATIENCE, async {
         loop {
             let clock = Arc::clone(clock) as Arc<dyn Clock>;
-            match orrery_bus::open(&BusUrl::Journal, &path, &settings, clock).await {
-                Ok(bus) => return bus,
+            match JournalBus::open(&path, JournalOptions::default(), clock).await {
+                Ok(bus) => return Arc::new(bus) as SharedBus,
                 Err(error) if error.to_string().contains("in use") => {
                     tokio::time::sleep(Duration::from_millis(10)).await
                 }
