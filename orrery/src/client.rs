@@ -4,9 +4,9 @@ use std::path::Path;
 
 use futures_util::StreamExt;
 use serde_json::Value;
-use tokio::io::AsyncWriteExt;
 
 use crate::cli::Target;
+use crate::commands::print;
 use crate::error::{Exit, Failure};
 use crate::folder::{Endpoint, Folder, State};
 
@@ -136,18 +136,14 @@ impl Client {
     }
 
     async fn print(&self, response: reqwest::Response) -> Result<(), Failure> {
-        let mut out = tokio::io::stdout();
         let mut chunks = response.bytes_stream();
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk.map_err(|error| self.broken(&error))?;
-            match out.write_all(&chunk).await {
-                Ok(()) => {}
-                // The reader has seen enough (`| head`).
-                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
-                Err(error) => return Err(Failure::from_error(error)),
+            if !print(&chunk)? {
+                break;
             }
         }
-        out.flush().await.map_err(Failure::from_error)
+        Ok(())
     }
 
     fn broken(&self, error: &reqwest::Error) -> Failure {

@@ -206,16 +206,19 @@ async fn a_heater_obeys_and_interlocks_refuse() {
     assert_eq!(acks, 0);
 
     // `orrery stream list | head`: a reader that has seen enough is no failure.
-    let mut listing = std::process::Command::new(orrery_tests::instance::binary("orrery"))
-        .args(["stream", "list", "--data"])
-        .arg(data.path())
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    drop(listing.stdout.take());
-    let listed = listing.wait_with_output().unwrap();
-    assert!(listed.status.success() && listed.stderr.is_empty(), "{listed:?}");
+    for arguments in [&["stream", "list"][..], &["replay", "--from", "-5m", "--to", "-0s", "-o", "csv"]] {
+        let mut listing = std::process::Command::new(orrery_tests::instance::binary("orrery"))
+            .args(arguments)
+            .arg("--data")
+            .arg(data.path())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(listing.stdout.take());
+        let listed = listing.wait_with_output().unwrap();
+        assert!(listed.status.success() && listed.stderr.is_empty(), "{listed:?}");
+    }
 
     let said = demo.stdout(&["control", "tclab-01", "off"]);
     assert!(said.contains("applied"), "{said}");
