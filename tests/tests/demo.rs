@@ -206,7 +206,10 @@ async fn a_heater_obeys_and_interlocks_refuse() {
     assert_eq!(acks, 0);
 
     // `orrery stream list | head`: a reader that has seen enough is no failure.
-    for arguments in [&["stream", "list"][..], &["replay", "--from", "-5m", "--to", "-0s", "-o", "csv"]] {
+    for arguments in [
+        &["stream", "list"][..],
+        &["replay", "--from", "-5m", "--to", "-0s", "-o", "csv"],
+    ] {
         let mut listing = std::process::Command::new(orrery_tests::instance::binary("orrery"))
             .args(arguments)
             .arg("--data")
